@@ -1,0 +1,1 @@
+"""Optimally Deep Networks: find the depth a dataset needs, cut the rest off."""

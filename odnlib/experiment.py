@@ -1,0 +1,137 @@
+"""One run from recipe to result: train, choose on validation, cut out, measure, test once, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from odnlib import metrics
+from odnlib.data import DATASETS, Data
+from odnlib.models import MultiExitNetwork
+from odnlib.recipes import Recipe, RecipeError
+from odnlib.results import RunConflict, provenance, read_json, run_folder, status, write_csv, write_json
+from odnlib.trainer import Training, train
+
+Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """`auto` takes a GPU if there is one.
+
+    Raises:
+        RecipeError: where the device does not exist here.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError):
+        raise RecipeError(f"device {wanted!r} is not here: use auto, cpu, or a device that PyTorch sees") from None
+    return wanted
+
+
+def structure_per_depth(recipe: Recipe) -> pd.DataFrame:
+    """Predicted columns of Table I for every depth, without training: depth, params, size_mb, macs_m, thop_macs_m."""
+    dataset = DATASETS[recipe.row]
+    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    lines = []
+    for depth in range(1, recipe.last_depth + 1):
+        cut = network.truncate(depth)
+        thop = metrics.thop_macs(cut, dataset.image_shape) / 1e6
+        lines.append({"depth": depth, **metrics.structure(cut, dataset.image_shape), "thop_macs_m": thop})
+    return pd.DataFrame(lines)
+
+
+def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Listener] = (), fresh: bool = False) -> Path:
+    """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
+
+    Args:
+        listeners: told of every epoch, the ones of an earlier, interrupted try first.
+        fresh: start over; what is there is kept under another name beside it.
+
+    Raises:
+        RunConflict: where the folder was made by other training code or settings.
+        TrainingDiverged: where the loss is not finite.
+    """
+    folder = run_folder(recipe, results_dir)
+    if fresh and folder.exists():
+        _set_aside(folder)
+    state = status(recipe, folder)
+    if state == "stale":
+        raise RunConflict(f"{folder} was made by other training code or settings: keep it, or start over with --fresh")
+    if state == "finished":
+        return folder
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    folder.mkdir(parents=True, exist_ok=True)
+    if state == "missing":
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
+        write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+        checksums = {name: split.sha256() for name, split in splits.items()}
+        write_json(folder / "provenance.json", provenance(str(data.train.images.device), checksums))
+    training = Training(recipe, data, folder)
+    timing = folder / "timing.csv"
+    seconds = pd.read_csv(timing).to_dict("records") if timing.exists() else []
+    start = time.perf_counter()
+    for record in train(training):
+        if record is training.records[-1] and len(seconds) < len(training.records):
+            seconds.append({"epoch": record["epoch"], "seconds": round(time.perf_counter() - start, 3)})
+            write_csv(folder / "epochs.csv", training.records)
+            write_csv(timing, seconds)
+        for listen in listeners:
+            listen(recipe, record)
+        start = time.perf_counter()
+    _conclude(training, sum(line["seconds"] for line in seconds))
+    return folder
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
+def _conclude(training: Training, seconds: float) -> None:
+    """Cut the chosen network out, measure it, test it once, write what the run is remembered by."""
+    recipe, data, folder = training.recipe, training.data, training.folder
+    network, epochs = training.best_network(), pd.DataFrame(training.records)
+    depth = training.stage.depth
+    lines = structure_per_depth(recipe).to_dict("records")
+    for line in lines:
+        at = epochs[epochs["depth"] == line["depth"]] if len(epochs) else epochs
+        line["warmup_val_acc_pct"] = (
+            training.warmup_accuracy_pct[line["depth"] - 1] if training.warmup_accuracy_pct else None
+        )
+        line["epochs"] = len(at)
+        line["val_acc_pct"] = at["val_acc_pct"].max() if len(at) else None
+        line["chosen"] = line["depth"] == depth
+    write_csv(folder / "depths.csv", lines)
+    image_shape = data.test.dataset.image_shape
+    result = {
+        "row": recipe.row,
+        "variant": recipe.variant,
+        "profile": recipe.profile,
+        "protocol": recipe.protocol,
+        "tag": recipe.tag,
+        "seed": recipe.seed,
+        "depth": depth,
+        "max_depth": training.network.max_depth,
+        **metrics.structure(network, image_shape),
+        "thop_macs_m": metrics.thop_macs(network, image_shape) / 1e6,
+        "val_acc_pct": metrics.evaluate(network, data.validation)[1][0],
+        "test_acc_pct": metrics.evaluate(network, data.test)[1][0],
+        "test_images": len(data.test),
+        "met_goal": training.best_pct >= recipe.goal_pct,
+        "epochs": len(training.records),
+        "train_tmacs": training.records[-1]["train_tmacs"] if training.records else 0.0,
+    }
+    made_by = read_json(folder / "provenance.json")
+    write_json(
+        folder / "provenance.json", made_by | {"seconds": round(seconds, 1), "train_tmacs": result["train_tmacs"]}
+    )
+    write_json(folder / "result.json", result)

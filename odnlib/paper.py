@@ -1,0 +1,70 @@
+"""What the paper prints - data only.
+
+Source: "Optimally Deep Networks - Adapting Model Depth to Datasets for Superior Efficiency", S. A. K. Tareen and
+F. K. Tareen, Table I. Sizes in MB of 10^6 bytes; the column "FLOPs" holds multiply-accumulates (see `metrics`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PrintedLine:
+    """One line of Table I, digits as printed."""
+
+    depth: int
+    params_m: float
+    size_mb: float
+    macs_m: float
+    test_acc_pct: float
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """One dataset of Table I: the full network, its optimally deep network, and the saving between them."""
+
+    title: str
+    architecture: str
+    full: PrintedLine
+    odn: PrintedLine
+    size_reduction_pct: float
+
+
+TABLE_1 = {
+    "mnist": PrintedRow(
+        "MNIST",
+        "resnet18",
+        full=PrintedLine(8, 11.17, 44.78, 458.21, 99.61),
+        odn=PrintedLine(2, 0.15, 0.61, 117.36, 99.31),
+        size_reduction_pct=98.64,
+    ),
+    "emnist": PrintedRow(
+        "EMNIST",
+        "resnet18",
+        full=PrintedLine(8, 11.17, 44.78, 458.21, 95.17),
+        odn=PrintedLine(3, 0.38, 1.55, 162.37, 95.04),
+        size_reduction_pct=96.54,
+    ),
+    "fashion_mnist": PrintedRow(
+        "Fashion-MNIST",
+        "resnet34",
+        full=PrintedLine(16, 21.28, 85.29, 939.91, 94.52),
+        odn=PrintedLine(6, 1.04, 4.23, 337.08, 93.54),
+        size_reduction_pct=95.04,
+    ),
+    "svhn": PrintedRow(
+        "SVHN",
+        "resnet34",
+        full=PrintedLine(16, 21.28, 85.29, 939.91, 96.51),
+        odn=PrintedLine(5, 0.75, 3.04, 365.63, 96.08),
+        size_reduction_pct=96.44,
+    ),
+    "cifar10": PrintedRow(
+        "CIFAR-10",
+        "resnet50",
+        full=PrintedLine(16, 23.52, 94.43, 1315.02, 95.01),
+        odn=PrintedLine(11, 6.31, 25.44, 906.19, 93.35),
+        size_reduction_pct=73.06,
+    ),
+}

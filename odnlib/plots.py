@@ -1,0 +1,148 @@
+"""Data frame in, figure out; and the two things that show a run while it goes. Reads nothing, trains nothing."""
+
+from __future__ import annotations
+
+import time
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from odnlib.data import Split
+from odnlib.paper import PrintedRow
+from odnlib.recipes import Recipe
+
+sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
+NOT_EVIDENCE = "embedded stand-in images, narrow network: an illustration, no reproduction"
+
+
+def caption(figure: Figure, recipe: Recipe) -> Figure:
+    """Say on the figure itself what it is evidence of."""
+    network = f"{recipe.architecture}, width {recipe.width}, {recipe.protocol} protocol, seed {recipe.seed}"
+    kind = NOT_EVIDENCE if recipe.embedded else f"profile {recipe.profile}"
+    if not recipe.embedded and recipe.width != 64:
+        kind += ": narrow network, not a row of Table I"
+    figure.supxlabel(f"{network} - {kind}", fontsize=9, color="0.35")
+    return figure
+
+
+def stage_title(stage: str, depth: int) -> str:
+    return {"warmup": "warm-up", "depth": f"depth {depth}", "finetune": f"fine-tuning depth {depth}"}.get(stage, "full")
+
+
+class ProgressBar:
+    """A bar per stage with the time left if nothing more improves; a listener for `experiment.run`."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe, self.bar = recipe, None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, recipe: Recipe, record: dict) -> None:
+        if record["stage_epoch"] == 1:
+            self.__exit__()
+            title = f"{recipe.row} {recipe.variant}, {stage_title(record['stage'], record['depth'])}"
+            self.bar = tqdm(desc=title, unit=" epochs", mininterval=1)
+        limit = {"warmup": recipe.warmup_epochs, "depth": recipe.depth_epochs, "finetune": recipe.finetune_epochs}
+        most = limit.get(record["stage"], recipe.full_epochs)
+        converged = record["stage_epoch"] + recipe.patience - record["epochs_without_improvement"]
+        self.bar.total = most if record["stage"] == "warmup" else min(converged, converged if most is None else most)
+        self.bar.set_postfix_str(f"validation {record['val_acc_pct']:.2f} %", refresh=False)
+        self.bar.update()
+
+
+class LiveCurve:
+    """The accuracy curve, redrawn in place in a notebook every few seconds; a listener for `experiment.run`."""
+
+    def __init__(self, seconds: float = 5.0):
+        from IPython.display import display
+
+        self.records: list[dict] = []
+        self.seconds, self.drawn = seconds, 0.0
+        self.handle = display("waiting for the first epoch", display_id=True)
+
+    def __call__(self, recipe: Recipe, record: dict) -> None:
+        self.records.append(record)
+        if time.monotonic() - self.drawn > self.seconds:
+            self.draw(recipe)
+
+    def draw(self, recipe: Recipe) -> None:
+        """Draw what there is so far."""
+        figure = history(pd.DataFrame(self.records), recipe)
+        self.handle.update(figure)
+        plt.close(figure)
+        self.drawn = time.monotonic()
+
+
+def samples(split: Split, count: int = 12) -> Figure:
+    """The first images of a split with their labels."""
+    figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained")
+    for axis, image, label in zip(axes, split.images.cpu(), split.labels.tolist(), strict=False):
+        axis.imshow(image.permute(1, 2, 0).squeeze(), cmap="gray")
+        axis.set_title(label, fontsize=10)
+        axis.axis("off")
+    return figure
+
+
+def structure(frame: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figure:
+    """Parameters and MACs against depth; at full width the paper's two networks are drawn in."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    columns = {
+        "params": ("parameters (millions)", 1e6, "params_m"),
+        "macs_m": ("MACs per image (millions)", 1, "macs_m"),
+    }
+    for axis, (column, (label, unit, paper)) in zip(axes, columns.items(), strict=True):
+        axis.plot(frame["depth"], frame[column] / unit, "o-", color=BLUE, label="this network")
+        if recipe.width == 64 and recipe.architecture == printed.architecture:
+            lines = [printed.odn, printed.full]
+            points = [line.depth for line in lines], [getattr(line, paper) for line in lines]
+            axis.plot(*points, "D", color=ORANGE, markersize=9, fillstyle="none", mew=2, label="paper, Table I")
+        axis.set(xlabel="depth (residual blocks)", ylabel=label, yscale="log", xticks=frame["depth"])
+        axis.legend()
+    return caption(figure, recipe)
+
+
+def history(epochs: pd.DataFrame, recipe: Recipe) -> Figure:
+    """Accuracy and loss against the epoch over all stages, their starts marked (compare the paper's Figure 3)."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
+    for axis, (label, (train, validation)) in zip(axes, curves.items(), strict=True):
+        axis.plot(epochs["epoch"], epochs[train], ".-", color=ORANGE, label="training")
+        axis.plot(epochs["epoch"], epochs[validation], ".-", color=BLUE, label="validation")
+        for start in epochs[epochs["stage_epoch"] == 1].itertuples():
+            axis.axvline(start.epoch - 0.5, color="0.6", linewidth=1)
+            title = stage_title(start.stage, start.depth)
+            axis.text(start.epoch - 0.3, 0.02, title, rotation=90, fontsize=8, transform=axis.get_xaxis_transform())
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    if recipe.variant == "odn":
+        axes[0].axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
+    axes[0].legend(loc="lower right")
+    axes[1].legend(loc="upper right")
+    return caption(figure, recipe)
+
+
+def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figure:
+    """Validation accuracy of every depth tried against its size; the goal and the chosen depth marked."""
+    tried = depths.dropna(subset=["val_acc_pct"])
+    figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    axis.plot(tried["size_mb"], tried["val_acc_pct"], "o-", color=BLUE, label="best of each depth")
+    chosen = tried[tried["chosen"]]
+    axis.plot(chosen["size_mb"], chosen["val_acc_pct"], "o", color=RED, markersize=14, fillstyle="none", mew=2)
+    for line in tried.itertuples():
+        note = f"depth {line.depth}" + (" (chosen)" if line.chosen else "")
+        axis.annotate(note, (line.size_mb, line.val_acc_pct), (8, -12), textcoords="offset points", fontsize=9)
+    axis.axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
+    axis.set(xlabel="size on disk (MB)", ylabel="validation accuracy (%)")
+    axis.set_title(f"the paper chose depth {printed.odn.depth} of {printed.full.depth}", fontsize=11)
+    axis.margins(x=0.25, y=0.2)
+    axis.legend()
+    return caption(figure, recipe)

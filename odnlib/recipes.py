@@ -1,0 +1,188 @@
+"""What to train and how, as data: a `Recipe` is one run's every setting, built from four small tables.
+
+`resolve` lays row, protocol, profile and the caller's overrides on top of one another and checks the outcome.
+Sources: S = the paper's text, R = the authors' released code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from odnlib.models import ARCHITECTURES
+from odnlib.paper import TABLE_1
+
+VARIANTS = ("odn", "full")
+
+
+class RecipeError(ValueError):
+    """Settings that cannot be run; one line per problem."""
+
+
+def setting(default: Any, tag: str, low: float, high: float) -> Any:
+    """A field that may be overridden: its abbreviation in a run's tag and its inclusive range."""
+    return field(default=default, metadata={"tag": tag, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of one run. The first five name it; an override of any other shows up in its tag."""
+
+    row: str  # a key of paper.TABLE_1
+    variant: str  # odn: depth search; full: the whole network by the same rule
+    profile: str  # a key of PROFILES
+    protocol: str  # a key of PROTOCOLS
+    seed: int = 0
+
+    embedded: bool = setting(False, "embedded", 0, 1)  # stand-in images that need no download
+    train_images: int | None = setting(None, "n", 1, 10**7)  # none: all of the training split
+    architecture: str = setting("resnet18", "", 0, 0)
+    width: int = setting(64, "w", 1, 1024)  # channels of the first stage
+
+    batch_size: int = setting(128, "batch", 2, 10**6)  # images (S)
+    momentum: float = setting(0.9, "m", 0, 1)  # of SGD (S)
+    weight_decay: float = setting(5e-4, "wd", 0, 1)  # (S)
+    drop_last: bool = setting(False, "droplast", 0, 1)  # leave the last, smaller training batch out (R)
+
+    warmup_epochs: int = setting(3, "warm", 0, 10**4)  # all depths at once (R); 0: start from the initial weights
+    warmup_rate: float = setting(0.001, "warmrate", 0, 10)  # start of a cosine down to 0 over the warm-up (R)
+
+    rate: float = setting(0.01, "rate", 0, 10)  # learning rate of the first depth and of the full network
+    increment_rate_factor: float = setting(0.5, "incr", 0, 10)  # times rate: every later depth's own (R)
+    decay: float = setting(0.6, "decay", 0, 1)  # factor of the rate after `decay_every` epochs without improvement
+    decay_every: int = setting(5, "every", 1, 10**4)  # epochs (S)
+    patience: int = setting(23, "patience", 1, 10**4)  # epochs without improvement that mean convergence (S)
+    carry_best: bool = setting(False, "carry", 0, 1)  # a new depth must beat the previous depth's best accuracy
+    search_decimals: int = setting(1, "sdec", 0, 6)  # of the validation accuracy in % while searching (R)
+    finetune_decimals: int = setting(2, "fdec", 0, 6)  # likewise in fine-tuning and for the full network (R)
+
+    target_pct: float = setting(99.5, "target", 0, 100)  # validation accuracy to reach (R)
+    tolerance_pct: float = setting(0.5, "tol", 0, 100)  # ... within this many points (R)
+    first_depth: int = setting(1, "first", 1, 1000)  # D_i of Algorithm 1
+    last_depth: int = setting(8, "last", 1, 1000)  # D_f; unless overridden the architecture's largest
+    depth_epochs: int | None = setting(None, "e", 0, 10**6)  # most epochs at one depth; none: until converged
+    finetune_epochs: int | None = setting(None, "ft", 0, 10**6)  # most epochs of fine-tuning; none: until converged
+    full_epochs: int | None = setting(None, "full", 0, 10**6)  # most epochs of the full network; none: until converged
+    threads: int | None = setting(None, "threads", 1, 1024)  # of the CPU; none: all there are
+
+    @property
+    def goal_pct(self) -> float:
+        """The validation accuracy, in %, at which the search ends."""
+        return round(self.target_pct - self.tolerance_pct, 6)
+
+    @property
+    def tag(self) -> str:
+        """Names every difference from (row, protocol, profile), e.g. `w16-n5000`; empty where there is none."""
+        plain = _layers(self.row, self.variant, self.profile, self.protocol, self.seed, {})
+        if self.architecture != plain.architecture:  # whose largest depth follows
+            plain = dataclasses.replace(plain, last_depth=ARCHITECTURES[self.architecture].depth)
+        parts = []
+        for item in SETTINGS.values():
+            value = getattr(self, item.name)
+            if value != getattr(plain, item.name):
+                parts.append(f"{item.metadata['tag']}{int(value) if isinstance(value, bool) else value}")
+        return "-".join(parts)
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        parts = [self.row, self.variant, self.protocol, self.tag, f"seed{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+
+SETTINGS = {item.name: item for item in dataclasses.fields(Recipe) if item.metadata}
+
+# Per row: what the released code sets. Everything else is the same for all (the defaults above).
+ROWS: dict[str, dict[str, Any]] = {
+    "mnist": {"target_pct": 99.5},
+    "emnist": {"target_pct": 95.0},
+    "fashion_mnist": {"target_pct": 94.5},
+    "svhn": {"target_pct": 96.0, "warmup_rate": 0.01, "rate": 0.1, "drop_last": True},
+    "cifar10": {"target_pct": 94.5, "warmup_epochs": 0, "increment_rate_factor": 1.0, "drop_last": True},
+}
+
+# Per protocol: which reading of the paper. `printed` has the text's numbers, and where the text is silent, `released`.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "released": {},
+    "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
+}
+
+# Per profile: how much work. `reduced` shows a trend, `smoke` illustrates; neither is a row of Table I.
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {"embedded": True, "width": 8, "depth_epochs": 10, "finetune_epochs": 4, "full_epochs": 10, "threads": 1},
+    "reduced": {"width": 16},
+    "quick": {"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4},
+    "paper": {},
+}
+
+# The embedded images are few and each row's have a difficulty of their own, so smoke has targets and rates of its own.
+SMOKE: dict[str, dict[str, Any]] = {
+    "mnist": {"target_pct": 92.0, "batch_size": 32, "rate": 0.02},
+}
+
+
+def _layers(row: str, variant: str, profile: str, protocol: str, seed: int, overrides: dict[str, Any]) -> Recipe:
+    smoke = SMOKE.get(row, {}) if profile == "smoke" else {}
+    table = {"architecture": TABLE_1[row].architecture, **ROWS[row], **PROTOCOLS[protocol], **PROFILES[profile]}
+    table |= smoke | overrides
+    table.setdefault("last_depth", ARCHITECTURES[table["architecture"]].depth)
+    return Recipe(row, variant, profile, protocol, seed, **table)
+
+
+def resolve(
+    row: str, variant: str = "odn", profile: str = "smoke", protocol: str = "released", seed: int = 0, **overrides: Any
+) -> Recipe:
+    """The recipe of one run.
+
+    Raises:
+        RecipeError: with one line per problem, each naming the value and what is accepted.
+    """
+    names = {"row": (row, ROWS), "variant": (variant, VARIANTS), "profile": (profile, PROFILES)}
+    names["protocol"] = (protocol, PROTOCOLS)
+    problems = [
+        f"{name} {value!r} does not exist: choose one of {', '.join(known)}"
+        for name, (value, known) in names.items()
+        if not isinstance(value, str) or value not in known
+    ]
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        problems.append(f"seed {seed!r} is not a whole number from 0 to {2**31 - 1}")
+    problems += [problem for name, value in overrides.items() if (problem := _problem(name, value))]
+    if not problems:
+        recipe = _layers(row, variant, profile, protocol, seed, overrides)
+        problems = _contradictions(recipe)
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return recipe
+
+
+def _problem(name: str, value: Any) -> str | None:
+    if name not in SETTINGS:
+        return f"there is no parameter {name!r}: choose from {', '.join(SETTINGS)}"
+    item = SETTINGS[name]
+    if name == "architecture":
+        known = isinstance(value, str) and value in ARCHITECTURES
+        return None if known else f"architecture {value!r} does not exist: choose one of {', '.join(ARCHITECTURES)}"
+    kind, _, none = item.type.partition(" | ")
+    low, high = item.metadata["low"], item.metadata["high"]
+    kinds = {"int": (int,), "float": (int, float), "bool": (bool,)}[kind]
+    if (none and value is None) or (type(value) in kinds and low <= value <= high):
+        return None
+    wanted = "true or false" if kind == "bool" else f"a {'whole ' * (kind == 'int')}number from {low:g} to {high:g}"
+    return f"{name} {value!r} is not {wanted}{' or none' * bool(none)}"
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    largest = ARCHITECTURES[recipe.architecture].depth
+    problems = [
+        f"{name} {depth} does not exist: {recipe.architecture} has depths 1 to {largest}"
+        for name, depth in {"first_depth": recipe.first_depth, "last_depth": recipe.last_depth}.items()
+        if depth > largest
+    ]
+    if not problems and recipe.first_depth > recipe.last_depth:
+        problems.append(f"first_depth {recipe.first_depth} is beyond last_depth {recipe.last_depth}")
+    if recipe.tolerance_pct > recipe.target_pct:
+        problems.append(f"tolerance_pct {recipe.tolerance_pct} is larger than target_pct {recipe.target_pct}")
+    if recipe.embedded and recipe.row not in SMOKE:
+        problems.append(f"row {recipe.row!r} has no embedded images: use a profile with real ones")
+    return problems

@@ -1,0 +1,138 @@
+"""Run folders: where they are, what is in them, how it is written, who made it - and measured beside printed.
+
+A run's folder holds recipe.json, epochs.csv (one line per epoch), depths.csv (one per depth), result.json, and apart
+from these, because they hold clock values, timing.csv and provenance.json. Weights lie beside them, ignored by git.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from odnlib.paper import TABLE_1
+from odnlib.recipes import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINING_CODE = ("data.py", "metrics.py", "models.py", "trainer.py")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "thop", "scikit-learn", "safetensors")
+
+
+class RunConflict(RuntimeError):
+    """A run's folder holds something that must not be mixed with it; the message says what and what to do."""
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file under a temporary name, then rename it to `path`: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, lines: list[dict]) -> None:
+    """One line per dict; numbers in full, so that reading gives the same bits."""
+    replace(path, lambda temporary: pd.DataFrame(lines).to_csv(temporary, index=False))
+
+
+def write_json(path: Path, content: dict) -> None:
+    replace(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def read_json(path: Path) -> dict | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def run_folder(recipe: Recipe, results_dir: Path) -> Path:
+    return Path(results_dir) / recipe.profile / "runs" / recipe.name
+
+
+def code_hash() -> str:
+    """Hash of what the training code does: comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for name in TRAINING_CODE:
+        tree = ast.parse((Path(__file__).parent / name).read_text())
+        for node in ast.walk(tree):
+            documented = ast.Module | ast.ClassDef | ast.FunctionDef
+            if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def status(recipe: Recipe, folder: Path) -> str:
+    """missing, partial (goes on when run again), finished, or stale (made by other training code or settings)."""
+    recorded, provenance = read_json(folder / "recipe.json"), read_json(folder / "provenance.json")
+    if recorded is None or provenance is None:
+        return "missing"
+    if recorded != dataclasses.asdict(recipe) or provenance["code_hash"] != code_hash():
+        return "stale"
+    return "finished" if (folder / "result.json").exists() else "partial"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def provenance(device: str, checksums: dict[str, str]) -> dict:
+    """Who made a run: commit, code, versions, hardware, data, start."""
+    changed = _git("status", "--porcelain", "--", "odnlib", "requirements.lock")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "code_unchanged_since_commit": changed == "",
+        "code_hash": code_hash(),
+        "python": platform.python_version(),
+        "versions": {x.name: x.version for x in importlib.metadata.distributions() if x.name in PACKAGES},
+        "system": platform.system(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+        "data_sha256": checksums,
+        "start": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def comparison(row: str, results: dict[str, dict], profile: str) -> pd.DataFrame:
+    """Measured beside printed for one row; `results` maps variant to its result.json."""
+    printed = TABLE_1[row]
+    cells = {"depth": "depth", "params (M)": "params_m", "size (MB)": "size_mb", "MACs (M)": "macs_m"}
+    cells["test accuracy (%)"] = "test_acc_pct"
+    lines = []
+    for variant, result in results.items():
+        measured = result | {"params_m": result["params"] / 1e6}
+        for title, cell in cells.items():
+            paper = getattr(getattr(printed, variant), cell)
+            lines.append((variant, title, measured[cell], paper, measured[cell] - paper))
+    if {"odn", "full"} <= results.keys():
+        saved = 100 * (1 - results["odn"]["size_mb"] / results["full"]["size_mb"])
+        paper = printed.size_reduction_pct
+        lines.append(("odn", "size reduction (%)", saved, paper, saved - paper))
+    columns = ["variant", "quantity", f"measured ({profile})", "paper", "difference"]
+    return pd.DataFrame(lines, columns=columns).set_index(["variant", "quantity"])
