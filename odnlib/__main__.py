@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from odnlib import ROOT
+
 
 def value(text: str) -> object:
     """5 -> 5, 0.1 -> 0.1, true -> True, none -> None, anything else stays text."""
@@ -38,8 +40,10 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     shared.add_argument("--protocol", default="released", help="released (default) or printed")
-    shared.add_argument("--data-dir", default="data", help="where torchvision keeps the datasets (default: data)")
-    shared.add_argument("--results-dir", default="results", help="where to write (default: results)")
+    shared.add_argument(
+        "--data-dir", default=ROOT / "data", help="where torchvision keeps the datasets (default: data)"
+    )
+    shared.add_argument("--results-dir", default=ROOT / "results", help="where to write (default: results)")
     shared.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     shared.add_argument("--fresh", action="store_true", help="start over; what is there is kept beside it")
     shared.add_argument(
@@ -50,7 +54,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--row", required=True, help="mnist, emnist, fashion_mnist, svhn or cifar10")
     run.add_argument("--variants", type=words, default=["odn", "full"], help="odn,full (default: both)")
     run.add_argument("--seed", type=value, default=0)
-    notebooks = commands.add_parser("notebooks", parents=[shared], help="run notebooks through papermill")
+    notebooks = commands.add_parser(
+        "notebooks", parents=[shared], prog="./run_all.sh", help="run notebooks through papermill",
+        description="Regenerate tables and figures: run the notebooks of all rows, or of --rows, through papermill.",
+    )  # fmt: skip
+    notebooks.add_argument("--stale", action="store_true", help="do runs again that other training code made")
     notebooks.add_argument("--rows", type=words, default=None, help="e.g. mnist,svhn (default: all)")
     notebooks.add_argument("--seeds", type=lambda text: [value(x) for x in words(text)], default=[0], help="e.g. 0,1,2")
     notebooks.add_argument("--jobs", type=int, default=1, help="notebooks side by side (default: 1)")

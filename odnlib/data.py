@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.datasets
 from torch import Tensor
 from torch.nn import functional
 
@@ -157,6 +156,8 @@ def _real(row: str, folder: Path) -> tuple[Arrays, Arrays]:
 
 
 def _part(row: str, folder: Path, training: bool) -> Arrays:
+    import torchvision.datasets  # takes seconds, and embedded images do without
+
     dataset = DATASETS[row]
     which = {"split": "train" if training else "test"} if row == "svhn" else {"train": training}
     if row == "emnist":

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 
 from odnlib import metrics
-from odnlib.data import DATASETS, Data
+from odnlib.data import Data, Dataset
 from odnlib.models import MultiExitNetwork
 from odnlib.recipes import Recipe, RecipeError
-from odnlib.results import RunConflict, provenance, read_json, run_folder, status, write_csv, write_json
-from odnlib.trainer import Training, train
+from odnlib.results import RunConflict, provenance, read_json, run_folder, set_aside, status, write_csv, write_json
+from odnlib.trainer import Stage, Training, next_stage, train
 
 Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record
 
@@ -35,9 +35,8 @@ def choose_device(wanted: str = "auto") -> str:
     return wanted
 
 
-def structure_per_depth(recipe: Recipe) -> pd.DataFrame:
+def structure_per_depth(recipe: Recipe, dataset: Dataset) -> pd.DataFrame:
     """Predicted columns of Table I for every depth, without training: depth, params, size_mb, macs_m, thop_macs_m."""
-    dataset = DATASETS[recipe.row]
     network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     lines = []
     for depth in range(1, recipe.last_depth + 1):
@@ -47,11 +46,19 @@ def structure_per_depth(recipe: Recipe) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def planned_stages(recipe: Recipe) -> list[Stage]:
+    """The stages of a run that meets its goal at no depth but the last: the longest it can get."""
+    stages, ended = [], None
+    while (ended := next_stage(recipe, ended, met_goal=False)) is not None:
+        stages.append(ended)
+    return stages
+
+
 def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Listener] = (), fresh: bool = False) -> Path:
     """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
 
     Args:
-        listeners: told of every epoch, the ones of an earlier, interrupted try first.
+        listeners: told of every epoch, those of earlier times first.
         fresh: start over; what is there is kept under another name beside it.
 
     Raises:
@@ -60,11 +67,14 @@ def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Liste
     """
     folder = run_folder(recipe, results_dir)
     if fresh and folder.exists():
-        _set_aside(folder)
+        set_aside(folder)
     state = status(recipe, folder)
     if state == "stale":
         raise RunConflict(f"{folder} was made by other training code or settings: keep it, or start over with --fresh")
     if state == "finished":
+        for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
+            for listener in listeners:
+                listener(recipe, record)
         return folder
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,19 +99,12 @@ def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Liste
     return folder
 
 
-def _set_aside(folder: Path) -> None:
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
-        number += 1
-    folder.rename(aside)
-
-
 def _conclude(training: Training, seconds: float) -> None:
     """Cut the chosen network out, measure it, test it once, write what the run is remembered by."""
     recipe, data, folder = training.recipe, training.data, training.folder
     network, epochs = training.best_network(), pd.DataFrame(training.records)
     depth = training.stage.depth
-    lines = structure_per_depth(recipe).to_dict("records")
+    lines = structure_per_depth(recipe, data.test.dataset).to_dict("records")
     for line in lines:
         at = epochs[epochs["depth"] == line["depth"]] if len(epochs) else epochs
         line["warmup_val_acc_pct"] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,20 +14,30 @@ from tqdm.auto import tqdm
 from odnlib.data import Split
 from odnlib.paper import PrintedRow
 from odnlib.recipes import Recipe
+from odnlib.results import replace
 
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
 NOT_EVIDENCE = "embedded stand-in images, narrow network: an illustration, no reproduction"
 
 
-def caption(figure: Figure, recipe: Recipe) -> Figure:
-    """Say on the figure itself what it is evidence of."""
-    network = f"{recipe.architecture}, width {recipe.width}, {recipe.protocol} protocol, seed {recipe.seed}"
-    kind = NOT_EVIDENCE if recipe.embedded else f"profile {recipe.profile}"
+def evidence(recipe: Recipe) -> str:
+    """What a table or figure of this recipe is evidence of, in a line that stands on it."""
+    kind = NOT_EVIDENCE if recipe.embedded else f"real images, profile {recipe.profile}"
     if not recipe.embedded and recipe.width != 64:
-        kind += ": narrow network, not a row of Table I"
-    figure.supxlabel(f"{network} - {kind}", fontsize=9, color="0.35")
+        kind += ", narrow network: a trend, not a row of Table I"
+    return f"{recipe.architecture}, width {recipe.width}, {recipe.protocol} protocol, seed {recipe.seed} - {kind}"
+
+
+def caption(figure: Figure, recipe: Recipe) -> Figure:
+    figure.supxlabel(evidence(recipe), fontsize=9, color="0.35")
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure for print, in whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
 
 
 def stage_title(stage: str, depth: int) -> str:
@@ -60,23 +71,31 @@ class ProgressBar:
 
 
 class LiveCurve:
-    """The accuracy curve, redrawn in place in a notebook every few seconds; a listener for `experiment.run`."""
+    """The curves, redrawn in place in a notebook every few seconds and at the end; a listener for `experiment.run`."""
 
-    def __init__(self, seconds: float = 5.0):
+    def __init__(self, recipe: Recipe, seconds: float = 5.0):
         from IPython.display import display
 
+        self.recipe, self.seconds = recipe, seconds
         self.records: list[dict] = []
-        self.seconds, self.drawn = seconds, 0.0
+        self.drawn = time.monotonic()
         self.handle = display("waiting for the first epoch", display_id=True)
+
+    def __enter__(self) -> LiveCurve:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.records:
+            self.draw()
 
     def __call__(self, recipe: Recipe, record: dict) -> None:
         self.records.append(record)
         if time.monotonic() - self.drawn > self.seconds:
-            self.draw(recipe)
+            self.draw()
 
-    def draw(self, recipe: Recipe) -> None:
+    def draw(self) -> None:
         """Draw what there is so far."""
-        figure = history(pd.DataFrame(self.records), recipe)
+        figure = history(pd.DataFrame(self.records), self.recipe)
         self.handle.update(figure)
         plt.close(figure)
         self.drawn = time.monotonic()

@@ -22,10 +22,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from odnlib import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAINING_CODE = ("data.py", "metrics.py", "models.py", "trainer.py")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "thop", "scikit-learn", "safetensors")
 
@@ -84,6 +84,14 @@ def status(recipe: Recipe, folder: Path) -> str:
     if recorded != dataclasses.asdict(recipe) or provenance["code_hash"] != code_hash():
         return "stale"
     return "finished" if (folder / "result.json").exists() else "partial"
+
+
+def set_aside(folder: Path) -> None:
+    """Keep a run's folder under another name, so that the run can start over."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
+        number += 1
+    folder.rename(aside)
 
 
 def _git(*arguments: str) -> str | None:

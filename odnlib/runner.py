@@ -1,0 +1,166 @@
+"""Run notebooks through papermill: which ones, with which parameters, skipping what is done, going on past failures."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from odnlib import ROOT, results
+from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve
+
+NOTEBOOKS = {"mnist": "01_mnist_resnet18"}  # row: notebook
+REPORT_EVERY = 30  # seconds
+
+
+@dataclass
+class Job:
+    """One notebook with its parameters, and how it went."""
+
+    source: Path
+    executed: Path
+    parameters: dict
+    recipes: list[Recipe]  # of the runs that it needs
+    results_dir: Path
+    state: str = "waiting"
+    seconds: float = 0.0
+    problem: str = ""
+    started: float = field(default=0.0, repr=False)
+
+    @property
+    def folders(self) -> list[Path]:
+        return [results.run_folder(recipe, self.results_dir) for recipe in self.recipes]
+
+    def fingerprint(self) -> str:
+        """Hash of everything that shapes the executed notebook beside the runs: itself, odnlib, the parameters."""
+        digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
+        for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py"))]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def runs(self) -> set[str]:
+        return {results.status(recipe, folder) for recipe, folder in zip(self.recipes, self.folders, strict=True)}
+
+    def done(self) -> bool:
+        """Whether the executed notebook is what would come out again."""
+        if self.runs() != {"finished"} or not self.executed.exists():
+            return False
+        return nbformat.read(self.executed, 4).metadata.get("odnlib_fingerprint") == self.fingerprint()
+
+    def whereabouts(self) -> str:
+        """How far the training is, read from the run folders."""
+        reached = ""
+        for recipe, folder in zip(self.recipes, self.folders, strict=True):
+            if (folder / "epochs.csv").exists():
+                last = pd.read_csv(folder / "epochs.csv").iloc[-1]
+                reached = f"{recipe.variant} {last.stage} depth {last.depth}, epoch {last.epoch}"
+        return reached or "starting"
+
+
+def plan(arguments: argparse.Namespace) -> list[Job]:
+    """One job per row and seed.
+
+    Raises:
+        RecipeError: every problem of every job, before anything starts.
+    """
+    rows = arguments.rows or list(NOTEBOOKS)
+    problems, jobs = [], []
+    if arguments.jobs < 1:
+        problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        problems.append(f"seeds {arguments.seeds} name one twice")
+    results_dir = Path(arguments.results_dir).resolve()
+    for row in rows:
+        for seed in arguments.seeds:
+            parameters = {"row": row, "profile": arguments.profile, "protocol": arguments.protocol, "seed": seed}
+            overrides = dict(arguments.overrides)
+            try:
+                needed = [resolve(variant=variant, **parameters, **overrides) for variant in VARIANTS]
+            except RecipeError as error:
+                problems += [line for line in str(error).splitlines() if line not in problems]
+                continue
+            if row not in NOTEBOOKS:
+                problems.append(f"row {row!r} has no notebook yet: choose from {', '.join(NOTEBOOKS)}")
+                continue
+            parameters |= {"overrides": overrides, "device": arguments.device, "results_dir": str(results_dir)}
+            parameters["data_dir"] = str(Path(arguments.data_dir).resolve())
+            name = needed[0].name.removeprefix(f"{row}-odn-")
+            executed = results_dir / arguments.profile / "notebooks" / f"{NOTEBOOKS[row]}-{name}.ipynb"
+            jobs.append(Job(ROOT / "notebooks" / f"{NOTEBOOKS[row]}.ipynb", executed, parameters, needed, results_dir))
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return jobs
+
+
+def execute(job: Job, fresh: bool, stale: bool) -> None:
+    """Run one notebook in a process of its own; what goes wrong is kept in the job."""
+    job.started = time.monotonic()
+    for recipe, folder in zip(job.recipes, job.folders, strict=True):
+        state = results.status(recipe, folder)
+        if state != "missing" and (fresh or (stale and state == "stale")):
+            results.set_aside(folder)
+    if "stale" in job.runs():
+        job.state, job.problem = "stale", "made by other training code or settings; --stale does it again"
+        return
+    if job.done():
+        job.state = "done before"
+        return
+    job.state = "running"
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "papermill", str(job.source), str(job.executed), "--no-progress-bar"]
+    command += ["--cwd", str(ROOT), "-y", json.dumps(job.parameters)]
+    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    job.seconds = time.monotonic() - job.started
+    if finished.returncode:
+        job.state, job.problem = "failed", error_in(job.executed) or finished.stderr.strip().splitlines()[-1]
+        return
+    notebook = nbformat.read(job.executed, 4)
+    notebook.metadata["odnlib_fingerprint"] = job.fingerprint()
+    results.replace(job.executed, lambda path: nbformat.write(notebook, path))
+    job.state = "done"
+
+
+def error_in(executed: Path) -> str:
+    """The exception that ended an executed notebook, in a line; empty if there is none."""
+    if not executed.exists():
+        return ""
+    outputs = [out for cell in nbformat.read(executed, 4).cells for out in cell.get("outputs", [])]
+    errors = [out for out in outputs if out.output_type == "error"]
+    return f"{errors[0].ename}: {errors[0].evalue}".splitlines()[0] if errors else ""
+
+
+def run_notebooks(arguments: argparse.Namespace) -> int:
+    """Run what `arguments` (see `__main__.parser`) ask for; 0 if all is well, 1 if anything failed."""
+    jobs = plan(arguments)
+    start = time.monotonic()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        pending = {pool.submit(execute, job, arguments.fresh, arguments.stale): job for job in jobs}
+        reported: set[str] = set()
+        while pending:
+            ended, _ = wait(pending, timeout=REPORT_EVERY if reported else 1, return_when="FIRST_COMPLETED")
+            for job in (job for future, job in pending.items() if future not in ended and job.state == "running"):
+                where = f"{job.executed.stem}: {job.whereabouts()} ({time.monotonic() - job.started:.0f} s)"
+                reported.add(job.executed.stem)
+                print(f"  {where}", flush=True)
+            for future in ended:
+                job = pending.pop(future)
+                if future.exception():
+                    job.state, job.problem = "failed", f"{type(future.exception()).__name__}: {future.exception()}"
+                print(f"{job.state}: {job.executed.stem} ({job.seconds:.0f} s) {job.problem}", flush=True)
+    print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
+    for job in jobs:
+        print(f"  {job.state:<12} {job.executed}")
+        for folder in job.folders if job.state.startswith("done") else []:
+            print(f"  {'':<12} {folder}")
+    return int(any(job.state == "failed" for job in jobs))

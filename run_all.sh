@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Regenerate tables and figures: make .venv where it is missing or out of date, then run the notebooks.
+# ./run_all.sh --help lists the options; ./run_all.sh --setup-only stops after .venv.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=$root/.venv
+needed_gb=8
+unset PYTHONDONTWRITEBYTECODE # every notebook imports torch, which takes 3 times as long without bytecode
+
+fail() { echo "run_all.sh: $*" >&2; exit 1; }
+
+find_python() { # prints the first Python that the locked packages support
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python3.14; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+ready() { cmp -s "$root/requirements.lock" "$venv/installed.lock" && "$venv/bin/python" -c '' 2>/dev/null; }
+
+install() { # install ARGUMENTS...: by uv where it can be had (much faster), else by pip
+    if command -v uv >/dev/null && uv pip install --python "$venv/bin/python" "$@" >>"$venv/setup.log" 2>&1; then
+        return
+    fi
+    if [ -x "$venv/bin/uv" ] && "$venv/bin/uv" pip install --python "$venv/bin/python" "$@" >>"$venv/setup.log" 2>&1; then
+        return
+    fi
+    "$venv/bin/python" -m pip install "$@" >>"$venv/setup.log" 2>&1
+}
+
+set_up() {
+    local python free_gb
+    python=$(find_python) || fail "no Python 3.11 to 3.14 found on PATH: install one (python.org, or your package manager)"
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "$python has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)"
+    free_gb=$(($(df -Pk "$root" | awk 'NR == 2 {print $4}') / 1000000))
+    [ "$free_gb" -ge "$needed_gb" ] ||
+        fail "the packages need $needed_gb GB, and $root has $free_gb GB free: free some, or clone to another disk"
+    echo "Setting up .venv with $("$python" --version) from requirements.lock (once; 1 to 10 minutes, up to 6 GB)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv" || fail "$python -m venv $venv failed: see the lines above"
+    command -v uv >/dev/null || "$venv/bin/python" -m pip install -q uv >>"$venv/setup.log" 2>&1 || true
+    install -r "$root/requirements.lock" || fail "the packages could not be installed, $(reason)"
+    install --no-deps --no-build-isolation -e "$root" || fail "odnlib could not be installed, $(reason)"
+    cp "$root/requirements.lock" "$venv/installed.lock"
+}
+
+reason() { # why an installation failed, in a few words
+    if grep -qiE 'resolution|resolve host|dns|connect|offline|network|timed out' "$venv/setup.log"; then
+        echo "the package index cannot be reached: connect to the network and start again (log: $venv/setup.log)"
+    else
+        echo "the log $venv/setup.log ends: $(tail -n 1 "$venv/setup.log")"
+    fi
+}
+
+for argument in "$@"; do
+    if [ "$argument" = --help ] || [ "$argument" = -h ]; then
+        cd "$root" && exec "$(find_python || echo python3)" -m odnlib notebooks --help
+    fi
+done
+ready || set_up
+[ "${1:-}" = --setup-only ] && exit 0
+exec "$venv/bin/python" -m odnlib notebooks "$@"

@@ -1,0 +1,127 @@
+"""Batches, splits, and what is said when there are no images."""
+
+import gzip
+import struct
+
+import pytest
+import torch
+
+from odnlib import data
+from odnlib.data import DataError, Dataset, Split, generator, load, shifted
+from odnlib.recipes import resolve
+from tests.conftest import tiny_split
+
+AUGMENTED = Dataset("augmented", "none", (3, 8, 8), 3, 0, crop_padding=2, flip=True)
+
+
+def test_embedded_digits():
+    parts = load(resolve("mnist"), "unused")
+    splits = (parts.train, parts.validation, parts.test)
+    assert [tuple(split.images.shape) for split in splits] == [(1197, 1, 28, 28), (300, 1, 28, 28), (300, 1, 28, 28)]
+    assert all(split.images.dtype == torch.uint8 and set(split.labels.tolist()) == set(range(10)) for split in splits)
+    images = torch.cat([split.images for split in splits]).flatten(1)
+    assert len(torch.unique(images, dim=0)) == 1797  # no image stands in two splits
+    again = load(resolve("mnist"), "unused")
+    assert [s.sha256() for s in splits] == [s.sha256() for s in (again.train, again.validation, again.test)]
+
+
+def test_a_subset_is_a_function_of_the_seed():
+    subsets = [load(resolve("mnist", seed=seed, train_images=100), "unused").train for seed in (0, 0, 1)]
+    assert [len(subset) for subset in subsets] == [100] * 3
+    assert subsets[0].sha256() == subsets[1].sha256() != subsets[2].sha256()
+    with pytest.raises(DataError, match="train_images 5000: MNIST has 1197"):
+        load(resolve("mnist", train_images=5000), "unused")
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [32, 32, 6]), (True, [32, 32])])
+def test_shuffled_batches(drop_last, sizes):
+    split = tiny_split(70, seed=1)
+    split.labels = torch.arange(70)
+    orders = []
+    for epoch in (0, 0, 1):
+        batches = list(split.shuffled_batches(32, drop_last, generator(0, "stage", epoch)))
+        assert [len(labels) for _, labels in batches] == sizes
+        orders.append(torch.cat([labels for _, labels in batches]).tolist())
+    assert len(set(orders[0])) == sum(sizes)
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_normalise_by_hand():
+    split = Split(
+        torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), data.DATASETS["mnist"]
+    )
+    assert split.normalise(split.images).unique().item() == pytest.approx((1 - 0.1307) / 0.3081)
+
+
+def test_shifted_is_a_padded_crop():
+    images = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
+    shifts = torch.tensor([[0, 2, 4, 1], [2, 2, 0, 3]])
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    for i, (row, column) in enumerate(shifts.T.tolist()):
+        expected = padded[i, :, row : row + 8, column : column + 8]
+        assert torch.equal(shifted(images, shifts, 2)[i], expected)
+
+
+def test_augmentation_only_crops_and_flips():
+    split = Split(torch.randint(1, 256, (200, 3, 8, 8), dtype=torch.uint8), torch.arange(200), AUGMENTED)
+    padded = torch.nn.functional.pad(split.images, (2, 2, 2, 2)).float() / 255
+    seen = set()
+    for images, labels in split.shuffled_batches(64, False, generator(1)):
+        for image, label in zip(images, labels.tolist(), strict=True):
+            crops = {
+                (row, column, flip): padded[label, :, row : row + 8, column : column + 8].flip(2) if flip else
+                padded[label, :, row : row + 8, column : column + 8]
+                for row in range(5) for column in range(5) for flip in (False, True)
+            }  # fmt: skip
+            matches = [key for key, crop in crops.items() if torch.allclose(crop, image)]
+            assert len(matches) == 1
+            seen.add(matches[0])
+    assert len(seen) > 40  # of 50
+
+
+def write_idx(folder, name, array):
+    """One file in MNIST's format, as a mirror of the dataset would have it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">HBB{array.dim()}I", 0, 8, array.dim(), *array.shape)
+    (folder / name).write_bytes(header + array.numpy().tobytes())
+    (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.numpy().tobytes()))
+
+
+def test_real_split_takes_the_last_ones_for_validation(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    images = torch.arange(60_000) % 251
+    write_idx(raw, "train-images-idx3-ubyte", images[:, None, None].expand(-1, 28, 28).to(torch.uint8).contiguous())
+    write_idx(raw, "train-labels-idx1-ubyte", (images % 10).to(torch.uint8))
+    write_idx(raw, "t10k-images-idx3-ubyte", torch.zeros(10, 28, 28, dtype=torch.uint8))
+    write_idx(raw, "t10k-labels-idx1-ubyte", torch.zeros(10, dtype=torch.uint8))
+    parts = load(resolve("mnist", profile="paper"), tmp_path)
+    assert torch.equal(parts.train.images[:, 0, 0, 0].long(), images[:50_000])
+    assert torch.equal(parts.validation.images[:, 0, 0, 0].long(), images[50_000:])
+    assert len(parts.test) == 10
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """As on a machine where nothing can be downloaded."""
+
+    def refuse(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
+
+
+@pytest.mark.parametrize("row", data.DATASETS)
+def test_empty_folder_without_network(row, tmp_path, no_network):
+    with pytest.raises(DataError) as refusal:
+        load(resolve(row, profile="paper"), tmp_path)
+    message = str(refusal.value)
+    assert str(tmp_path) in message
+    assert "connect to the network" in message
+    assert "\n" not in message
+
+
+def test_unreadable_folder(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(DataError, match=f"data_dir {file} cannot be read: .*pass a folder"):
+        load(resolve("mnist", profile="paper"), file)

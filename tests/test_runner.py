@@ -1,0 +1,180 @@
+"""run_all.sh and the notebooks, as a user starts them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+
+from odnlib import ROOT, runner
+from odnlib.__main__ import main
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+QUICK = "width=2 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
+QUICK_ARGUMENTS = [x for setting in QUICK.split() for x in ("--set", setting)]
+
+
+def run_all(*arguments, **environment):
+    command = [str(ROOT / "run_all.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def regenerated(tmp_path_factory):
+    """The MNIST row in seconds through run_all.sh, papermill and a kernel."""
+    folder = tmp_path_factory.mktemp("results")
+    return folder, run_all("--results-dir", str(folder), *QUICK_ARGUMENTS)
+
+
+def test_run_all_writes_runs_figures_and_the_executed_notebook(regenerated):
+    folder, shown = regenerated
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    runs = sorted((folder / "smoke" / "runs").iterdir())
+    assert [run.name.split("-")[1] for run in runs] == ["full", "odn"]
+    assert all((run / name).exists() for run in runs for name in ("epochs.csv", "depths.csv", "result.json"))
+    assert len(list((folder / "smoke" / "figures").glob("*.png"))) == 4
+    (executed,) = (folder / "smoke" / "notebooks").glob("01_mnist_resnet18-*.ipynb")
+    text = executed.read_text()
+    assert "no reproduction" in text
+    assert "size reduction (%)" in text
+    assert "done: 01_mnist_resnet18" in shown.stdout
+
+
+def test_second_time_everything_is_there(regenerated):
+    folder, _ = regenerated
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    shown = run_all("--results-dir", str(folder), *QUICK_ARGUMENTS)
+    assert shown.returncode == 0
+    assert "done before: 01_mnist_resnet18" in shown.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")} == before
+
+
+def test_a_run_made_without_a_notebook_is_picked_up(tmp_path):
+    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path), *QUICK_ARGUMENTS]) == 0
+    provenance = {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")}
+    assert len(provenance) == 2
+    shown = run_all("--results-dir", str(tmp_path), *QUICK_ARGUMENTS)
+    assert "done: 01_mnist_resnet18" in shown.stdout
+    assert {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")} == provenance
+
+
+def test_a_failure_is_named_and_the_rest_goes_on(tmp_path):
+    """Seed 1 finds a file where its run's folder should be; seed 0 is not troubled."""
+    (tmp_path / "smoke" / "runs").mkdir(parents=True)
+    tag = main_tag()
+    (tmp_path / "smoke" / "runs" / f"mnist-odn-released-{tag}-seed1").write_text("in the way")
+    shown = run_all("--results-dir", str(tmp_path), "--seeds", "1,0", *QUICK_ARGUMENTS)
+    assert shown.returncode == 1
+    assert "failed: 01_mnist_resnet18" in shown.stdout
+    assert "Error" in shown.stdout
+    assert "done: 01_mnist_resnet18" in shown.stdout
+
+
+def main_tag():
+    from odnlib.recipes import resolve
+
+    return resolve("mnist", **{name: int(value) for name, value in (s.split("=") for s in QUICK.split())}).tag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rows", "imagenet"], "row 'imagenet' does not exist: choose one of mnist"),
+        (["--seeds", "0,0"], "seeds [0, 0] name one twice"),
+        (["--seeds", "x"], "seed 'x' is not a whole number"),
+        (["--jobs", "0"], "jobs 0 is not a whole number from 1"),
+        (["--set", "with=3"], "there is no parameter 'with'"),
+        (["--profile", "big"], "profile 'big' does not exist"),
+    ],
+)
+def test_refused_before_any_notebook_starts(arguments, said, capsys, tmp_path):
+    assert main(["notebooks", "--results-dir", str(tmp_path), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"odnlib: {said}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_clean(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "parameters" in code[0].metadata.tags
+    for cell in code:
+        assert not cell.outputs
+        assert cell.execution_count is None
+        assert len(cell.source.splitlines()) <= 15
+
+
+def test_every_row_notebook_exists():
+    assert {name for name in runner.NOTEBOOKS.values()} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_help_needs_no_environment(tmp_path):
+    copy = tmp_path / "clone"
+    shutil.copytree(ROOT / "odnlib", copy / "odnlib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "run_all.sh", copy)
+    shown = subprocess.run([str(copy / "run_all.sh"), "--help"], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    for option in ("--profile", "--rows", "--seeds", "--protocol", "--data-dir", "--device", "--jobs", "--help"):
+        assert option in shown.stdout
+    assert not (copy / ".venv").exists()
+
+
+def set_up_with(folder, **commands):
+    """run_all.sh --setup-only in a bare copy, where each of `commands` is a small script in place of the real one."""
+    clone, bin_ = folder / "clone", folder / "bin"
+    clone.mkdir()
+    bin_.mkdir()
+    for name in ("run_all.sh", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    for name in ("bash", "dirname", "cmp", "df", "awk", "rm", "cp", "grep", "tail", "env"):
+        (bin_ / name).symlink_to(shutil.which(name))
+    for name, script in commands.items():
+        (bin_ / name).unlink(missing_ok=True)
+        (bin_ / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (bin_ / name).chmod(0o755)
+    environment = {"PATH": str(bin_), "HOME": str(folder), "PIP_NO_INDEX": "1"}
+    command = [str(clone / "run_all.sh"), "--setup-only"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+PYTHON = f'exec {sys.executable} "$@"'
+
+
+@pytest.mark.parametrize(
+    ("commands", "said"),
+    [
+        ({}, "no Python 3.11 to 3.14 found on PATH: install one"),
+        ({"python3": "exit 1"}, "no Python 3.11 to 3.14 found on PATH: install one"),
+        ({"python3": f'[[ "$*" == *ensurepip* ]] && exit 1; {PYTHON}'}, "python3 has no venv module: install it"),
+        ({"python3": PYTHON, "df": "echo; echo / 9000000 8000000 1000000 90% /"}, "the packages need 8 GB, and"),
+        (
+            {"python3": PYTHON, "uv": "echo error: failed to connect >&2; exit 2"},
+            "the packages could not be installed, the package index cannot be reached: connect to the network",
+        ),
+    ],
+)
+def test_set_up_says_what_is_missing(commands, said, tmp_path):
+    shown = set_up_with(tmp_path, **commands)
+    assert shown.returncode == 1
+    assert shown.stderr.startswith(f"run_all.sh: {said}"), shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_whereabouts_come_from_the_run_folders(regenerated):
+    folder, _ = regenerated
+    arguments = main_arguments("--results-dir", str(folder), *QUICK_ARGUMENTS)
+    (job,) = runner.plan(arguments)
+    epochs = len(pd.read_csv(job.folders[1] / "epochs.csv"))
+    assert job.whereabouts() == f"full full depth 2, epoch {epochs}"
+    assert json.loads((job.folders[0] / "result.json").read_text())["depth"] == 2
+
+
+def main_arguments(*arguments):
+    from odnlib.__main__ import parser
+
+    return parser().parse_args(["notebooks", *arguments])
