@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from odnlib import embedded
 from odnlib.recipes import Recipe
 
 
@@ -125,8 +126,12 @@ def load(recipe: Recipe, data_dir: Path | str, device: str = "cpu") -> Data:
         DataError: one line that names the folder or file and says what to do.
     """
     dataset = DATASETS[recipe.row]
-    (images, labels), test = _embedded(recipe.row) if recipe.embedded else _real(recipe.row, Path(data_dir))
-    held_back = len(test[0]) if recipe.embedded else dataset.validation_images
+    if recipe.embedded:
+        (images, labels), held_back = embedded.load(recipe.row), embedded.HELD_BACK
+        (images, labels), test = (images[:-held_back], labels[:-held_back]), (images[-held_back:], labels[-held_back:])
+    else:
+        (images, labels), test = _real(recipe.row, Path(data_dir))
+        held_back = dataset.validation_images
     train, validation = (images[:-held_back], labels[:-held_back]), (images[-held_back:], labels[-held_back:])
     wanted = recipe.train_images
     if wanted is not None and wanted > len(train[0]):
@@ -177,16 +182,3 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
     if row == "cifar10":
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images.reshape(-1, *dataset.image_shape)), labels
-
-
-def _embedded(row: str) -> tuple[Arrays, Arrays]:
-    """Stand-in images that come with an installed package; they illustrate, they are evidence of nothing."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()  # 1,797 handwritten digits of 8x8 pixels, 0..16 (Alpaydin and Kaynak, 1998)
-    small = torch.tensor(digits.images, dtype=torch.float32)[:, None] * (255 / 16)
-    large = functional.interpolate(small, size=(28, 28), mode="bilinear", align_corners=False)
-    images = large.round().clamp(0, 255).to(torch.uint8).numpy()
-    order = torch.randperm(len(images), generator=generator("embedded split")).numpy()
-    images, labels = images[order], digits.target[order].astype(np.int64)
-    return (images[:-300], labels[:-300]), (images[-300:], labels[-300:])

@@ -82,7 +82,7 @@ def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Liste
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))
         checksums = {name: split.sha256() for name, split in splits.items()}
-        write_json(folder / "provenance.json", provenance(str(data.train.images.device), checksums))
+        write_json(folder / "provenance.json", provenance(recipe, str(data.train.images.device), checksums))
     training = Training(recipe, data, folder)
     timing = folder / "timing.csv"
     seconds = pd.read_csv(timing).to_dict("records") if timing.exists() else []

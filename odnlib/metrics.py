@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import io
+import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -102,3 +104,21 @@ def evaluate(
         loss = loss + functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits))) * len(labels)
         correct = correct + (logits.argmax(-1) == labels).sum(-1)
     return float(loss) / len(split), [100 * hits / len(split) for hits in correct.tolist()]
+
+
+@torch.inference_mode()
+def latency_ms(
+    networks: dict[str, nn.Module], image_shape: tuple[int, int, int], batch: int, rounds: int = 9
+) -> dict[str, float]:
+    """Milliseconds for one batch of images of shape (C, H, W), medians over `rounds` taken in turns, side by side."""
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for turn in range(rounds + 1):
+        for name, network in networks.items():
+            device = next(network.parameters()).device
+            images = torch.rand(batch, *image_shape, device=device).contiguous(memory_format=torch.channels_last)
+            network.eval()
+            start = time.perf_counter()
+            network(images).sum().item()  # waits for the device
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def evidence(recipe: Recipe) -> str:
 
 
 def caption(figure: Figure, recipe: Recipe) -> Figure:
-    figure.supxlabel(evidence(recipe), fontsize=9, color="0.35")
+    width = int(figure.get_figwidth() * 13)  # characters that fit
+    figure.supxlabel("\n".join(textwrap.wrap(evidence(recipe), width)), fontsize=9, color="0.35")
     return figure
 
 
@@ -41,7 +43,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def stage_title(stage: str, depth: int) -> str:
-    return {"warmup": "warm-up", "depth": f"depth {depth}", "finetune": f"fine-tuning depth {depth}"}.get(stage, "full")
+    return {"warmup": "warm-up", "depth": f"depth {depth}", "finetune": f"fine-tuning {depth}"}.get(stage, "full")
 
 
 class ProgressBar:
@@ -125,40 +127,41 @@ def structure(frame: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figur
             points = [line.depth for line in lines], [getattr(line, paper) for line in lines]
             axis.plot(*points, "D", color=ORANGE, markersize=9, fillstyle="none", mew=2, label="paper, Table I")
         axis.set(xlabel="depth (residual blocks)", ylabel=label, yscale="log", xticks=frame["depth"])
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.legend()
     return caption(figure, recipe)
 
 
 def history(epochs: pd.DataFrame, recipe: Recipe) -> Figure:
     """Accuracy and loss against the epoch over all stages, their starts marked (compare the paper's Figure 3)."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
     for axis, (label, (train, validation)) in zip(axes, curves.items(), strict=True):
         axis.plot(epochs["epoch"], epochs[train], ".-", color=ORANGE, label="training")
         axis.plot(epochs["epoch"], epochs[validation], ".-", color=BLUE, label="validation")
         for start in epochs[epochs["stage_epoch"] == 1].itertuples():
-            axis.axvline(start.epoch - 0.5, color="0.6", linewidth=1)
+            axis.axvline(start.epoch - 0.5, color="0.6", linewidth=1, zorder=1)
             title = stage_title(start.stage, start.depth)
-            axis.text(start.epoch - 0.3, 0.02, title, rotation=90, fontsize=8, transform=axis.get_xaxis_transform())
+            axis.text(start.epoch, 1.02, title, rotation=40, fontsize=8, transform=axis.get_xaxis_transform())
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
     if recipe.variant == "odn":
         axes[0].axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
-    axes[0].legend(loc="lower right")
-    axes[1].legend(loc="upper right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return caption(figure, recipe)
 
 
 def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figure:
     """Validation accuracy of every depth tried against its size; the goal and the chosen depth marked."""
     tried = depths.dropna(subset=["val_acc_pct"])
-    figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 4.4), layout="constrained")
     axis.plot(tried["size_mb"], tried["val_acc_pct"], "o-", color=BLUE, label="best of each depth")
     chosen = tried[tried["chosen"]]
     axis.plot(chosen["size_mb"], chosen["val_acc_pct"], "o", color=RED, markersize=14, fillstyle="none", mew=2)
     for line in tried.itertuples():
         note = f"depth {line.depth}" + (" (chosen)" if line.chosen else "")
-        axis.annotate(note, (line.size_mb, line.val_acc_pct), (8, -12), textcoords="offset points", fontsize=9)
+        axis.annotate(note, (line.size_mb, line.val_acc_pct), (10, -4), textcoords="offset points", fontsize=9)
     axis.axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
     axis.set(xlabel="size on disk (MB)", ylabel="validation accuracy (%)")
     axis.set_title(f"the paper chose depth {printed.odn.depth} of {printed.full.depth}", fontsize=11)

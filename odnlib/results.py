@@ -63,10 +63,13 @@ def run_folder(recipe: Recipe, results_dir: Path) -> Path:
     return Path(results_dir) / recipe.profile / "runs" / recipe.name
 
 
-def code_hash() -> str:
-    """Hash of what the training code does: comments, docstrings and layout do not count."""
+def code_hash(embedded: bool) -> str:
+    """Hash of what the training code does - and of the images' own code where they are embedded.
+
+    Comments, docstrings and layout do not count.
+    """
     digest = hashlib.sha256()
-    for name in TRAINING_CODE:
+    for name in TRAINING_CODE + ("embedded.py",) * embedded:
         tree = ast.parse((Path(__file__).parent / name).read_text())
         for node in ast.walk(tree):
             documented = ast.Module | ast.ClassDef | ast.FunctionDef
@@ -81,7 +84,7 @@ def status(recipe: Recipe, folder: Path) -> str:
     recorded, provenance = read_json(folder / "recipe.json"), read_json(folder / "provenance.json")
     if recorded is None or provenance is None:
         return "missing"
-    if recorded != dataclasses.asdict(recipe) or provenance["code_hash"] != code_hash():
+    if recorded != dataclasses.asdict(recipe) or provenance["code_hash"] != code_hash(recipe.embedded):
         return "stale"
     return "finished" if (folder / "result.json").exists() else "partial"
 
@@ -109,13 +112,13 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def provenance(device: str, checksums: dict[str, str]) -> dict:
+def provenance(recipe: Recipe, device: str, checksums: dict[str, str]) -> dict:
     """Who made a run: commit, code, versions, hardware, data, start."""
     changed = _git("status", "--porcelain", "--", "odnlib", "requirements.lock")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "code_unchanged_since_commit": changed == "",
-        "code_hash": code_hash(),
+        "code_hash": code_hash(recipe.embedded),
         "python": platform.python_version(),
         "versions": {x.name: x.version for x in importlib.metadata.distributions() if x.name in PACKAGES},
         "system": platform.system(),

@@ -63,7 +63,7 @@ class Job:
         for recipe, folder in zip(self.recipes, self.folders, strict=True):
             if (folder / "epochs.csv").exists():
                 last = pd.read_csv(folder / "epochs.csv").iloc[-1]
-                reached = f"{recipe.variant} {last.stage} depth {last.depth}, epoch {last.epoch}"
+                reached = f"{recipe.variant}, epoch {last.epoch} ({last.stage}, depth {last.depth})"
         return reached or "starting"
 
 

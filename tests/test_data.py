@@ -3,10 +3,11 @@
 import gzip
 import struct
 
+import numpy as np
 import pytest
 import torch
 
-from odnlib import data
+from odnlib import data, embedded
 from odnlib.data import DataError, Dataset, Split, generator, load, shifted
 from odnlib.recipes import resolve
 from tests.conftest import tiny_split
@@ -23,6 +24,17 @@ def test_embedded_digits():
     assert len(torch.unique(images, dim=0)) == 1797  # no image stands in two splits
     again = load(resolve("mnist"), "unused")
     assert [s.sha256() for s in splits] == [s.sha256() for s in (again.train, again.validation, again.test)]
+
+
+@pytest.mark.parametrize("row", data.DATASETS)
+def test_embedded_images_have_the_true_shape_and_classes(row):
+    dataset = data.DATASETS[row]
+    images, labels = embedded.load(row)
+    assert images.shape[1:] == dataset.image_shape
+    assert images.dtype == np.uint8
+    assert set(labels.tolist()) == set(range(dataset.classes))
+    again, _ = embedded.load(row)
+    assert (images == again).all()
 
 
 def test_a_subset_is_a_function_of_the_seed():

@@ -56,7 +56,7 @@ def test_what_a_run_leaves_behind(tiny_data, tmp_path):
     assert depths.loc[2, "params"] == result["params"]
     assert result["test_images"] == 30
     assert result["val_acc_pct"] == epochs[epochs["depth"] == 3]["val_acc_pct"].max()
-    assert made_by["code_hash"] == results.code_hash()
+    assert made_by["code_hash"] == results.code_hash(embedded=True)
     assert {"commit", "versions", "processor", "threads", "start", "seconds", "train_tmacs"} <= made_by.keys()
     assert made_by["data_sha256"]["test"] == tiny_data.test.sha256()
 
@@ -82,7 +82,7 @@ def test_a_run_of_other_code_is_refused_and_kept(tiny_data, tmp_path, monkeypatc
     recipe = tiny_recipe("full")
     folder = experiment.run(recipe, tiny_data, tmp_path)
     before = contents(folder)
-    monkeypatch.setattr(results, "code_hash", lambda: "another")
+    monkeypatch.setattr(results, "code_hash", lambda embedded: "another")
     assert results.status(recipe, folder) == "stale"
     with pytest.raises(RunConflict, match=r"was made by other training code or settings: .*--fresh"):
         experiment.run(recipe, tiny_data, tmp_path)
@@ -107,7 +107,7 @@ def test_code_hash_is_of_what_the_code_does(tmp_path, monkeypatch):
     for text in (source, source.replace("Doc", "Other").replace("# why", "# because"), source.replace("1", "2")):
         (tmp_path / "code.py").write_text(text)
         monkeypatch.setattr(results, "TRAINING_CODE", (str(tmp_path / "code.py"),))
-        hashes.append(results.code_hash())
+        hashes.append(results.code_hash(embedded=False))
     assert hashes[0] == hashes[1] != hashes[2]
 
 

@@ -46,7 +46,6 @@ def test_tag_names_every_override():
         ({"rate": float("nan")}, "rate nan is not a number from 0 to 10"),
         ({"seed": -1}, "seed -1 is not a whole number from 0"),
         ({"architecture": "vgg"}, "architecture 'vgg' does not exist: choose one of resnet18, resnet34, resnet50"),
-        ({"row": "svhn", "profile": "paper", "embedded": True}, "row 'svhn' has no embedded images"),
     ],
 )
 def test_refused_with_one_clear_line(wrong, message):

@@ -170,7 +170,7 @@ def test_whereabouts_come_from_the_run_folders(regenerated):
     arguments = main_arguments("--results-dir", str(folder), *QUICK_ARGUMENTS)
     (job,) = runner.plan(arguments)
     epochs = len(pd.read_csv(job.folders[1] / "epochs.csv"))
-    assert job.whereabouts() == f"full full depth 2, epoch {epochs}"
+    assert job.whereabouts() == f"full, epoch {epochs} (full, depth 2)"
     assert json.loads((job.folders[0] / "result.json").read_text())["depth"] == 2
 
 
