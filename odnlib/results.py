@@ -114,7 +114,8 @@ def _processor() -> str:
 
 def provenance(recipe: Recipe, device: str, checksums: dict[str, str]) -> dict:
     """Who made a run: commit, code, versions, hardware, data, start."""
-    changed = _git("status", "--porcelain", "--", "odnlib", "requirements.lock")
+    what_trains = [f"odnlib/{name}" for name in (*TRAINING_CODE, "embedded.py", "recipes.py", "experiment.py")]
+    changed = _git("status", "--porcelain", "--", *what_trains, "requirements.lock")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "code_unchanged_since_commit": changed == "",
