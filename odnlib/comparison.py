@@ -19,7 +19,7 @@ from odnlib.models import ARCHITECTURES, MultiExitNetwork
 from odnlib.paper import SLIPS, TABLE_1
 from odnlib.recipes import PROFILES
 
-COLUMNS = "row variant cell profile protocol tag paper measured std n verdict why".split()
+COLUMNS = ["row", "variant", "cell", "profile", "protocol", "tag", "paper", "measured", "std", "n", "verdict", "why"]
 PRINTED_CELLS = ("depth", "params_m", "size_mb", "size_reduction_pct", "macs_m", "test_acc_pct")
 SIZE_TOLERANCE = 0.003  # of the printed size: the container's overhead differs by version (measured 10 to 30 kB)
 GROUP = ["row", "variant", "profile", "protocol", "tag"]
@@ -163,10 +163,10 @@ def trained_lines(runs: pd.DataFrame) -> list[dict]:
         reason = why_not_comparable(group.iloc[0])
         for cell, (paper, values) in cells.items():
             mean, std = values.mean(), values.std()
-            tolerance = accuracy_tolerance(paper, std, n, group["test_images"].iloc[0])
             if reason:
                 verdict, why = "not comparable", reason
             elif cell == "test_acc_pct":
+                tolerance = accuracy_tolerance(paper, std, n, group["test_images"].iloc[0])
                 verdict, why = accuracy_verdict(paper, mean, tolerance), f"tolerance {tolerance:.2f} points, n = {n}"
             else:
                 verdict = depth_verdict(printed.depth, group["depth"].mean())

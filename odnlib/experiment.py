@@ -9,12 +9,23 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from odnlib import metrics
 from odnlib.data import Data, Dataset
 from odnlib.models import MultiExitNetwork
 from odnlib.recipes import Recipe, RecipeError
-from odnlib.results import RunConflict, provenance, read_json, run_folder, set_aside, status, write_csv, write_json
+from odnlib.results import (
+    RunConflict,
+    processor,
+    provenance,
+    read_json,
+    run_folder,
+    set_aside,
+    status,
+    write_csv,
+    write_json,
+)
 from odnlib.trainer import Stage, Training, next_stage, train
 
 Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record
@@ -54,6 +65,35 @@ def planned_stages(recipe: Recipe) -> list[Stage]:
     return stages
 
 
+def latency(row: str, found: dict[str, tuple[Recipe, Path]], dataset: Dataset) -> pd.DataFrame:
+    """Measured speed of a row's full and optimally deep network beside their MACs, batch 1 and 128, on the CPU.
+
+    Speed does not depend on the weights, so fresh networks of the found depths serve. Measured once; kept in the run
+    folder of the search as latency.csv.
+
+    Args:
+        found: variant -> (recipe, folder of the finished run).
+    """
+    file = found["odn"][1] / "latency.csv"
+    if file.exists():
+        return pd.read_csv(file)
+    networks, macs_m = {}, {}
+    for variant, (recipe, folder) in found.items():
+        whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+        networks[variant] = whole.truncate(read_json(folder / "result.json")["depth"])
+        networks[variant].to(memory_format=torch.channels_last)
+        macs_m[variant] = metrics.macs(networks[variant], dataset.image_shape) / 1e6
+    lines = []
+    for batch in (1, 128):
+        taken = metrics.latency_ms(networks, dataset.image_shape, batch)
+        line = {"row": row, "width": found["odn"][0].width, "batch": batch, "threads": torch.get_num_threads()}
+        line |= {f"{variant}_ms": milliseconds for variant, milliseconds in taken.items()}
+        ratios = {"latency_ratio": taken["full"] / taken["odn"], "macs_ratio": macs_m["full"] / macs_m["odn"]}
+        lines.append(line | ratios | {"processor": processor()})
+    write_csv(file, lines)
+    return pd.read_csv(file)
+
+
 def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Listener] = (), fresh: bool = False) -> Path:
     """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
 
@@ -66,6 +106,12 @@ def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Liste
         TrainingDiverged: where the loss is not finite.
     """
     folder = run_folder(recipe, results_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # two notebooks may want the same run: one does it
+        return _run(recipe, data, folder, listeners, fresh)
+
+
+def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener], fresh: bool) -> Path:
     if fresh and folder.exists():
         set_aside(folder)
     state = status(recipe, folder)

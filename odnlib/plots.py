@@ -153,18 +153,64 @@ def history(epochs: pd.DataFrame, recipe: Recipe) -> Figure:
 
 
 def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figure:
-    """Validation accuracy of every depth tried against its size; the goal and the chosen depth marked."""
+    """Validation accuracy of every depth tried against its size and MACs; the goal and the chosen depth marked."""
     tried = depths.dropna(subset=["val_acc_pct"])
-    figure, axis = plt.subplots(figsize=(8, 4.4), layout="constrained")
-    axis.plot(tried["size_mb"], tried["val_acc_pct"], "o-", color=BLUE, label="best of each depth")
     chosen = tried[tried["chosen"]]
-    axis.plot(chosen["size_mb"], chosen["val_acc_pct"], "o", color=RED, markersize=14, fillstyle="none", mew=2)
-    for line in tried.itertuples():
-        note = f"depth {line.depth}" + (" (chosen)" if line.chosen else "")
-        axis.annotate(note, (line.size_mb, line.val_acc_pct), (10, -4), textcoords="offset points", fontsize=9)
-    axis.axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
-    axis.set(xlabel="size on disk (MB)", ylabel="validation accuracy (%)")
-    axis.set_title(f"the paper chose depth {printed.odn.depth} of {printed.full.depth}", fontsize=11)
-    axis.margins(x=0.25, y=0.2)
-    axis.legend()
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", sharey=True)
+    for axis, (column, label) in zip(
+        axes, {"size_mb": "size on disk (MB)", "macs_m": "MACs (millions)"}.items(), strict=True
+    ):
+        axis.plot(tried[column], tried["val_acc_pct"], "o-", color=BLUE, label="best of each depth")
+        axis.plot(chosen[column], chosen["val_acc_pct"], "o", color=RED, ms=14, fillstyle="none", mew=2, label="chosen")
+        for line in tried.itertuples():
+            place = getattr(line, column), line.val_acc_pct
+            axis.annotate(f"depth {line.depth}", place, (10, -4), textcoords="offset points", fontsize=9)
+        axis.axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
+        axis.set_xlabel(label)
+        axis.margins(x=0.2, y=0.15)
+    axes[0].set_ylabel("validation accuracy (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.suptitle(f"the paper chose depth {printed.odn.depth} of {printed.full.depth}", fontsize=11)
     return caption(figure, recipe)
+
+
+def ablation(arms: dict[str, pd.DataFrame], recipe: Recipe) -> Figure:
+    """The counterpart of the paper's Figure 3: one search with and one without warm-up, restarts marked."""
+    figure, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
+    curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
+    for column, (arm, epochs) in enumerate(arms.items()):
+        for axis, (label, (train, validation)) in zip(axes[:, column], curves.items(), strict=True):
+            axis.plot(epochs["epoch"], epochs[train], "-", color=ORANGE, label="training")
+            axis.plot(epochs["epoch"], epochs[validation], "-", color=BLUE, label="validation")
+            for start in epochs[epochs["stage_epoch"] == 1].itertuples():
+                axis.axvline(start.epoch - 0.5, color="0.6", linewidth=1, zorder=1)
+                if axis is axes[0, column]:
+                    title = stage_title(start.stage, start.depth)
+                    axis.text(start.epoch, 1.02, title, rotation=40, fontsize=8, transform=axis.get_xaxis_transform())
+            if column == 0:
+                axis.set_ylabel(label)
+        axes[0, column].set_title(arm, pad=48)
+        axes[1, column].set_xlabel("epoch")
+    if not recipe.embedded and recipe.width == 64:  # the axes of the paper's figure
+        axes[0, 0].set_ylim(50, 105)
+        axes[1, 0].set_ylim(0, 1.4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return caption(figure, recipe)
+
+
+def accuracies(lines: pd.DataFrame) -> Figure:
+    """Test accuracy printed and measured, one line per kind of run; `lines` as in comparison.csv."""
+    lines = lines.sort_values(["profile", "row", "protocol", "tag", "variant"], ignore_index=True)
+    figure, axis = plt.subplots(figsize=(11, 1.6 + 0.34 * len(lines)), layout="constrained")
+    comparable = lines["verdict"] != "not comparable"
+    for shown, color, label in [(comparable, BLUE, "measured"), (~comparable, "0.6", "measured, not comparable")]:
+        if shown.any():
+            at = lines[shown]
+            axis.errorbar(at["measured"], at.index, xerr=at["std"].fillna(0), fmt="o", color=color, label=label)
+    axis.plot(lines["paper"], lines.index, "D", color=ORANGE, fillstyle="none", mew=2, label="paper, Table I")
+    names = [f"{x.row} {x.variant}, {x.profile} {x.protocol} {x.tag} (n = {x.n})" for x in lines.itertuples()]
+    axis.set_yticks(lines.index, names, fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlabel("test accuracy (%); bars: standard deviation over seeds")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure

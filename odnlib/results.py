@@ -46,8 +46,8 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_csv(path: Path, lines: list[dict]) -> None:
-    """One line per dict; numbers in full, so that reading gives the same bits."""
+def write_csv(path: Path, lines: list[dict] | pd.DataFrame) -> None:
+    """Numbers in full, so that reading gives the same bits."""
     replace(path, lambda temporary: pd.DataFrame(lines).to_csv(temporary, index=False))
 
 
@@ -105,7 +105,8 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the CPU and number of cores."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
@@ -123,7 +124,7 @@ def provenance(recipe: Recipe, device: str, checksums: dict[str, str]) -> dict:
         "python": platform.python_version(),
         "versions": {x.name: x.version for x in importlib.metadata.distributions() if x.name in PACKAGES},
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "data_sha256": checksums,

@@ -17,9 +17,18 @@ import nbformat
 import pandas as pd
 
 from odnlib import ROOT, results
+from odnlib.ablation import ARMS
 from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve
 
-NOTEBOOKS = {"mnist": "01_mnist_resnet18"}  # row: notebook
+NOTEBOOKS = {  # row: notebook
+    "mnist": "01_mnist_resnet18",
+    "emnist": "02_emnist_resnet18",
+    "fashion_mnist": "03_fashion_mnist_resnet34",
+    "svhn": "04_svhn_resnet34",
+    "cifar10": "05_cifar10_resnet50",
+}
+ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
+COMPARISON = "07_compare_with_paper"
 REPORT_EVERY = 30  # seconds
 
 
@@ -32,6 +41,7 @@ class Job:
     parameters: dict
     recipes: list[Recipe]  # of the runs that it needs
     results_dir: Path
+    reads_all: bool = False  # every run folder: it comes last
     state: str = "waiting"
     seconds: float = 0.0
     problem: str = ""
@@ -44,7 +54,8 @@ class Job:
     def fingerprint(self) -> str:
         """Hash of everything that shapes the executed notebook beside the runs: itself, odnlib, the parameters."""
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
-        for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py"))]:
+        read = sorted(self.results_dir.glob("*/runs/*/*.[cj]s*")) if self.reads_all else []
+        for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py")), *read]:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
@@ -53,7 +64,7 @@ class Job:
 
     def done(self) -> bool:
         """Whether the executed notebook is what would come out again."""
-        if self.runs() != {"finished"} or not self.executed.exists():
+        if self.runs() - {"finished"} or not self.executed.exists():
             return False
         return nbformat.read(self.executed, 4).metadata.get("odnlib_fingerprint") == self.fingerprint()
 
@@ -68,35 +79,48 @@ class Job:
 
 
 def plan(arguments: argparse.Namespace) -> list[Job]:
-    """One job per row and seed.
+    """One job per row and seed, the ablation, and the comparison; with `--rows` those rows and the comparison.
 
     Raises:
         RecipeError: every problem of every job, before anything starts.
     """
-    rows = arguments.rows or list(NOTEBOOKS)
-    problems, jobs = [], []
+    rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
+    problems, jobs, overrides = [], [], dict(arguments.overrides)
     if arguments.jobs < 1:
         problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
-    if len(set(arguments.seeds)) < len(arguments.seeds):
-        problems.append(f"seeds {arguments.seeds} name one twice")
+    if len(set(seeds)) < len(seeds):
+        problems.append(f"seeds {seeds} name one twice")
     results_dir = Path(arguments.results_dir).resolve()
+    places = {"results_dir": str(results_dir), "data_dir": str(Path(arguments.data_dir).resolve())}
+    places["device"] = arguments.device
+
+    def needed(row: str, seed: int, wanted: list[dict]) -> list[Recipe]:
+        try:
+            chosen = {"row": row, "profile": arguments.profile, "protocol": arguments.protocol, "seed": seed}
+            return [resolve(**chosen, **{**overrides, **settings}) for settings in wanted]
+        except RecipeError as error:
+            problems.extend(line for line in str(error).splitlines() if line not in problems)
+            return []
+
+    def add(name: str, suffix: str, recipes: list[Recipe], reads_all: bool = False, **parameters: object) -> None:
+        executed = results_dir / arguments.profile / "notebooks" / f"{name}{suffix}.ipynb"
+        parameters |= {"profile": arguments.profile}
+        jobs.append(Job(ROOT / "notebooks" / f"{name}.ipynb", executed, parameters, recipes, results_dir, reads_all))
+
+    trained = {"protocol": arguments.protocol, "overrides": overrides, **places}
     for row in rows:
-        for seed in arguments.seeds:
-            parameters = {"row": row, "profile": arguments.profile, "protocol": arguments.protocol, "seed": seed}
-            overrides = dict(arguments.overrides)
-            try:
-                needed = [resolve(variant=variant, **parameters, **overrides) for variant in VARIANTS]
-            except RecipeError as error:
-                problems += [line for line in str(error).splitlines() if line not in problems]
-                continue
-            if row not in NOTEBOOKS:
-                problems.append(f"row {row!r} has no notebook yet: choose from {', '.join(NOTEBOOKS)}")
-                continue
-            parameters |= {"overrides": overrides, "device": arguments.device, "results_dir": str(results_dir)}
-            parameters["data_dir"] = str(Path(arguments.data_dir).resolve())
-            name = needed[0].name.removeprefix(f"{row}-odn-")
-            executed = results_dir / arguments.profile / "notebooks" / f"{NOTEBOOKS[row]}-{name}.ipynb"
-            jobs.append(Job(ROOT / "notebooks" / f"{NOTEBOOKS[row]}.ipynb", executed, parameters, needed, results_dir))
+        for seed in seeds:
+            recipes = needed(row, seed, [{"variant": variant} for variant in VARIANTS])
+            if recipes:
+                suffix = recipes[0].name.removeprefix(f"{row}-odn")
+                add(NOTEBOOKS[row], suffix, recipes, row=row, seed=seed, **trained)
+    if not arguments.rows:
+        pairs = arguments.seeds or ABLATION_SEEDS
+        recipes = [recipe for seed in pairs for recipe in needed(ABLATION_ROW, seed, list(ARMS.values()))]
+        if recipes:
+            suffix = recipes[0].name.removeprefix(f"{ABLATION_ROW}-odn").rpartition("-")[0]
+            add(ABLATION, suffix, recipes, row=ABLATION_ROW, seeds=pairs, **trained)
+    add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))
     if problems:
         raise RecipeError("\n".join(problems))
     return jobs
@@ -144,6 +168,18 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     """Run what `arguments` (see `__main__.parser`) ask for; 0 if all is well, 1 if anything failed."""
     jobs = plan(arguments)
     start = time.monotonic()
+    for last in (False, True):
+        run_side_by_side([job for job in jobs if job.reads_all == last], arguments)
+    print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
+    for job in jobs:
+        print(f"  {job.state:<12} {job.executed}")
+        for folder in job.folders if job.state.startswith("done") else []:
+            print(f"  {'':<12} {folder}")
+    return int(any(job.state == "failed" for job in jobs))
+
+
+def run_side_by_side(jobs: list[Job], arguments: argparse.Namespace) -> None:
+    """Run jobs, `arguments.jobs` at a time, telling where each is."""
     with ThreadPoolExecutor(arguments.jobs) as pool:
         pending = {pool.submit(execute, job, arguments.fresh, arguments.stale): job for job in jobs}
         reported: set[str] = set()
@@ -158,9 +194,3 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
                 if future.exception():
                     job.state, job.problem = "failed", f"{type(future.exception()).__name__}: {future.exception()}"
                 print(f"{job.state}: {job.executed.stem} ({job.seconds:.0f} s) {job.problem}", flush=True)
-    print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
-    for job in jobs:
-        print(f"  {job.state:<12} {job.executed}")
-        for folder in job.folders if job.state.startswith("done") else []:
-            print(f"  {'':<12} {folder}")
-    return int(any(job.state == "failed" for job in jobs))

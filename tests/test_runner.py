@@ -15,7 +15,7 @@ from odnlib.__main__ import main
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = "width=2 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
-QUICK_ARGUMENTS = [x for setting in QUICK.split() for x in ("--set", setting)]
+QUICK_ARGUMENTS = ["--rows", "mnist"] + [x for setting in QUICK.split() for x in ("--set", setting)]
 
 
 def run_all(*arguments, **environment):
@@ -36,7 +36,8 @@ def test_run_all_writes_runs_figures_and_the_executed_notebook(regenerated):
     runs = sorted((folder / "smoke" / "runs").iterdir())
     assert [run.name.split("-")[1] for run in runs] == ["full", "odn"]
     assert all((run / name).exists() for run in runs for name in ("epochs.csv", "depths.csv", "result.json"))
-    assert len(list((folder / "smoke" / "figures").glob("*.png"))) == 4
+    assert len(list((folder / "smoke" / "figures").glob("*.png"))) == 5
+    assert all((folder / "smoke" / name).exists() for name in ("table1.csv", "comparison.csv", "report.html"))
     (executed,) = (folder / "smoke" / "notebooks").glob("01_mnist_resnet18-*.ipynb")
     text = executed.read_text()
     assert "no reproduction" in text
@@ -50,6 +51,7 @@ def test_second_time_everything_is_there(regenerated):
     shown = run_all("--results-dir", str(folder), *QUICK_ARGUMENTS)
     assert shown.returncode == 0
     assert "done before: 01_mnist_resnet18" in shown.stdout
+    assert "done before: 07_compare_with_paper" in shown.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")} == before
 
 
@@ -109,8 +111,24 @@ def test_notebooks_are_committed_clean(path):
         assert len(cell.source.splitlines()) <= 15
 
 
-def test_every_row_notebook_exists():
-    assert {name for name in runner.NOTEBOOKS.values()} <= {path.stem for path in NOTEBOOKS}
+def test_row_notebooks_differ_only_in_their_parameters_and_prose():
+    code = {}
+    for row, name in runner.NOTEBOOKS.items():
+        cells = [
+            cell for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if cell.cell_type == "code"
+        ]
+        assert cells[0].source.startswith(f'row = "{row}"')
+        code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
+    assert all(cells == code["mnist"] for cells in code.values())
+
+
+def test_the_whole_set_is_every_row_the_ablation_and_the_comparison(tmp_path):
+    jobs = runner.plan(main_arguments("--results-dir", str(tmp_path)))
+    assert [job.source.stem for job in jobs] == [path.stem for path in NOTEBOOKS]
+    assert [len(job.recipes) for job in jobs] == [2, 2, 2, 2, 2, 4, 0]
+    assert all(job.source.exists() for job in jobs)
+    seeds = runner.plan(main_arguments("--results-dir", str(tmp_path), "--seeds", "0,1,2"))
+    assert [len(job.recipes) for job in seeds] == [2] * 15 + [6, 0]
 
 
 def test_help_needs_no_environment(tmp_path):
@@ -168,7 +186,7 @@ def test_set_up_says_what_is_missing(commands, said, tmp_path):
 def test_whereabouts_come_from_the_run_folders(regenerated):
     folder, _ = regenerated
     arguments = main_arguments("--results-dir", str(folder), *QUICK_ARGUMENTS)
-    (job,) = runner.plan(arguments)
+    job, _ = runner.plan(arguments)
     epochs = len(pd.read_csv(job.folders[1] / "epochs.csv"))
     assert job.whereabouts() == f"full, epoch {epochs} (full, depth 2)"
     assert json.loads((job.folders[0] / "result.json").read_text())["depth"] == 2

@@ -1,0 +1,85 @@
+"""Does warm-up do what Figure 3 says? Statistics of a search's epochs, paired over seeds.
+
+All are taken over the search and fine-tuning (the warm-up's own epochs count where cost is meant).
+"""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from scipy import stats
+
+ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
+SHARES_OF_GOAL = (0.5, 0.75, 0.9, 1.0)
+
+# statistic: what it is, and which sign of (with - without) would bear the paper's claim out
+STATISTICS = {
+    "jump_pts": ("fall of validation accuracy at a depth increment (points, mean over increments)", -1),
+    "loss_jump": ("rise of validation loss at a depth increment (mean over increments)", -1),
+    "fluctuation_pts": ("epoch-to-epoch change of validation accuracy within a depth (points, mean of absolutes)", -1),
+    "loss_fluctuation": ("epoch-to-epoch change of validation loss within a depth (mean of absolutes)", -1),
+    **{
+        f"epochs_to_{share:.0%}": (f"epochs, warm-up included, until validation reaches {share:.0%} of the goal", -1)
+        for share in SHARES_OF_GOAL
+    },
+}
+
+
+def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
+    """The `STATISTICS` of one run's epochs.csv; nan where there is nothing to take them over."""
+    search = epochs[epochs["stage"] != "warmup"]
+    within = search.groupby("depth")
+    last, first = within.last(), within.first()
+    accuracy, loss = search["val_acc_pct"], search["val_loss"]
+    same_depth = search["depth"].diff() == 0
+    found = {
+        "jump_pts": (last["val_acc_pct"].shift() - first["val_acc_pct"]).mean(),
+        "loss_jump": (first["val_loss"] - last["val_loss"].shift()).mean(),
+        "fluctuation_pts": accuracy.diff()[same_depth].abs().mean(),
+        "loss_fluctuation": loss.diff()[same_depth].abs().mean(),
+    }
+    for share in SHARES_OF_GOAL:
+        reached = epochs[epochs["val_acc_pct"] >= share * goal_pct]
+        found[f"epochs_to_{share:.0%}"] = reached["epoch"].min() if len(reached) else math.nan
+    return found
+
+
+def paired(statistics_per_run: pd.DataFrame) -> pd.DataFrame:
+    """Mean difference (with - without) per statistic over the seeds that have both, with its 95 % t-interval.
+
+    Args:
+        statistics_per_run: columns arm, seed and the `STATISTICS`.
+
+    Returns:
+        columns statistic, meaning, with_warmup, without_warmup, difference, low, high, n, verdict.
+    """
+    lines = []
+    for name, (meaning, sign) in STATISTICS.items():
+        arms = statistics_per_run.pivot(index="seed", columns="arm", values=name).dropna()
+        difference, n = arms["with warm-up"] - arms["without warm-up"], len(arms)
+        half = stats.t.ppf(0.975, n - 1) * difference.std() / math.sqrt(n) if n > 1 else math.nan
+        mean = difference.mean() if n else math.nan
+        low, high = mean - half, mean + half
+        verdict = "open"
+        if (sign < 0 and high < 0) or (sign > 0 and low > 0):
+            verdict = "holds"
+        elif (sign < 0 and low > 0) or (sign > 0 and high < 0):
+            verdict = "does not hold"
+        values = (name, meaning, arms["with warm-up"].mean(), arms["without warm-up"].mean(), mean, low, high, n)
+        lines.append((*values, verdict))
+    columns = ["statistic", "meaning", "with_warmup", "without_warmup", "difference", "low", "high", "n", "verdict"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def sentence(paired_statistics: pd.DataFrame, name: str) -> str:
+    """What one statistic says, in words."""
+    at = paired_statistics.set_index("statistic").loc[name]
+    if not at["n"]:
+        return f"{at['meaning']}: no seed has it in both arms"
+    interval = f"95 % interval {at['low']:.2f} to {at['high']:.2f}" if at["n"] > 1 else "no interval from one seed"
+    return (
+        f"{at['meaning']}: {at['with_warmup']:.2f} with and {at['without_warmup']:.2f} without warm-up, "
+        f"difference {at['difference']:+.2f} ({interval}, n = {at['n']}): the claim "
+        + {"holds": "holds", "open": "is left open", "does not hold": "does not hold"}[at["verdict"]]
+    )

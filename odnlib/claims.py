@@ -1,0 +1,158 @@
+"""Every claim of the paper's text with its verdict: holds, does not hold, open, not comparable, or not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from odnlib import ablation, comparison
+from odnlib.paper import CLAIMS, TABLE_1
+
+Judgement = tuple[str, str]  # verdict, reason with the figures
+
+
+def holds(condition: bool) -> str:
+    return "holds" if condition else "does not hold"
+
+
+def saved_pct(frame: pd.DataFrame, row: str) -> float:
+    at = frame[(frame["row"] == row) & (frame["cell"] == "size_reduction_pct")]
+    return float(at["measured"].iloc[0])
+
+
+def size_reduction(row: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
+    def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+        measured, printed = saved_pct(frame, row), TABLE_1[row].size_reduction_pct
+        return holds(
+            abs(measured - printed) < 0.05
+        ), f"measured {measured:.2f} % at the paper's depth ({printed} printed)"
+
+    return judge
+
+
+def over_95(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    saved = {row: saved_pct(frame, row) for row in ("mnist", "emnist", "fashion_mnist", "svhn")}
+    return holds(min(saved.values()) > 95), ", ".join(f"{row} {value:.2f} %" for row, value in saved.items())
+
+
+def within_1_75(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    printed = {row: table.full.test_acc_pct - table.odn.test_acc_pct for row, table in TABLE_1.items()}
+    said = f"largest gap printed {max(printed.values()):.2f} points"
+    accuracies = frame[(frame["cell"] == "test_acc_pct") & (frame["n"] > 0)]
+    comparable = accuracies[accuracies["verdict"] != "not comparable"]
+    if len(accuracies) == 0:
+        return "not measured", said
+    if len(comparable) == 0:
+        return "not comparable", f"{said}; measured only on stand-ins, narrow networks or subsets"
+    pairs = comparable.pivot_table(index=["row", "profile", "protocol", "tag"], columns="variant", values="measured")
+    if not {"full", "odn"} <= set(pairs.columns) or (gaps := (pairs["full"] - pairs["odn"]).dropna()).empty:
+        return "not measured", f"{said}; no row has both networks at full width yet"
+    measured = ", ".join(f"{keys[0]} {gap:.2f}" for keys, gap in gaps.items())
+    return holds(gaps.max() <= 1.75), f"{said}; measured {measured} points"
+
+
+def warmup(names: tuple[str, ...]) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
+    def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+        file = folder / "warmup_ablation.csv"
+        if not file.exists():
+            return "not measured", "06_warmup_ablation has not been run in this profile"
+        paired = pd.read_csv(file)
+        verdicts = paired[paired["statistic"].isin(names)]["verdict"].unique()
+        said = "; ".join(ablation.sentence(paired, name) for name in names)
+        if paired["embedded"].all():
+            return "not comparable", f"stand-in images: {said}"
+        return (verdicts[0] if len(verdicts) == 1 else "open"), said
+
+    return judge
+
+
+def flops_mean_latency(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    files = [file for name in runs.get("folder", []) if (file := Path(name) / "latency.csv").exists()]
+    if not files:
+        return "not measured", "no run has measured latency"
+    measured = pd.concat([pd.read_csv(file) for file in files])
+    faster = (measured["latency_ratio"] > 1).mean()
+    said = (
+        f"{len(measured)} measurements ({measured['row'].nunique()} rows, batch 1 and 128, widths "
+        f"{', '.join(map(str, sorted(measured['width'].unique())))}): the ODN is faster in {faster:.0%}, median "
+        f"{measured['latency_ratio'].median():.1f} x for {measured['macs_ratio'].median():.1f} x fewer MACs"
+    )
+    return ("holds" if faster == 1 else "open" if faster > 0.5 else "does not hold"), said
+
+
+def byproducts(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    searches = runs[runs["variant"] == "odn"] if len(runs) else runs
+    fronts = [
+        pd.read_csv(Path(name) / "depths.csv").dropna(subset="val_acc_pct") for name in searches.get("folder", [])
+    ]
+    fronts = [front for front in fronts if len(front) > 1]
+    if not fronts:
+        return "not measured", "no search has tried more than one depth"
+    rising = sum(front["val_acc_pct"].is_monotonic_increasing for front in fronts)
+    said = f"{len(fronts)} searches kept a network per depth; accuracy rises with every depth in {rising} of them"
+    if searches["embedded"].all():
+        return "not comparable", f"stand-in images: {said}"
+    return holds(rising == len(fronts)), said
+
+
+def algorithm_stops(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    searches = runs[runs["variant"] == "odn"] if len(runs) else runs
+    if not len(searches):
+        return "not measured", "no search has been run"
+    right = 0
+    for run in searches.itertuples():
+        goal = round(run.target_pct - run.tolerance_pct, 6)
+        epochs = pd.read_csv(Path(run.folder) / "epochs.csv")
+        best = epochs[epochs["stage"] == "depth"].groupby("depth")["best_val_acc_pct"].max()
+        left, stopped = best[best.index < run.depth], best[best.index == run.depth]
+        met = run.depth == run.last_depth or (len(stopped) and stopped.iloc[0] >= goal)
+        right += bool((left < goal).all() and met)
+    return holds(right == len(searches)), (
+        f"{right} of {len(searches)} searches left every depth below its goal and stopped at the first that met it, or "
+        "at the last depth - with the readings that Algorithm 1 leaves open settled as in the released code"
+    )
+
+
+def later(why: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
+    return lambda frame, runs, folder: ("not measured", why)
+
+
+CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]] = {
+    "mnist_98_64": size_reduction("mnist"),
+    "svhn_96_44": size_reduction("svhn"),
+    "over_95": over_95,
+    "within_1_75": within_1_75,
+    "warmup_fluctuation": warmup(("fluctuation_pts", "jump_pts")),
+    "warmup_convergence": warmup(("epochs_to_90%", "epochs_to_100%")),
+    "depth_follows_complexity": later("needs one architecture and protocol on several real datasets: no such runs yet"),
+    "flops_mean_latency": flops_mean_latency,
+    "byproducts": byproducts,
+    "other_families": later("only ResNets are implemented so far"),
+    "compress_further": later("no quantised or pruned network yet"),
+    "compression_cannot_reach": later("no quantised or pruned network yet"),
+    "depth_is_reusable": later("no training at a depth found elsewhere yet"),
+    "algorithm_stops": algorithm_stops,
+}
+
+
+def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """One line per claim of `paper.CLAIMS`: its fields, verdict and why.
+
+    Args:
+        frame: `comparison.compare`. runs: `comparison.load_runs`. folder: results/<profile>, for the ablation.
+    """
+    lines = []
+    for claim in CLAIMS:
+        verdict, why = CHECKS[claim.key](frame, runs, folder)
+        lines.append(asdict(claim) | {"verdict": verdict, "why": why})
+    return pd.DataFrame(lines)
+
+
+def evidence_of_slips() -> pd.DataFrame:
+    """What `paper.SLIPS` says, computed: row, variant, cell, printed, measured, evidence."""
+    frame = pd.DataFrame(comparison.structural_lines())
+    slips = frame[frame["verdict"] == "paper's slip"]
+    return slips[["row", "variant", "cell", "paper", "measured", "why"]]

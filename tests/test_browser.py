@@ -1,0 +1,105 @@
+"""Opened as people open it: a row notebook in JupyterLab and the report, in a real browser."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from odnlib import ROOT, experiment, report
+from tests.conftest import tiny_recipe
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SCREENSHOTS = ROOT / "tests" / "screenshots"
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on PATH (Debian: apt install chromium-driver)"
+)
+
+
+@pytest.fixture
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--window-size=1400,2200", "--disable-gpu", "--disable-background-networking"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # Chromium refuses to start as root with it
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def jupyterlab(tmp_path):
+    """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe."""
+    notebook = nbformat.read(ROOT / "notebooks" / "01_mnist_resnet18.ipynb", 4)
+    settings = {"width": 2, "train_images": 64, "last_depth": 2}
+    settings |= dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs", "full_epochs"), 1)
+    parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters.source += f"\noverrides = {json.dumps(settings)}\nresults_dir = {str(tmp_path / 'results')!r}"
+    nbformat.write(notebook, tmp_path / "row.ipynb")
+    token, log = secrets.token_hex(16), tmp_path / "jupyter.log"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={tmp_path}", "--expose-app-in-browser"]
+    with open(log, "w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 90
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+        yield f"{found.group()}/tree/row.ipynb?token={token}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def outputs(driver):
+    """What the open notebook's cells have put out so far, as text."""
+    script = "const n = window.jupyterapp?.shell.currentWidget?.content?.model; return n ? n.toJSON() : null"
+    notebook = driver.execute_script(script)
+    return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]]) if notebook else ""
+
+
+def wait_for(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.5)
+
+
+def test_row_notebook_in_jupyterlab(jupyterlab, browser):
+    browser.get(jupyterlab)
+    ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    wait_for(lambda: browser.execute_script(ready), 90, lambda: browser.page_source[:2000])
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    wait_for(lambda: "size reduction (%)" in outputs(browser), 180, lambda: outputs(browser)[-3000:])
+    assert '"output_type": "error"' not in outputs(browser)
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:move-cursor-down')")
+    time.sleep(1)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    browser.save_screenshot(str(SCREENSHOTS / "row_notebook.png"))
+
+
+def test_report_from_disk(browser, tiny_data, tmp_path):
+    for variant in ("odn", "full"):
+        experiment.run(tiny_recipe(variant), tiny_data, tmp_path)
+    made = report.write(tmp_path, "smoke")
+    browser.get((made.folder / "report.html").as_uri())
+    text = browser.find_element("tag name", "body").text
+    assert "measured beside printed" in text
+    assert "paper's slip" in text
+    images = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    assert images
+    assert min(images) > 100
+    SCREENSHOTS.mkdir(exist_ok=True)
+    browser.save_screenshot(str(SCREENSHOTS / "report.png"))

@@ -1,0 +1,154 @@
+"""Measured beside printed: verdicts, claims, and that everything printed has one."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+
+from odnlib import claims, comparison, experiment, report
+from odnlib.comparison import accuracy_tolerance, accuracy_verdict, best_evidence, compare, depth_verdict
+from odnlib.paper import CLAIMS, SLIPS, TABLE_1
+from odnlib.recipes import resolve
+from tests.conftest import tiny_recipe
+
+VERDICTS = {"equal", "close", "better", "worse", "paper's slip", "not measured", "not comparable"}
+CLAIM_VERDICTS = {"holds", "does not hold", "open", "not measured", "not comparable"}
+
+
+def pretend_run(folder, profile="paper", depth=2, accuracy=99.31, variant="odn", seed=0, **overrides):
+    """A run folder as `experiment` would leave it, with chosen figures."""
+    recipe = resolve("mnist", variant, profile, seed=seed, **overrides)
+    at = folder / profile / "runs" / recipe.name
+    at.mkdir(parents=True)
+    result = {"depth": depth, "params": 149_322, "size_mb": 0.61, "macs_m": 117.36, "test_acc_pct": accuracy}
+    result |= {key: getattr(recipe, key) for key in ("row", "variant", "profile", "protocol", "tag", "seed")}
+    made_by = {"code_hash": "old", "commit": "c0ffee", "code_unchanged_since_commit": True, "device": "cpu"}
+    made_by |= {"processor": "one", "threads": 1, "start": "2026-01-01", "seconds": 1.0}
+    (at / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
+    (at / "result.json").write_text(json.dumps(result | {"test_images": 10_000}))
+    (at / "provenance.json").write_text(json.dumps(made_by))
+    depths = {"depth": [1, 2, 8], "size_mb": [0.3, 0.61, 44.77], "val_acc_pct": [98.5, 99.4, None]}
+    pd.DataFrame(depths).to_csv(at / "depths.csv", index=False)
+    epochs = [("warmup", 0, 0.0), ("depth", 1, 98.5), ("depth", 2, 99.0), ("finetune", 2, 99.3)]
+    pd.DataFrame(epochs, columns=["stage", "depth", "best_val_acc_pct"]).to_csv(at / "epochs.csv", index=False)
+    return at
+
+
+def cell(frame, row, variant, name):
+    return frame[(frame["row"] == row) & (frame["variant"] == variant) & (frame["cell"] == name)]
+
+
+def test_every_printed_number_has_a_verdict(tmp_path):
+    best = best_evidence(compare(comparison.load_runs(tmp_path, "smoke")))
+    assert len(best) == 55
+    assert set(best["verdict"]) <= VERDICTS
+    assert best["verdict"].value_counts().to_dict() == {
+        "equal": 27, "close": 9, "paper's slip": 4, "not measured": 15
+    }  # fmt: skip
+    assert not best[["row", "variant", "cell"]].duplicated().any()
+
+
+def test_slips_are_borne_out_by_computation():
+    evidence = claims.evidence_of_slips()
+    found = set(evidence[["row", "variant", "cell"]].itertuples(index=False, name=None))
+    assert found == {(slip.row, slip.variant, slip.cell) for slip in SLIPS}
+    assert cell(evidence, "svhn", "full", "macs_m")["why"].item().endswith("that network has 939.91")
+
+
+def test_a_slip_without_evidence_is_no_slip(monkeypatch):
+    wrong = dataclasses.replace(SLIPS[3], network={"image_shape": (3, 28, 28)})
+    monkeypatch.setattr(comparison, "SLIPS", (wrong,))
+    verdict, _ = comparison.structural_verdict("svhn", "full", "macs_m", 939.91, 1164.53)
+    assert verdict == "worse"
+
+
+def test_runs_at_full_width_are_judged_and_averaged(tmp_path):
+    for seed, accuracy in enumerate([99.2, 99.3, 99.4]):
+        pretend_run(tmp_path, seed=seed, accuracy=accuracy, depth=[2, 2, 3][seed])
+        pretend_run(tmp_path, seed=seed, accuracy=98.0, variant="full", depth=8)
+    frame = compare(comparison.load_runs(tmp_path, "smoke"))
+    odn, full, depth = (
+        cell(frame, "mnist", *at).iloc[0]
+        for at in [("odn", "test_acc_pct"), ("full", "test_acc_pct"), ("odn", "depth")]
+    )
+    assert (odn["measured"], odn["n"], odn["verdict"]) == (pytest.approx(99.3), 3, "close")
+    assert odn["std"] == pytest.approx(0.1)
+    assert full["verdict"] == "worse"
+    assert (depth["measured"], depth["verdict"]) == (pytest.approx(7 / 3), "close")
+    assert len(comparison.sensitivity(frame)) == 2
+    assert comparison.table_1(comparison.load_runs(tmp_path, "smoke"))["n"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "reason"),
+    [
+        ("smoke", {}, "stand-in images, width 8, not 64"),
+        ("reduced", {}, "width 16, not 64"),
+        ("paper", {"train_images": 5000}, "5000 training images only"),
+        ("paper", {"architecture": "resnet34"}, "resnet34"),
+    ],
+)
+def test_what_cannot_be_compared_is_not(profile, overrides, reason, tmp_path):
+    pretend_run(tmp_path, profile, **overrides)
+    frame = compare(comparison.load_runs(tmp_path, "smoke"))
+    at = cell(frame, "mnist", "odn", "test_acc_pct").iloc[0]
+    assert (at["verdict"], at["why"]) == ("not comparable", reason)
+
+
+def test_a_comparable_run_is_better_evidence_than_a_stand_in(tmp_path):
+    pretend_run(tmp_path, "smoke", accuracy=90.0)
+    pretend_run(tmp_path, "quick", accuracy=99.0)
+    best = best_evidence(compare(comparison.load_runs(tmp_path, "smoke")))
+    assert cell(best, "mnist", "odn", "test_acc_pct")["profile"].item() == "quick"
+    assert set(comparison.load_runs(tmp_path, "reduced")["profile"]) == {"quick"}
+
+
+def test_accuracy_verdicts():
+    """At 99.31 % of 10,000 images one run's binomial standard deviation is 0.083 points."""
+    assert accuracy_tolerance(99.31, float("nan"), 1, 10_000) == pytest.approx(1.96 * 0.0828 * 2**0.5, rel=1e-3)
+    assert accuracy_tolerance(99.31, 0.1, 4, 10_000) > accuracy_tolerance(99.31, 0.1, 100, 10_000) > 0.23
+    verdicts = [accuracy_verdict(99.31, measured, 0.23) for measured in (99.312, 99.1, 99.6, 99.0)]
+    assert verdicts == ["equal", "close", "better", "worse"]
+    assert [depth_verdict(2, found) for found in (2, 2.3, 1, 4)] == ["equal", "close", "better", "worse"]
+
+
+def test_every_claim_has_a_check_and_a_verdict(tmp_path):
+    assert {claim.key for claim in CLAIMS} == set(claims.CHECKS)
+    judged = claims.judge(compare(comparison.load_runs(tmp_path, "smoke")), pd.DataFrame(), tmp_path)
+    assert len(judged) == len(CLAIMS) >= 14
+    assert set(judged["verdict"]) <= CLAIM_VERDICTS
+    verdicts = judged.set_index("key")["verdict"]
+    assert (verdicts[["mnist_98_64", "svhn_96_44", "over_95"]] == "holds").all()
+
+
+def test_claims_about_runs(tmp_path):
+    pretend_run(tmp_path, accuracy=99.0)
+    pretend_run(tmp_path, accuracy=99.6, variant="full", depth=8)
+    made = report.make(tmp_path, "smoke")
+    verdicts = made.claims.set_index("key")["verdict"]
+    assert (verdicts[["within_1_75", "byproducts", "algorithm_stops"]] == "holds").all()
+    epochs = tmp_path / "paper" / "runs" / "mnist-odn-released-seed0" / "epochs.csv"
+    epochs.write_text(
+        epochs.read_text().replace("depth,1,98.5", "depth,1,99.2")
+    )  # a depth left although it met the goal
+    assert report.make(tmp_path, "smoke").claims.set_index("key")["verdict"]["algorithm_stops"] == "does not hold"
+
+
+def test_report_stands_alone_and_is_a_function_of_the_run_folders(tiny_data, tmp_path):
+    for variant in ("odn", "full"):
+        experiment.run(tiny_recipe(variant), tiny_data, tmp_path)
+    made = report.write(tmp_path, "smoke")
+    names = ("table1.csv", "comparison.csv", "claims.csv", "comparison.md", "report.html")
+    first = {name: (tmp_path / "smoke" / name).read_bytes() for name in names}
+    report.write(tmp_path, "smoke")
+    assert {name: (tmp_path / "smoke" / name).read_bytes() for name in names} == first
+    page = first["report.html"].decode()
+    assert "no reproduction" in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+    columns = "row,variant,cell,profile,protocol,tag,paper,measured,std,n,verdict,why"
+    assert first["comparison.csv"].decode().splitlines()[0] == columns
+    for row, printed in TABLE_1.items():
+        assert f"| {row} | odn | size_mb | {printed.odn.size_mb:.2f} |" in first["comparison.md"].decode()
+    assert any("not comparable yet" in line for line in made.summary())
