@@ -62,11 +62,11 @@ def _distorted(mask: Image.Image, random: np.random.Generator, strength: float, 
     return np.asarray(moved.resize((size, size), Image.Resampling.BOX), dtype=np.float64) / 255
 
 
-def _texture(random: np.random.Generator, size: int) -> np.ndarray:
-    """Stripes of a random direction and width: (size, size), -1..1."""
+def _texture(random: np.random.Generator, size: int, period: tuple[float, float] = (3.0, 9.0)) -> np.ndarray:
+    """Stripes of a random direction and a width out of `period`, in pixels: (size, size), -1..1."""
     x, y = np.meshgrid(np.arange(size), np.arange(size))
-    angle, period = random.uniform(0, np.pi), random.uniform(3, 9)
-    return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + random.uniform(0, 6))
+    angle, width = random.uniform(0, np.pi), random.uniform(*period)
+    return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / width + random.uniform(0, 6))
 
 
 def _bytes(image: np.ndarray, random: np.random.Generator, noise: float) -> np.ndarray:
@@ -75,10 +75,10 @@ def _bytes(image: np.ndarray, random: np.random.Generator, noise: float) -> np.n
 
 
 def _coloured(mask: np.ndarray, random: np.random.Generator, contrast: float, texture: float) -> np.ndarray:
-    """A mask (H, W) in one colour on another at least `contrast` away, both striped: (3, H, W), 0..1."""
+    """A mask (H, W) in one colour on a darker one, by `contrast` at least, both striped: (3, H, W), 0..1."""
     while True:
         front, back = random.uniform(0.1, 0.9, (2, 3, 1, 1))
-        if abs(front.mean() - back.mean()) >= contrast:
+        if front.mean() - back.mean() >= contrast:
             break
     front = front + texture * _texture(random, len(mask))
     back = back + texture * _texture(random, len(mask))
@@ -125,13 +125,14 @@ def _star(corners: int, inner: float) -> list[tuple[float, float]]:
     return [(0.5 + r * np.cos(a), 0.5 + r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
-SHAPES = [(corners, inner) for corners in (3, 4, 5, 6, 8) for inner in (0.35, 0.75)]  # ten classes
+SHAPES = [(3, 0.5), (4, 0.4), (5, 0.45), (8, 0.6), (6, 0.87)]  # triangle, three stars, hexagon
 
 
 def textured_shape(label: int, random: np.random.Generator, fonts: list[str]) -> np.ndarray:
-    """A star or polygon, striped, on stripes."""
-    mask = _distorted(_polygon(_star(*SHAPES[label]), 32 * INK), random, 0.2, 32)
-    return _bytes(_coloured(mask, random, 0.15, 0.15), random, 0.06)
+    """One of five shapes with fine or coarse stripes, on a plain ground."""
+    mask = _distorted(_polygon(_star(*SHAPES[label % 5]), 32 * INK), random, 0.15, 32)
+    stripes = 0.2 * _texture(random, 32, period=(2.5, 4.0) if label < 5 else (7.0, 10.0))
+    return _bytes(_coloured(mask, random, 0.3, 0.03) + mask * stripes, random, 0.05)
 
 
 DRAWN: dict[str, tuple[Callable[[int, np.random.Generator, list[str]], np.ndarray], int, int]] = {
