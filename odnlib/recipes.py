@@ -130,7 +130,7 @@ SMOKE: dict[str, dict[str, Any]] = {
     "emnist": {"target_pct": 50.0, "rate": 0.02, "depth_epochs": 8, "full_epochs": 8},
     "fashion_mnist": {"target_pct": 82.0, "rate": 0.02, "depth_epochs": 6, "full_epochs": 8},
     "svhn": {"target_pct": 44.0, "rate": 0.02, "depth_epochs": 5, "full_epochs": 6},
-    "cifar10": {"target_pct": 55.0, "rate": 0.05, "depth_epochs": 5, "full_epochs": 6},
+    "cifar10": {"target_pct": 48.0, "rate": 0.05, "depth_epochs": 5, "full_epochs": 6},
 }
 
 
