@@ -48,6 +48,9 @@ def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
 def paired(statistics_per_run: pd.DataFrame) -> pd.DataFrame:
     """Mean difference (with - without) per statistic over the seeds that have both, with its 95 % t-interval.
 
+    The verdict is `open` unless the interval lies on one side of zero; two seeds or fewer leave it open in any case,
+    because two equal differences would make an interval of no width.
+
     Args:
         statistics_per_run: columns arm, seed and the `STATISTICS`.
 
@@ -62,7 +65,9 @@ def paired(statistics_per_run: pd.DataFrame) -> pd.DataFrame:
         mean = difference.mean() if n else math.nan
         low, high = mean - half, mean + half
         verdict = "open"
-        if (sign < 0 and high < 0) or (sign > 0 and low > 0):
+        if n < 3:
+            pass
+        elif (sign < 0 and high < 0) or (sign > 0 and low > 0):
             verdict = "holds"
         elif (sign < 0 and low > 0) or (sign > 0 and high < 0):
             verdict = "does not hold"

@@ -190,15 +190,22 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_evidence(comparison: pd.DataFrame) -> pd.DataFrame:
-    """One line per printed cell of Table I (55): a comparable one if there is one, of the strongest profile."""
+    """One line per printed cell of Table I (55): comparable if possible, then of the strongest profile, then the one
+    with the fewest overrides, then with the most seeds.
+    """
     strength = {profile: number for number, profile in enumerate(["", *PROFILES])}
     printed = comparison[comparison["cell"].isin(PRINTED_CELLS)].copy()
-    printed["strength"] = printed["profile"].map(strength) + 10 * (printed["verdict"] != "not comparable")
-    best = printed.sort_values("strength", kind="stable").groupby(["row", "variant", "cell"], sort=False).tail(1)
+    printed["comparable"], printed["strength"] = (
+        printed["verdict"] != "not comparable",
+        printed["profile"].map(strength),
+    )
+    printed["plain"] = -printed["tag"].str.len()
+    preference = ["comparable", "strength", "plain", "n"]
+    best = printed.sort_values(preference, kind="stable").groupby(["row", "variant", "cell"], sort=False).tail(1)
     order = [list(TABLE_1), ["full", "odn"], list(PRINTED_CELLS)]
     for column, values in zip(["row", "variant", "cell"], order, strict=True):
         best[column] = pd.Categorical(best[column], values)
-    return best.sort_values(["row", "variant", "cell"]).drop(columns="strength").reset_index(drop=True)
+    return best.sort_values(["row", "variant", "cell"]).drop(columns=preference[:3]).reset_index(drop=True)
 
 
 def sensitivity(comparison: pd.DataFrame, tolerances: tuple[float, ...] = (0.25, 0.5, 1.0)) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from tqdm.auto import tqdm
 
 from odnlib.data import Split
@@ -127,8 +128,9 @@ def structure(frame: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figur
             points = [line.depth for line in lines], [getattr(line, paper) for line in lines]
             axis.plot(*points, "D", color=ORANGE, markersize=9, fillstyle="none", mew=2, label="paper, Table I")
         axis.set(xlabel="depth (residual blocks)", ylabel=label, yscale="log", xticks=frame["depth"])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
         axis.legend()
     return caption(figure, recipe)
 

@@ -45,6 +45,11 @@ def test_paired_interval_by_hand():
     assert line["verdict"] == "open"
 
 
+def test_two_equal_differences_prove_nothing():
+    line = ablation.paired(per_run([1.0, 2.0], [4.0, 5.0])).iloc[0]
+    assert (line["low"], line["high"], line["verdict"]) == (-3.0, -3.0, "open")
+
+
 @pytest.mark.parametrize(
     ("with_warmup", "without_warmup", "verdict"),
     [
