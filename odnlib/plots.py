@@ -171,8 +171,8 @@ def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> F
         axis.set_xlabel(label)
         axis.margins(x=0.2, y=0.15)
     axes[0].set_ylabel("validation accuracy (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    figure.suptitle(f"the paper chose depth {printed.odn.depth} of {printed.full.depth}", fontsize=11)
+    title = f"the paper chose depth {printed.odn.depth} of {printed.full.depth}"
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, title=title)
     return caption(figure, recipe)
 
 

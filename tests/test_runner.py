@@ -15,7 +15,8 @@ from odnlib.__main__ import main
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = "width=2 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
-QUICK_ARGUMENTS = ["--rows", "mnist"] + [x for setting in QUICK.split() for x in ("--set", setting)]
+SETTINGS = [x for setting in QUICK.split() for x in ("--set", setting)]
+QUICK_ARGUMENTS = ["--rows", "mnist", *SETTINGS]
 
 
 def run_all(*arguments, **environment):
@@ -33,7 +34,7 @@ def regenerated(tmp_path_factory):
 def test_run_all_writes_runs_figures_and_the_executed_notebook(regenerated):
     folder, shown = regenerated
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    runs = sorted((folder / "smoke" / "runs").iterdir())
+    runs = sorted((folder / "smoke" / "runs").glob("mnist-*"))
     assert [run.name.split("-")[1] for run in runs] == ["full", "odn"]
     assert all((run / name).exists() for run in runs for name in ("epochs.csv", "depths.csv", "result.json"))
     assert len(list((folder / "smoke" / "figures").glob("*.png"))) == 5
@@ -56,7 +57,7 @@ def test_second_time_everything_is_there(regenerated):
 
 
 def test_a_run_made_without_a_notebook_is_picked_up(tmp_path):
-    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path), *QUICK_ARGUMENTS]) == 0
+    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path), *SETTINGS]) == 0
     provenance = {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")}
     assert len(provenance) == 2
     shown = run_all("--results-dir", str(tmp_path), *QUICK_ARGUMENTS)
