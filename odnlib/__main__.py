@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--stale", action="store_true", help="do runs again that other training code made")
     notebooks.add_argument("--rows", type=words, default=None, help="e.g. mnist,svhn (default: all)")
     notebooks.add_argument("--seeds", type=lambda text: [value(x) for x in words(text)], help="e.g. 0,1,2")
-    notebooks.add_argument("--jobs", type=int, default=2, help="notebooks side by side (default: 2)")
+    notebooks.add_argument("--jobs", type=int, help="notebooks side by side (default: 2 in smoke, else 1)")
     return main
 
 

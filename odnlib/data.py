@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional
 
@@ -153,7 +154,8 @@ def _real(row: str, folder: Path) -> tuple[Arrays, Arrays]:
         next(folder.iterdir(), None)
     except OSError as error:
         raise DataError(f"data_dir {folder} cannot be read: {error.strerror}; pass a folder you may write to") from None
-    parts = [_part(row, folder, training) for training in (True, False)]
+    with FileLock(folder / f".{row}.lock"):  # notebooks side by side: one downloads, the others wait
+        parts = [_part(row, folder, training) for training in (True, False)]
     if row == "emnist":  # its training part is not shuffled by class or writer that we know of: shuffle, always alike
         order = torch.randperm(len(parts[0][0]), generator=generator("emnist split")).numpy()
         parts[0] = parts[0][0][order], parts[0][1][order]
@@ -169,7 +171,7 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
         which["split"] = "letters"
     try:
         loaded = getattr(torchvision.datasets, dataset.source)(root=folder, download=True, **which)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{dataset.title} is not in data_dir {folder} and could not be downloaded ({reason}): "

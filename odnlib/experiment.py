@@ -157,7 +157,7 @@ def _conclude(training: Training, seconds: float) -> None:
             training.warmup_accuracy_pct[line["depth"] - 1] if training.warmup_accuracy_pct else None
         )
         line["epochs"] = len(at)
-        line["val_acc_pct"] = at["val_acc_pct"].max() if len(at) else None
+        line["val_acc_pct"] = training.kept_accuracy_pct[line["depth"]] if len(at) else None
         line["chosen"] = line["depth"] == depth
     write_csv(folder / "depths.csv", lines)
     image_shape = data.test.dataset.image_shape

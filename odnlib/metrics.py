@@ -28,7 +28,6 @@ PAPER_RULE: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], int]] = 
     nn.Linear: lambda module, x, y: y.numel() * module.in_features,
     nn.BatchNorm2d: lambda module, x, y: 5 * x.numel(),
     GlobalAveragePool: lambda module, x, y: x.numel(),
-    nn.AdaptiveAvgPool2d: lambda module, x, y: x.numel(),
 }
 
 

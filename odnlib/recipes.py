@@ -136,6 +136,7 @@ SMOKE: dict[str, dict[str, Any]] = {
 
 def _layers(row: str, variant: str, profile: str, protocol: str, seed: int, overrides: dict[str, Any]) -> Recipe:
     smoke = SMOKE[row] if profile == "smoke" else {}
+    smoke = {name: value for name, value in smoke.items() if name != "rate" or protocol == "released"}
     table = {"architecture": TABLE_1[row].architecture, **ROWS[row], **PROTOCOLS[protocol], **PROFILES[profile]}
     table |= smoke | overrides
     table.setdefault("last_depth", ARCHITECTURES[table["architecture"]].depth)
@@ -193,6 +194,9 @@ def _contradictions(recipe: Recipe) -> list[str]:
     ]
     if not problems and recipe.first_depth > recipe.last_depth:
         problems.append(f"first_depth {recipe.first_depth} is beyond last_depth {recipe.last_depth}")
+    limits = ("full_epochs",) if recipe.variant == "full" else ("warmup_epochs", "depth_epochs", "finetune_epochs")
+    if all(getattr(recipe, limit) == 0 for limit in limits):
+        problems.append(f"{' = '.join(limits)} = 0 trains nothing: allow at least one epoch")
     if recipe.tolerance_pct > recipe.target_pct:
         problems.append(f"tolerance_pct {recipe.tolerance_pct} is larger than target_pct {recipe.target_pct}")
     return problems

@@ -75,7 +75,7 @@ def code_hash(embedded: bool) -> str:
             documented = ast.Module | ast.ClassDef | ast.FunctionDef
             if isinstance(node, documented) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
+        digest.update(ast.unparse(tree).encode())  # ast.dump differs between Python versions
     return digest.hexdigest()[:16]
 
 

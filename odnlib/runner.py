@@ -86,6 +86,8 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     """
     rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
     problems, jobs, overrides = [], [], dict(arguments.overrides)
+    if arguments.jobs is None:
+        arguments.jobs = 2 if arguments.profile == "smoke" else 1  # a smoke run keeps to one thread
     if arguments.jobs < 1:
         problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
     if len(set(seeds)) < len(seeds):
@@ -147,7 +149,10 @@ def execute(job: Job, fresh: bool, stale: bool) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     job.seconds = time.monotonic() - job.started
     if finished.returncode:
-        job.state, job.problem = "failed", error_in(job.executed) or finished.stderr.strip().splitlines()[-1]
+        last_line = (finished.stderr.strip() or f"papermill ended with exit code {finished.returncode}").splitlines()[
+            -1
+        ]
+        job.state, job.problem = "failed", error_in(job.executed) or last_line
         return
     notebook = nbformat.read(job.executed, 4)
     notebook.metadata["odnlib_fingerprint"] = job.fingerprint()

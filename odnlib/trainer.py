@@ -24,6 +24,7 @@ from odnlib.recipes import Recipe
 from odnlib.results import replace
 
 ALL_DEPTHS = 0  # as a stage's depth: every exit at once
+KEPT = ("stage_epoch", "records", "warmup_accuracy_pct", "kept_accuracy_pct", "best_pct", "best")  # of `Training`
 
 
 class TrainingDiverged(RuntimeError):
@@ -107,9 +108,11 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
         self.network.to(data.train.images.device, memory_format=torch.channels_last)
-        self.macs = [metrics.macs(self.network.truncate(d + 1), dataset.image_shape) for d in range(recipe.last_depth)]
+        depths = range(1, self.network.max_depth + 1)
+        self.macs = [metrics.macs(self.network.truncate(depth), dataset.image_shape) for depth in depths]
         self.records: list[dict] = []
         self.warmup_accuracy_pct: list[float] = []  # on validation, per depth
+        self.kept_accuracy_pct: dict[int, float] = {}  # on validation, of the network kept at each depth
         self.plateau = Plateau(0.0)
         self.enter(next_stage(recipe, None, False))
 
@@ -132,9 +135,11 @@ class Training:
         self.keep_best(0.0)
 
     def keep_best(self, accuracy_pct: float) -> None:
-        """Keep the network of this depth if no epoch of this depth was better."""
-        if self.stage.depth != ALL_DEPTHS and accuracy_pct > self.best_pct:
-            self.best_pct, self.best = accuracy_pct, self.network.truncate(self.stage.depth).state_dict()
+        """Keep the network of this depth if, rounded as the plateau rule does, no epoch of this depth was as good."""
+        rounded = round(accuracy_pct, self.stage.decimals)
+        if self.stage.depth != ALL_DEPTHS and rounded > self.best_pct:
+            self.best_pct, self.best = rounded, self.network.truncate(self.stage.depth).state_dict()
+            self.kept_accuracy_pct[self.stage.depth] = accuracy_pct
 
     def pass_over_images(self, rate: float) -> tuple[float, float, int]:
         """Train on every image once at this rate; (mean loss, accuracy in %, images seen), means over the exits."""
@@ -178,7 +183,7 @@ class Training:
             self.warmup_accuracy_pct = accuracies
         else:
             self.plateau.update(round(accuracy_pct, stage.decimals), recipe.decay, recipe.decay_every)
-            self.keep_best(round(accuracy_pct, stage.decimals))
+            self.keep_best(accuracy_pct)
         # Forward, gradient of the weights, gradient of the inputs: three times the forward MACs. The warm-up costs what
         # the deepest exit costs; its other heads (under 0.01 %) are left out.
         tmacs = 3 * self.macs[stage.depth - 1] * seen / 1e12
@@ -217,8 +222,7 @@ class Training:
 
     def state_dict(self) -> dict:
         """All that is needed to go on; tensors and plain values only."""
-        keys = ("stage_epoch", "records", "warmup_accuracy_pct", "best_pct", "best")
-        return {key: getattr(self, key) for key in keys} | {
+        return {key: getattr(self, key) for key in KEPT} | {
             "stage": asdict(self.stage),
             "plateau": asdict(self.plateau),
             "network": self.network.state_dict(),
@@ -232,7 +236,7 @@ class Training:
         self.plateau = Plateau(**state["plateau"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for key in ("stage_epoch", "records", "warmup_accuracy_pct", "best_pct", "best"):
+        for key in KEPT:
             setattr(self, key, state[key])
 
 

@@ -137,3 +137,20 @@ def test_unreadable_folder(tmp_path):
     file.write_text("")
     with pytest.raises(DataError, match=f"data_dir {file} cannot be read: .*pass a folder"):
         load(resolve("mnist", profile="paper"), file)
+
+
+# Row: validation images, mean, std, padding of the random crop, flips (the released code).
+RELEASED = {
+    "mnist": (10_000, 0.1307, 0.3081, 0, False),
+    "emnist": (20_800, 0.1307, 0.3081, 0, False),
+    "fashion_mnist": (10_000, 0.2860, 0.3530, 0, False),
+    "svhn": (5_000, 0.0, 1.0, 0, False),
+    "cifar10": (5_000, 0.0, 1.0, 4, True),
+}
+
+
+@pytest.mark.parametrize("row", RELEASED)
+def test_splits_and_preparation_of_the_released_code(row):
+    dataset = data.DATASETS[row]
+    names = ("validation_images", "mean", "std", "crop_padding", "flip")
+    assert tuple(getattr(dataset, name) for name in names) == RELEASED[row]

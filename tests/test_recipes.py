@@ -44,6 +44,7 @@ def test_tag_names_every_override():
         ({"warm_up": 3}, "there is no parameter 'warm_up': choose from embedded, train_images"),
         ({"width": "16"}, "width '16' is not a whole number from 1 to 1024"),
         ({"rate": float("nan")}, "rate nan is not a number from 0 to 10"),
+        ({"variant": "full", "full_epochs": 0}, "full_epochs = 0 trains nothing: allow at least one epoch"),
         ({"seed": -1}, "seed -1 is not a whole number from 0"),
         ({"architecture": "vgg"}, "architecture 'vgg' does not exist: choose one of resnet18, resnet34, resnet50"),
     ],
@@ -59,3 +60,23 @@ def test_all_problems_at_once():
     with pytest.raises(RecipeError) as refusal:
         resolve("mnist", width=0, momentum=2.0, nonsense=1)
     assert len(str(refusal.value).splitlines()) == 3
+
+
+# Row: target, rate, factor after the first depth, warm-up epochs and rate, last batch dropped (the released code).
+RELEASED = {
+    "mnist": (99.5, 0.01, 0.5, 3, 0.001, False),
+    "emnist": (95.0, 0.01, 0.5, 3, 0.001, False),
+    "fashion_mnist": (94.5, 0.01, 0.5, 3, 0.001, False),
+    "svhn": (96.0, 0.1, 0.5, 3, 0.01, True),
+    "cifar10": (94.5, 0.01, 1.0, 0, 0.001, True),
+}
+
+
+@pytest.mark.parametrize("row", RELEASED)
+def test_what_the_released_code_sets(row):
+    recipe = resolve(row, profile="paper")
+    names = ("target_pct", "rate", "increment_rate_factor", "warmup_epochs", "warmup_rate", "drop_last")
+    assert tuple(getattr(recipe, name) for name in names) == RELEASED[row]
+    common = (recipe.tolerance_pct, recipe.decay, recipe.decay_every, recipe.patience, recipe.batch_size)
+    assert common == (0.5, 0.6, 5, 23, 128)
+    assert (recipe.momentum, recipe.weight_decay) == (0.9, 5e-4)

@@ -56,25 +56,30 @@ def test_second_time_everything_is_there(regenerated):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")} == before
 
 
-def test_a_run_made_without_a_notebook_is_picked_up(tmp_path):
-    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path), *SETTINGS]) == 0
-    provenance = {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")}
-    assert len(provenance) == 2
-    shown = run_all("--results-dir", str(tmp_path), *QUICK_ARGUMENTS)
-    assert "done: 01_mnist_resnet18" in shown.stdout
-    assert {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")} == provenance
+def test_one_run_lost_is_done_again_alone(regenerated):
+    folder, _ = regenerated
+    odn, full = (next((folder / "smoke" / "runs").glob(f"mnist-{variant}-*")) for variant in ("odn", "full"))
+    before = {path: path.stat().st_mtime_ns for path in odn.iterdir()}
+    numbers = (full / "result.json").read_bytes()
+    shutil.rmtree(full)
+    shown = run_all("--results-dir", str(folder), *QUICK_ARGUMENTS)
+    assert shown.returncode == 0
+    assert "\ndone: 01_mnist_resnet18" in shown.stdout
+    assert (full / "result.json").read_bytes() == numbers
+    assert {path: path.stat().st_mtime_ns for path in odn.iterdir()} == before
 
 
 def test_a_failure_is_named_and_the_rest_goes_on(tmp_path):
-    """Seed 1 finds a file where its run's folder should be; seed 0 is not troubled."""
-    (tmp_path / "smoke" / "runs").mkdir(parents=True)
-    tag = main_tag()
-    (tmp_path / "smoke" / "runs" / f"mnist-odn-released-{tag}-seed1").write_text("in the way")
+    """Seed 1 finds a file where its run's folder should be; seed 0, trained without a notebook, is picked up."""
+    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path), *SETTINGS]) == 0
+    provenance = {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")}
+    (tmp_path / "smoke" / "runs" / f"mnist-odn-released-{main_tag()}-seed1").write_text("in the way")
     shown = run_all("--results-dir", str(tmp_path), "--seeds", "1,0", *QUICK_ARGUMENTS)
     assert shown.returncode == 1
     assert "failed: 01_mnist_resnet18" in shown.stdout
     assert "Error" in shown.stdout
     assert "done: 01_mnist_resnet18" in shown.stdout
+    assert {path: path.read_bytes() for path in tmp_path.rglob("provenance.json")} == provenance
 
 
 def main_tag():
@@ -182,6 +187,18 @@ def test_set_up_says_what_is_missing(commands, said, tmp_path):
     assert shown.returncode == 1
     assert shown.stderr.startswith(f"run_all.sh: {said}"), shown.stderr
     assert len(shown.stderr.splitlines()) == 1
+
+
+def test_prose_renders_again_and_other_parameters_too(regenerated, tmp_path, monkeypatch):
+    folder, _ = regenerated
+    job, _ = runner.plan(main_arguments("--results-dir", str(folder), *QUICK_ARGUMENTS))
+    assert job.done()
+    edited = shutil.copy(job.source, tmp_path)
+    with open(edited, "a") as file:
+        file.write("\n")
+    monkeypatch.setattr(job, "source", runner.Path(edited))
+    assert not job.done()
+    assert job.runs() == {"finished"}
 
 
 def test_whereabouts_come_from_the_run_folders(regenerated):

@@ -1,6 +1,7 @@
 """Algorithm 1: the plateau rule, the one-pass warm-up, the order of stages, and resuming."""
 
 import copy
+import dataclasses
 
 import pandas as pd
 import pytest
@@ -163,7 +164,7 @@ def test_blocks_and_heads_beyond_the_depth_do_not_move(tiny_data, tmp_path):
 
 
 def test_zero_epochs_change_nothing(tiny_data, tmp_path):
-    none = tiny_recipe(warmup_epochs=0, depth_epochs=0, finetune_epochs=0)
+    none = dataclasses.replace(tiny_recipe(), warmup_epochs=0, depth_epochs=0, finetune_epochs=0)
     training = Training(none, tiny_data, tmp_path)
     before = copy.deepcopy(training.network.state_dict())
     assert list(train(training)) == []
@@ -191,6 +192,36 @@ def test_the_best_network_is_kept(tiny_data, tmp_path):
     assert accuracy == pytest.approx(best)
     saved = load_file(tmp_path / "network.safetensors")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
+
+
+def test_patience_ends_a_stage_and_fine_tuning_goes_on(tiny_data, tmp_path):
+    """No epoch can improve on 0 % with a rate of 0: a depth ends after `patience`; the next starts at half the rate."""
+    recipe = tiny_recipe(warmup_epochs=0, patience=3, depth_epochs=None, finetune_epochs=None, rate=0.0, decay_every=2)
+    training = run_through(recipe, tiny_data, tmp_path)
+    for _, stage in pd.DataFrame(training.records).groupby("depth"):
+        first_best = stage["val_acc_pct"].idxmax()
+        assert len(stage) == first_best - stage.index[0] + 1 + 3
+
+
+def test_rates_decay_and_restart(tiny_data, tmp_path, monkeypatch):
+    """Validation never improves: x 0.6 after every 2nd epoch; the second depth starts at half the first one's rate."""
+    monkeypatch.setattr(trainer.metrics, "evaluate", lambda *_: (1.0, [0.0]))
+    recipe = tiny_recipe(rate=0.1, patience=5, depth_epochs=None, finetune_epochs=2, decay_every=2, warmup_rate=0.001)
+    rates = pd.DataFrame(run_through(recipe, tiny_data, tmp_path).records).groupby("depth")["rate"].apply(list)
+    assert rates[ALL_DEPTHS] == pytest.approx([0.001, 0.0005])
+    assert rates[1] == pytest.approx([0.1, 0.1, 0.06, 0.06, 0.036])
+    assert rates[2] == pytest.approx([0.05, 0.05, 0.03, 0.03, 0.018])
+
+
+def test_fine_tuning_keeps_optimiser_and_plateau(tiny_data, tmp_path):
+    training = Training(tiny_recipe(target_pct=1.0), tiny_data, tmp_path)
+    records = train(training)
+    while next(records)["stage"] != "depth":
+        pass
+    optimizer, plateau = training.optimizer, training.plateau
+    assert next(records)["stage"] == "finetune"
+    assert training.optimizer is optimizer
+    assert training.plateau is plateau
 
 
 def test_non_finite_loss(tiny_data, tmp_path):
