@@ -4,10 +4,15 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$root/.venv
+log=$root/.venv-setup.log
 needed_gb=8
 unset PYTHONDONTWRITEBYTECODE # every notebook imports torch, which takes 3 times as long without bytecode
 
-fail() { echo "run_all.sh: $*" >&2; exit 1; }
+fail() { # say it in a line; an environment that was there before stays
+    echo "run_all.sh: $*" >&2
+    if [ -d "$venv.before" ]; then rm -rf "$venv" && mv "$venv.before" "$venv"; fi
+    exit 1
+}
 
 find_python() { # prints the first Python that the locked packages support
     local candidate
@@ -23,13 +28,13 @@ find_python() { # prints the first Python that the locked packages support
 ready() { cmp -s "$root/requirements.lock" "$venv/installed.lock" && "$venv/bin/python" -c '' 2>/dev/null; }
 
 install() { # install ARGUMENTS...: by uv where it can be had (much faster), else by pip
-    if command -v uv >/dev/null && uv pip install --python "$venv/bin/python" "$@" >>"$venv/setup.log" 2>&1; then
+    if command -v uv >/dev/null && uv pip install --python "$venv/bin/python" "$@" >>"$log" 2>&1; then
         return
     fi
-    if [ -x "$venv/bin/uv" ] && "$venv/bin/uv" pip install --python "$venv/bin/python" "$@" >>"$venv/setup.log" 2>&1; then
+    if [ -x "$venv/bin/uv" ] && "$venv/bin/uv" pip install --python "$venv/bin/python" "$@" >>"$log" 2>&1; then
         return
     fi
-    "$venv/bin/python" -m pip install "$@" >>"$venv/setup.log" 2>&1
+    "$venv/bin/python" -m pip install "$@" >>"$log" 2>&1
 }
 
 set_up() {
@@ -41,19 +46,22 @@ set_up() {
     [ "$free_gb" -ge "$needed_gb" ] ||
         fail "the packages need $needed_gb GB, and $root has $free_gb GB free: free some, or clone to another disk"
     echo "Setting up .venv with $("$python" --version) from requirements.lock (once; 1 to 10 minutes, up to 6 GB)"
-    rm -rf "$venv"
+    : >"$log"
+    if [ -d "$venv.before" ]; then rm -rf "$venv"; fi # left by a set-up that was killed
+    if [ -d "$venv" ]; then mv "$venv" "$venv.before"; fi
     "$python" -m venv "$venv" || fail "$python -m venv $venv failed: see the lines above"
-    command -v uv >/dev/null || "$venv/bin/python" -m pip install -q uv >>"$venv/setup.log" 2>&1 || true
+    command -v uv >/dev/null || "$venv/bin/python" -m pip install -q uv >>"$log" 2>&1 || true
     install -r "$root/requirements.lock" || fail "the packages could not be installed, $(reason)"
     install --no-deps --no-build-isolation -e "$root" || fail "odnlib could not be installed, $(reason)"
     cp "$root/requirements.lock" "$venv/installed.lock"
+    rm -rf "$venv.before"
 }
 
 reason() { # why an installation failed, in a few words
-    if grep -qiE 'resolution|resolve host|dns|connect|offline|network|timed out' "$venv/setup.log"; then
-        echo "the package index cannot be reached: connect to the network and start again (log: $venv/setup.log)"
+    if grep -qiE 'name resolution|resolve host|dns error|failed to connect|network is unreachable|connection (refused|reset)|timed out|offline' "$log"; then
+        echo "the package index cannot be reached: connect to the network and start again (log: $log)"
     else
-        echo "the log $venv/setup.log ends: $(tail -n 1 "$venv/setup.log")"
+        echo "the log $log ends: $(tail -n 1 "$log")"
     fi
 }
 

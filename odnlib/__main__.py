@@ -69,6 +69,8 @@ def train_rows(arguments: argparse.Namespace) -> int:
     from odnlib import data, experiment, plots, recipes
 
     overrides = dict(arguments.overrides)
+    if not arguments.variants:
+        raise recipes.RecipeError("variants '' name none: choose from odn, full")
     planned = [
         recipes.resolve(arguments.row, variant, arguments.profile, arguments.protocol, arguments.seed, **overrides)
         for variant in arguments.variants
@@ -88,9 +90,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return train_rows(parsed) if parsed.command == "run" else runner.run_notebooks(parsed)
+    except KeyboardInterrupt:
+        print("odnlib: stopped; the same command goes on from the last epoch", file=sys.stderr)
+        return 130
     except recipes.RecipeError as error:
         print("\n".join(f"odnlib: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
+    except OSError as error:  # a results folder that cannot be written
+        print(f"odnlib: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except (data.DataError, results.RunConflict, trainer.TrainingDiverged) as error:
         print(f"odnlib: {error}", file=sys.stderr)
         return 1

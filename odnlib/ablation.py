@@ -55,11 +55,13 @@ def paired(statistics_per_run: pd.DataFrame) -> pd.DataFrame:
         statistics_per_run: columns arm, seed and the `STATISTICS`.
 
     Returns:
-        columns statistic, meaning, with_warmup, without_warmup, difference, low, high, n, verdict.
+        columns statistic, meaning, with_warmup, without_warmup, difference, low, high, n, dropped, verdict; `dropped`
+        counts seeds that lack the statistic in an arm, e.g. because it never reached the accuracy.
     """
     lines = []
     for name, (meaning, sign) in STATISTICS.items():
-        arms = statistics_per_run.pivot(index="seed", columns="arm", values=name).dropna()
+        every = statistics_per_run.pivot(index="seed", columns="arm", values=name)
+        arms = every.dropna()
         difference, n = arms["with warm-up"] - arms["without warm-up"], len(arms)
         half = stats.t.ppf(0.975, n - 1) * difference.std() / math.sqrt(n) if n > 1 else math.nan
         mean = difference.mean() if n else math.nan
@@ -71,10 +73,11 @@ def paired(statistics_per_run: pd.DataFrame) -> pd.DataFrame:
             verdict = "holds"
         elif (sign < 0 and low > 0) or (sign > 0 and high < 0):
             verdict = "does not hold"
-        values = (name, meaning, arms["with warm-up"].mean(), arms["without warm-up"].mean(), mean, low, high, n)
-        lines.append((*values, verdict))
-    columns = ["statistic", "meaning", "with_warmup", "without_warmup", "difference", "low", "high", "n", "verdict"]
-    return pd.DataFrame(lines, columns=columns)
+        line = {"statistic": name, "meaning": meaning}
+        line |= {"with_warmup": arms["with warm-up"].mean(), "without_warmup": arms["without warm-up"].mean()}
+        line |= {"difference": mean, "low": low, "high": high, "n": n, "dropped": len(every) - n, "verdict": verdict}
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def sentence(paired_statistics: pd.DataFrame, name: str) -> str:
@@ -83,8 +86,9 @@ def sentence(paired_statistics: pd.DataFrame, name: str) -> str:
     if not at["n"]:
         return f"{at['meaning']}: no seed has it in both arms"
     interval = f"95 % interval {at['low']:.2f} to {at['high']:.2f}" if at["n"] > 1 else "no interval from one seed"
+    dropped = f", {at['dropped']} seeds left out that lack it in an arm" if at["dropped"] else ""
     return (
         f"{at['meaning']}: {at['with_warmup']:.2f} with and {at['without_warmup']:.2f} without warm-up, "
-        f"difference {at['difference']:+.2f} ({interval}, n = {at['n']}): the claim "
+        f"difference {at['difference']:+.2f} ({interval}, n = {at['n']}{dropped}): the claim "
         + {"holds": "holds", "open": "is left open", "does not hold": "does not hold"}[at["verdict"]]
     )

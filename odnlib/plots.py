@@ -23,12 +23,13 @@ BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
 NOT_EVIDENCE = "embedded stand-in images, narrow network: an illustration, no reproduction"
 
 
-def evidence(recipe: Recipe) -> str:
+def evidence(recipe: Recipe, seeds: str = "") -> str:
     """What a table or figure of this recipe is evidence of, in a line that stands on it."""
+    rule = f"{recipe.protocol} protocol" + f" ({recipe.tag})" * bool(recipe.tag)
     kind = NOT_EVIDENCE if recipe.embedded else f"real images, profile {recipe.profile}"
     if not recipe.embedded and recipe.width != 64:
         kind += ", narrow network: a trend, not a row of Table I"
-    return f"{recipe.architecture}, width {recipe.width}, {recipe.protocol} protocol, seed {recipe.seed} - {kind}"
+    return f"{recipe.architecture}, width {recipe.width}, {rule}, {seeds or f'seed {recipe.seed}'} - {kind}"
 
 
 def caption(figure: Figure, recipe: Recipe) -> Figure:

@@ -17,7 +17,7 @@ WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
     "reduced": "real images, narrow networks: a trend, not a row of Table I",
     "quick": "real images, full-width networks, a cheap training",
-    "paper": "real images, full-width networks, the whole rule",
+    "paper": "real images, full-width networks, the whole rule unless overridden",
 }
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}td,th{padding:.25rem .6rem;
@@ -112,7 +112,8 @@ def sections(report: Report) -> Iterable[tuple[str, str, pd.DataFrame]]:
     )
     columns = ["section", "statement", "verdict", "why", "check"]
     yield "Claims of the text", "What the paper says in words, and how it was checked.", report.claims[columns]
-    yield "Slips in Table I", "Printed figures that belong to another network; computed.", claims.evidence_of_slips()
+    slips = "Printed figures that repeat another network's, or differ in one digit; computed."
+    yield "Slips in Table I", slips, claims.evidence_of_slips()
     contradictions = pd.DataFrame(CONTRADICTIONS, columns=["about", "one place", "another"])
     yield "Where the paper contradicts itself", "`--protocol` chooses a reading: released or printed.", contradictions
     yield (

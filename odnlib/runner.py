@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from odnlib import ROOT, results
 from odnlib.ablation import ARMS
+from odnlib.experiment import choose_device
 from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve
 
 NOTEBOOKS = {  # row: notebook
@@ -29,6 +30,7 @@ NOTEBOOKS = {  # row: notebook
 }
 ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
 COMPARISON = "07_compare_with_paper"
+READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
 REPORT_EVERY = 30  # seconds
 
 
@@ -54,7 +56,8 @@ class Job:
     def fingerprint(self) -> str:
         """Hash of everything that shapes the executed notebook beside the runs: itself, odnlib, the parameters."""
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
-        read = sorted(self.results_dir.glob("*/runs/*/*.[cj]s*")) if self.reads_all else []
+        written = [path for pattern in READ_BY_ALL for path in sorted(self.results_dir.glob(pattern))]
+        read = written if self.reads_all else []
         for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py")), *read]:
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -66,7 +69,8 @@ class Job:
         """Whether the executed notebook is what would come out again."""
         if self.runs() - {"finished"} or not self.executed.exists():
             return False
-        return nbformat.read(self.executed, 4).metadata.get("odnlib_fingerprint") == self.fingerprint()
+        executed = read_notebook(self.executed)
+        return executed is not None and executed.metadata.get("odnlib_fingerprint") == self.fingerprint()
 
     def whereabouts(self) -> str:
         """How far the training is, read from the run folders."""
@@ -90,8 +94,13 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
         arguments.jobs = 2 if arguments.profile == "smoke" else 1  # a smoke run keeps to one thread
     if arguments.jobs < 1:
         problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
-    if len(set(seeds)) < len(seeds):
-        problems.append(f"seeds {seeds} name one twice")
+    for name, listed in {"seeds": seeds, "rows": rows}.items():
+        if len(set(listed)) < len(listed):
+            problems.append(f"{name} {listed} name one twice")
+    try:
+        choose_device(arguments.device)
+    except RecipeError as error:
+        problems.append(str(error))
     results_dir = Path(arguments.results_dir).resolve()
     places = {"results_dir": str(results_dir), "data_dir": str(Path(arguments.data_dir).resolve())}
     places["device"] = arguments.device
@@ -128,13 +137,9 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def execute(job: Job, fresh: bool, stale: bool) -> None:
+def execute(job: Job) -> None:
     """Run one notebook in a process of its own; what goes wrong is kept in the job."""
     job.started = time.monotonic()
-    for recipe, folder in zip(job.recipes, job.folders, strict=True):
-        state = results.status(recipe, folder)
-        if state != "missing" and (fresh or (stale and state == "stale")):
-            results.set_aside(folder)
     if "stale" in job.runs():
         job.state, job.problem = "stale", "made by other training code or settings; --stale does it again"
         return
@@ -160,11 +165,20 @@ def execute(job: Job, fresh: bool, stale: bool) -> None:
     job.state = "done"
 
 
+def read_notebook(path: Path) -> nbformat.NotebookNode | None:
+    """A notebook, or None where there is none or only a part of one, as a killed papermill leaves it."""
+    try:
+        return nbformat.read(path, 4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError):
+        return None
+
+
 def error_in(executed: Path) -> str:
     """The exception that ended an executed notebook, in a line; empty if there is none."""
-    if not executed.exists():
+    notebook = read_notebook(executed)
+    if notebook is None:
         return ""
-    outputs = [out for cell in nbformat.read(executed, 4).cells for out in cell.get("outputs", [])]
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     errors = [out for out in outputs if out.output_type == "error"]
     return f"{errors[0].ename}: {errors[0].evalue}".splitlines()[0] if errors else ""
 
@@ -173,8 +187,13 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     """Run what `arguments` (see `__main__.parser`) ask for; 0 if all is well, 1 if anything failed."""
     jobs = plan(arguments)
     start = time.monotonic()
+    every = {folder: recipe for job in jobs for recipe, folder in zip(job.recipes, job.folders, strict=True)}
+    for folder, recipe in every.items():
+        state = results.status(recipe, folder)
+        if state != "missing" and (arguments.fresh or (arguments.stale and state == "stale")):
+            results.set_aside(folder)
     for last in (False, True):
-        run_side_by_side([job for job in jobs if job.reads_all == last], arguments)
+        run_side_by_side([job for job in jobs if job.reads_all == last], arguments.jobs)
     print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
     for job in jobs:
         print(f"  {job.state:<12} {job.executed}")
@@ -183,19 +202,27 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     return int(any(job.state == "failed" for job in jobs))
 
 
-def run_side_by_side(jobs: list[Job], arguments: argparse.Namespace) -> None:
-    """Run jobs, `arguments.jobs` at a time, telling where each is."""
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        pending = {pool.submit(execute, job, arguments.fresh, arguments.stale): job for job in jobs}
-        reported: set[str] = set()
-        while pending:
-            ended, _ = wait(pending, timeout=REPORT_EVERY if reported else 1, return_when="FIRST_COMPLETED")
-            for job in (job for future, job in pending.items() if future not in ended and job.state == "running"):
-                where = f"{job.executed.stem}: {job.whereabouts()} ({time.monotonic() - job.started:.0f} s)"
-                reported.add(job.executed.stem)
-                print(f"  {where}", flush=True)
-            for future in ended:
-                job = pending.pop(future)
-                if future.exception():
-                    job.state, job.problem = "failed", f"{type(future.exception()).__name__}: {future.exception()}"
-                print(f"{job.state}: {job.executed.stem} ({job.seconds:.0f} s) {job.problem}", flush=True)
+def run_side_by_side(jobs: list[Job], side_by_side: int) -> None:
+    """Run jobs, so many at a time, telling where each is."""
+    with ThreadPoolExecutor(side_by_side) as pool:
+        pending = {pool.submit(execute, job): job for job in jobs}
+        try:
+            watch(pending)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # what runs has been interrupted too, and keeps its state
+            raise
+
+
+def watch(pending: dict[Future, Job]) -> None:
+    """Tell where running jobs are until all have ended."""
+    timeout = 1  # the first word comes at once
+    while pending:
+        ended, _ = wait(pending, timeout=timeout, return_when="FIRST_COMPLETED")
+        timeout = REPORT_EVERY
+        for job in (job for future, job in pending.items() if future not in ended and job.state == "running"):
+            print(f"  {job.executed.stem}: {job.whereabouts()} ({time.monotonic() - job.started:.0f} s)", flush=True)
+        for future in ended:
+            job = pending.pop(future)
+            if future.exception():
+                job.state, job.problem = "failed", f"{type(future.exception()).__name__}: {future.exception()}"
+            print(f"{job.state}: {job.executed.stem} ({job.seconds:.0f} s) {job.problem}", flush=True)

@@ -125,6 +125,7 @@ def test_unknown_device():
         (["--set", "target_pct=101"], 2, "target_pct 101 is not a number from 0 to 100"),
         (["--set", "depht=3"], 2, "there is no parameter 'depht': choose from"),
         (["--device", "tpu"], 2, "device 'tpu' is not here"),
+        (["--variants", ""], 2, "variants '' name none: choose from odn, full"),
         (["--variants", "half"], 2, "variant 'half' does not exist: choose one of odn, full"),
         (["--profile", "paper", "--data-dir", __file__], 1, f"data_dir {__file__} cannot be read"),
     ],
@@ -135,6 +136,15 @@ def test_command_line_refuses_in_one_line(arguments, code, said, tmp_path, capsy
     assert shown.startswith(f"odnlib: {said}")
     assert len(shown.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    settings = ["--set", "width=2", "--set", "train_images=64"]
+    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path / "file"), *settings]) == 1
+    shown = capsys.readouterr().err
+    assert str(tmp_path / "file") in shown
+    assert len(shown.splitlines()) == 1
 
 
 def test_command_line_diverged(tmp_path, capsys):

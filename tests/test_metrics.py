@@ -11,7 +11,7 @@ from odnlib.paper import TABLE_1
 from tests.conftest import tiny_split
 
 # Row, variant: exact parameters; MACs in millions by the paper's rule; by thop. Three MACs figures differ from the
-# printed ones: EMNIST's repeat or misprint those of 10 classes, SVHN's full one is that of 28x28x1 images.
+# printed ones: EMNIST's are those of 10 classes, or have a wrong digit, SVHN's full one is that of 28x28x1 images.
 STRUCTURE = {
     ("mnist", "full"): (11_172_810, 458.21, 457.72),
     ("mnist", "odn"): (149_322, 117.36, 117.06),

@@ -94,6 +94,8 @@ def main_tag():
         (["--rows", "imagenet"], "row 'imagenet' does not exist: choose one of mnist"),
         (["--seeds", "0,0"], "seeds [0, 0] name one twice"),
         (["--seeds", "x"], "seed 'x' is not a whole number"),
+        (["--rows", "mnist,mnist"], "rows ['mnist', 'mnist'] name one twice"),
+        (["--device", "tpu"], "device 'tpu' is not here"),
         (["--jobs", "0"], "jobs 0 is not a whole number from 1"),
         (["--set", "with=3"], "there is no parameter 'with'"),
         (["--profile", "big"], "profile 'big' does not exist"),
@@ -155,7 +157,7 @@ def set_up_with(folder, **commands):
     bin_.mkdir()
     for name in ("run_all.sh", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
-    for name in ("bash", "dirname", "cmp", "df", "awk", "rm", "cp", "grep", "tail", "env"):
+    for name in ("bash", "dirname", "cmp", "df", "awk", "rm", "cp", "mv", "grep", "tail", "env"):
         (bin_ / name).symlink_to(shutil.which(name))
     for name, script in commands.items():
         (bin_ / name).unlink(missing_ok=True)
@@ -199,6 +201,29 @@ def test_prose_renders_again_and_other_parameters_too(regenerated, tmp_path, mon
     monkeypatch.setattr(job, "source", runner.Path(edited))
     assert not job.done()
     assert job.runs() == {"finished"}
+
+
+def test_a_torn_notebook_is_rendered_again(regenerated, tmp_path):
+    folder, _ = regenerated
+    job, _ = runner.plan(main_arguments("--results-dir", str(folder), *QUICK_ARGUMENTS))
+    torn = tmp_path / "torn.ipynb"
+    torn.write_text(job.executed.read_text()[:1000])
+    job.executed = torn
+    assert not job.done()
+    assert runner.error_in(torn) == ""
+
+
+def test_fresh_sets_every_run_aside_once(regenerated, monkeypatch, capsys):
+    """Also one that two notebooks share; nothing is set aside while notebooks run."""
+    folder, _ = regenerated
+    aside = []
+    monkeypatch.setattr(runner.results, "set_aside", aside.append)
+    monkeypatch.setattr(runner, "run_side_by_side", lambda jobs, _: None)
+    arguments = ["notebooks", "--results-dir", str(folder), *QUICK_ARGUMENTS]
+    assert main(arguments) == 0
+    assert aside == []
+    assert main([*arguments, "--fresh"]) == 0
+    assert sorted(path.name.split("-")[1] for path in aside) == ["full", "odn"]
 
 
 def test_whereabouts_come_from_the_run_folders(regenerated):
