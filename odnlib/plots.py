@@ -206,7 +206,10 @@ def accuracies(lines: pd.DataFrame) -> Figure:
     lines = lines.sort_values(["profile", "row", "protocol", "tag", "variant"], ignore_index=True)
     figure, axis = plt.subplots(figsize=(11, 1.6 + 0.34 * len(lines)), layout="constrained")
     comparable = lines["verdict"] != "not comparable"
-    for shown, color, label in [(comparable, BLUE, "measured"), (~comparable, "0.6", "measured, not comparable")]:
+    for shown, color, label in [
+        (comparable, BLUE, "measured"),
+        (~comparable, "0.6", "measured on stand-ins or narrow networks: not comparable"),
+    ]:
         if shown.any():
             at = lines[shown]
             axis.errorbar(at["measured"], at.index, xerr=at["std"].fillna(0), fmt="o", color=color, label=label)
