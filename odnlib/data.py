@@ -134,6 +134,7 @@ def load(recipe: Recipe, data_dir: Path | str, device: str = "cpu") -> Data:
         (images, labels), test = _real(recipe.row, Path(data_dir))
         held_back = dataset.validation_images
     train, validation = (images[:-held_back], labels[:-held_back]), (images[-held_back:], labels[-held_back:])
+    validation = validation[0][: recipe.validation_images], validation[1][: recipe.validation_images]
     wanted = recipe.train_images
     if wanted is not None and wanted > len(train[0]):
         raise DataError(f"train_images {wanted}: {dataset.title} has {len(train[0])} (none means all)")

@@ -37,12 +37,15 @@ class Recipe:
 
     embedded: bool = setting(False, "embedded", 0, 1)  # stand-in images that need no download
     train_images: int | None = setting(None, "n", 1, 10**7)  # none: all of the training split
+    validation_images: int | None = setting(None, "v", 1, 10**7)  # none: all of the validation split
     architecture: str = setting("resnet18", "", 0, 0)
     width: int = setting(64, "w", 1, 1024)  # channels of the first stage
 
     batch_size: int = setting(128, "batch", 2, 10**6)  # images (S)
     momentum: float = setting(0.9, "m", 0, 1)  # of SGD (S)
     weight_decay: float = setting(5e-4, "wd", 0, 1)  # (S)
+    nesterov: bool = setting(False, "nesterov", 0, 1)  # momentum looks one step ahead
+    bfloat16: bool = setting(False, "bf16", 0, 1)  # autocast: half the bytes, twice as fast where the device can
     drop_last: bool = setting(False, "droplast", 0, 1)  # leave the last, smaller training batch out (R)
 
     warmup_epochs: int = setting(3, "warm", 0, 10**4)  # all depths at once (R); 0: start from the initial weights
@@ -53,6 +56,9 @@ class Recipe:
     decay: float = setting(0.6, "decay", 0, 1)  # factor of the rate after `decay_every` epochs without improvement
     decay_every: int = setting(5, "every", 1, 10**4)  # epochs (S)
     patience: int = setting(23, "patience", 1, 10**4)  # epochs without improvement that mean convergence (S)
+    one_cycle: bool = setting(False, "cycle", 0, 1)  # no plateau rule: the rate rises and falls once over a stage
+    carry_weights: bool = setting(False, "prefix", 0, 1)  # a new depth goes on from the previous depth's weights
+    first_epochs: int | None = setting(None, "e1", 0, 10**6)  # most epochs at the first depth; none: `depth_epochs`
     carry_best: bool = setting(False, "carry", 0, 1)  # a new depth must beat the previous depth's best accuracy
     search_decimals: int = setting(1, "sdec", 0, 6)  # of the validation accuracy in % while searching (R)
     finetune_decimals: int = setting(2, "fdec", 0, 6)  # likewise in fine-tuning and for the full network (R)
@@ -106,6 +112,19 @@ ROWS: dict[str, dict[str, Any]] = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "released": {},
     "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
+    "fast": {
+        "one_cycle": True,
+        "carry_weights": True,
+        "nesterov": True,
+        "batch_size": 32,
+        "rate": 0.1,
+        "increment_rate_factor": 1.0,
+        "warmup_epochs": 0,
+        "first_epochs": 16,
+        "depth_epochs": 8,
+        "finetune_epochs": 0,
+        "full_epochs": 16,
+    },
 }
 
 # Per profile: how much work. `reduced` shows a trend, `smoke` illustrates; neither is a row of Table I.
@@ -124,6 +143,12 @@ PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
 }
 
+# `fast` has budgets of its own where a profile shortens the others: no fine-tuning, its cycle ends at a rate of 0.
+FAST: dict[str, dict[str, Any]] = {
+    "smoke": {"first_epochs": 6, "depth_epochs": 4, "finetune_epochs": 0, "full_epochs": 6},
+    "quick": {"first_epochs": 6, "depth_epochs": 6, "finetune_epochs": 0, "full_epochs": 6},
+}
+
 # The embedded images are few and each row's have a difficulty of their own, so smoke has targets and rates of its own.
 SMOKE: dict[str, dict[str, Any]] = {
     "mnist": {"target_pct": 92.0, "rate": 0.02},
@@ -138,7 +163,7 @@ def _layers(row: str, variant: str, profile: str, protocol: str, seed: int, over
     smoke = SMOKE[row] if profile == "smoke" else {}
     smoke = {name: value for name, value in smoke.items() if name != "rate" or protocol == "released"}
     table = {"architecture": TABLE_1[row].architecture, **ROWS[row], **PROTOCOLS[protocol], **PROFILES[profile]}
-    table |= smoke | overrides
+    table |= smoke | (FAST.get(profile, {}) if protocol == "fast" else {}) | overrides
     table.setdefault("last_depth", ARCHITECTURES[table["architecture"]].depth)
     return Recipe(row, variant, profile, protocol, seed, **table)
 
@@ -197,6 +222,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     limits = ("full_epochs",) if recipe.variant == "full" else ("warmup_epochs", "depth_epochs", "finetune_epochs")
     if all(getattr(recipe, limit) == 0 for limit in limits):
         problems.append(f"{' = '.join(limits)} = 0 trains nothing: allow at least one epoch")
+    if recipe.one_cycle:
+        unlimited = [limit for limit in limits if getattr(recipe, limit) is None]
+        problems += [f"one_cycle needs {limit}: a whole number, not none" for limit in unlimited]
+    if recipe.nesterov and recipe.momentum == 0:
+        problems.append("nesterov needs a momentum above 0")
     if recipe.tolerance_pct > recipe.target_pct:
         problems.append(f"tolerance_pct {recipe.tolerance_pct} is larger than target_pct {recipe.target_pct}")
     return problems

@@ -39,7 +39,8 @@ class Stage:
     depth: int  # ALL_DEPTHS in the warm-up
     rate: float  # learning rate at its start
     epochs: int | None  # at most; None: until converged
-    start: str  # from which weights: "initial", "warm" (those that the warm-up left), "current" (optimiser kept too)
+    start: str  # from which weights: "initial", "warm" (those that the warm-up left), "carried" (the previous depth's),
+    # "current" (the same, and the same optimiser and plateau rule)
     decimals: int  # of the validation accuracy in %, as the plateau rule sees it
     goal_pct: float = math.inf  # validation accuracy that ends the stage
 
@@ -51,10 +52,13 @@ def next_stage(recipe: Recipe, ended: Stage | None, met_goal: bool) -> Stage | N
     """
 
     def at_depth(depth: int) -> Stage:
-        rate = recipe.rate * (1 if depth == recipe.first_depth else recipe.increment_rate_factor)
-        if depth == recipe.last_depth:
-            return Stage("finetune", depth, rate, recipe.finetune_epochs, "warm", recipe.finetune_decimals)
-        return Stage("depth", depth, rate, recipe.depth_epochs, "warm", recipe.search_decimals, recipe.goal_pct)
+        first = depth == recipe.first_depth
+        rate = recipe.rate * (1 if first else recipe.increment_rate_factor)
+        epochs = recipe.first_epochs if first and recipe.first_epochs is not None else recipe.depth_epochs
+        start = "carried" if recipe.carry_weights and not first else "warm"
+        if depth == recipe.last_depth and not recipe.one_cycle:
+            return Stage("finetune", depth, rate, recipe.finetune_epochs, start, recipe.finetune_decimals)
+        return Stage("depth", depth, rate, epochs, start, recipe.search_decimals, recipe.goal_pct)
 
     if recipe.variant == "full":
         whole = Stage("full", recipe.last_depth, recipe.rate, recipe.full_epochs, "initial", recipe.finetune_decimals)
@@ -63,10 +67,11 @@ def next_stage(recipe: Recipe, ended: Stage | None, met_goal: bool) -> Stage | N
         return Stage("warmup", ALL_DEPTHS, recipe.warmup_rate, recipe.warmup_epochs, "initial", recipe.search_decimals)
     if ended.kind == "warmup":
         return at_depth(recipe.first_depth)
-    if ended.kind == "depth" and not met_goal:
+    if ended.kind == "depth" and not met_goal and ended.depth < recipe.last_depth:
         return at_depth(ended.depth + 1)
     if ended.kind == "depth":
-        return Stage("finetune", ended.depth, 0.0, recipe.finetune_epochs, "current", recipe.finetune_decimals)
+        rate = recipe.rate if recipe.one_cycle else 0.0  # the plateau rule goes on with its own
+        return Stage("finetune", ended.depth, rate, recipe.finetune_epochs, "current", recipe.finetune_decimals)
     return None
 
 
@@ -86,6 +91,15 @@ class Plateau:
         self.epochs_without_improvement += 1
         if self.epochs_without_improvement % decay_every == 0:
             self.rate *= decay
+
+
+def one_cycle(peak: float, progress: float) -> float:
+    """Rate that rises over the first fifth of a stage and falls to 0 by its end (Smith and Topin, 2017).
+
+    Args:
+        progress: part of the stage that is over, 0 to 1.
+    """
+    return peak * min(progress / 0.2, (1 - progress) / 0.8)
 
 
 def exits_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -125,8 +139,9 @@ class Training:
             self.network.load_state_dict(load_file(self.folder / "warm.safetensors"))
         every = stage.depth == ALL_DEPTHS
         trained = list(self.network.parameters()) if every else self.network.parameters_at(stage.depth)
+        recipe = self.recipe
         self.optimizer = torch.optim.SGD(
-            trained, stage.rate, momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay
+            trained, stage.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
         )
         self.network.zero_grad()
         self.plateau = Plateau(stage.rate, self.plateau.best_pct if self.recipe.carry_best else 0.0)
@@ -141,19 +156,30 @@ class Training:
             self.best_pct, self.best = rounded, self.network.truncate(self.stage.depth).state_dict()
             self.kept_accuracy_pct[self.stage.depth] = accuracy_pct
 
-    def pass_over_images(self, rate: float) -> tuple[float, float, int]:
-        """Train on every image once at this rate; (mean loss, accuracy in %, images seen), means over the exits."""
+    def rate_at(self, part: float) -> float:
+        """Learning rate when `part` (0 to 1) of the present epoch is over."""
+        stage = self.stage
+        if stage.kind == "warmup":
+            return stage.rate * (1 + math.cos(math.pi * self.stage_epoch / stage.epochs)) / 2
+        if self.recipe.one_cycle:
+            return one_cycle(stage.rate, (self.stage_epoch + part) / stage.epochs)
+        return self.plateau.rate
+
+    def pass_over_images(self) -> tuple[float, float, int]:
+        """Train on every image once; (mean loss, accuracy in %, images seen), means over the exits."""
         recipe, stage, network = self.recipe, self.stage, self.network
         random = generator(recipe.seed, stage.kind, stage.depth, self.stage_epoch)
         statistics = statistics_of_separate_passes(network) if stage.kind == "warmup" else nullcontext()
+        autocast = torch.autocast(self.data.train.images.device.type, torch.bfloat16, enabled=recipe.bfloat16)
         total_loss, correct, seen = 0.0, 0, 0
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         network.train()
         with statistics:
             for images, labels in self.data.train.shuffled_batches(recipe.batch_size, recipe.drop_last, random):
-                logits = logits_at(network, images, stage.depth)
-                loss = exits_loss(logits, labels)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.rate_at(seen / len(self.data.train))
+                with autocast:
+                    logits = logits_at(network, images, stage.depth)
+                    loss = exits_loss(logits, labels)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
@@ -165,10 +191,8 @@ class Training:
 
     def epoch(self) -> dict:
         """One pass over the training images, a measurement on the validation images, the plateau rule; one record."""
-        recipe, stage, network, rate = self.recipe, self.stage, self.network, self.plateau.rate
-        if stage.kind == "warmup":
-            rate = stage.rate * (1 + math.cos(math.pi * self.stage_epoch / stage.epochs)) / 2
-        train_loss, train_accuracy_pct, seen = self.pass_over_images(rate)
+        recipe, stage, network, rate = self.recipe, self.stage, self.network, self.rate_at(0.0)
+        train_loss, train_accuracy_pct, seen = self.pass_over_images()
         if not math.isfinite(train_loss):
             raise TrainingDiverged(
                 f"the loss is not finite in stage {stage.kind}, depth {stage.depth}, epoch {self.stage_epoch + 1} at "
@@ -209,6 +233,8 @@ class Training:
         """Whether the stage is over: goal met, converged, or at its limit of epochs."""
         if self.stage.epochs is not None and self.stage_epoch >= self.stage.epochs:
             return True
+        if self.recipe.one_cycle:  # its last epochs, at the smallest rates, gain the most
+            return False
         return self.met_goal() or self.plateau.epochs_without_improvement >= self.recipe.patience
 
     def met_goal(self) -> bool:
