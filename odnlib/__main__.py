@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
-    shared.add_argument("--protocol", default="released", help="released (default) or printed")
+    shared.add_argument("--protocol", help="released, printed or fast (default: released; in quick, fast)")
     shared.add_argument(
         "--data-dir", default=ROOT / "data", help="where torchvision keeps the datasets (default: data)"
     )
@@ -69,10 +69,11 @@ def train_rows(arguments: argparse.Namespace) -> int:
     from odnlib import data, experiment, plots, recipes
 
     overrides = dict(arguments.overrides)
+    protocol = arguments.protocol or recipes.usual_protocol(arguments.profile)
     if not arguments.variants:
         raise recipes.RecipeError("variants '' name none: choose from odn, full")
     planned = [
-        recipes.resolve(arguments.row, variant, arguments.profile, arguments.protocol, arguments.seed, **overrides)
+        recipes.resolve(arguments.row, variant, arguments.profile, protocol, arguments.seed, **overrides)
         for variant in arguments.variants
     ]
     images = data.load(planned[0], arguments.data_dir, experiment.choose_device(arguments.device))

@@ -66,10 +66,13 @@ class ProgressBar:
             self.__exit__()
             title = f"{recipe.row} {recipe.variant}, {stage_title(record['stage'], record['depth'])}"
             self.bar = tqdm(desc=title, unit=" epochs", mininterval=1)
-        limit = {"warmup": recipe.warmup_epochs, "depth": recipe.depth_epochs, "finetune": recipe.finetune_epochs}
-        most = limit.get(record["stage"], recipe.full_epochs)
+        most = recipe.most_epochs(record["stage"], record["depth"])
         converged = record["stage_epoch"] + recipe.patience - record["epochs_without_improvement"]
-        self.bar.total = most if record["stage"] == "warmup" else min(converged, converged if most is None else most)
+        self.bar.total = (
+            most
+            if recipe.one_cycle or record["stage"] == "warmup"
+            else min(converged, converged if most is None else most)
+        )
         self.bar.set_postfix_str(f"validation {record['val_acc_pct']:.2f} %", refresh=False)
         self.bar.update()
 
@@ -219,4 +222,29 @@ def accuracies(lines: pd.DataFrame) -> Figure:
     axis.invert_yaxis()
     axis.set_xlabel("test accuracy (%); bars: standard deviation over seeds")
     figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def scaling(seconds: pd.DataFrame) -> Figure:
+    """Seconds of a training pass against what it grows with; columns grows, value, seconds."""
+    groups = list(seconds.groupby("grows", sort=False))
+    figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 3.6), layout="constrained")
+    for axis, (name, group) in zip(axes, groups, strict=True):
+        axis.plot(group["value"], group["seconds"], "o-", color=BLUE)
+        axis.set(xlabel=name, ylabel="seconds per pass", ylim=(0, None), xlim=(0, None))
+    figure.suptitle(
+        "Cost of one training pass, ResNet-18 on random 28x28 images (other values: 512, depth 2, width 16)"
+    )
+    return figure
+
+
+def ratios(table: pd.DataFrame) -> Figure:
+    """Every measure of benchmark.csv as ours / reference on one logarithmic axis."""
+    figure, axis = plt.subplots(figsize=(10, 1 + 0.32 * len(table)), layout="constrained")
+    axis.barh(table["measure"], table["ratio"], color=BLUE)
+    axis.axvline(1, color=RED, linewidth=1)
+    axis.set(xscale="log", xlabel="ours / reference")
+    axis.invert_yaxis()
+    for row, ratio in enumerate(table["ratio"]):
+        axis.annotate(f" {ratio:.3g}", (max(ratio, 1), row), va="center", fontsize=9)
     return figure

@@ -77,6 +77,12 @@ class Recipe:
         """The validation accuracy, in %, at which the search ends."""
         return round(self.target_pct - self.tolerance_pct, 6)
 
+    def most_epochs(self, stage: str, depth: int) -> int | None:
+        """Limit of epochs of one stage (see `trainer.Stage.kind`); none: until converged."""
+        if stage == "depth" and depth == self.first_depth and self.first_epochs is not None:
+            return self.first_epochs
+        return getattr(self, f"{stage}_epochs")
+
     @property
     def tag(self) -> str:
         """Names every difference from (row, protocol, profile), e.g. `w16-n5000`; empty where there is none."""
@@ -157,6 +163,11 @@ SMOKE: dict[str, dict[str, Any]] = {
     "svhn": {"target_pct": 44.0, "rate": 0.02, "depth_epochs": 5, "full_epochs": 6},
     "cifar10": {"target_pct": 48.0, "rate": 0.05, "depth_epochs": 5, "full_epochs": 6},
 }
+
+
+def usual_protocol(profile: str) -> str:
+    """The protocol of a profile unless another is asked for."""
+    return "fast" if profile == "quick" else "released"
 
 
 def _layers(row: str, variant: str, profile: str, protocol: str, seed: int, overrides: dict[str, Any]) -> Recipe:

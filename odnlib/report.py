@@ -115,7 +115,11 @@ def sections(report: Report) -> Iterable[tuple[str, str, pd.DataFrame]]:
     slips = "Printed figures that repeat another network's, or differ in one digit; computed."
     yield "Slips in Table I", slips, claims.evidence_of_slips()
     contradictions = pd.DataFrame(CONTRADICTIONS, columns=["about", "one place", "another"])
-    yield "Where the paper contradicts itself", "`--protocol` chooses a reading: released or printed.", contradictions
+    yield (
+        "Where the paper contradicts itself",
+        "`--protocol` chooses a reading: released or printed (or ours, fast).",
+        contradictions,
+    )
     yield (
         "How the accuracy verdicts depend on the tolerance",
         "Our tolerance is half the 95 % interval of the difference of two runs: the test set's binomial variance, and "

@@ -19,7 +19,7 @@ import pandas as pd
 from odnlib import ROOT, results
 from odnlib.ablation import ARMS
 from odnlib.experiment import choose_device
-from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve
+from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve, usual_protocol
 
 NOTEBOOKS = {  # row: notebook
     "mnist": "01_mnist_resnet18",
@@ -90,6 +90,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     """
     rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
     problems, jobs, overrides = [], [], dict(arguments.overrides)
+    protocol = arguments.protocol or usual_protocol(arguments.profile)
     if arguments.jobs is None:
         arguments.jobs = 2 if arguments.profile == "smoke" else 1  # a smoke run keeps to one thread
     if arguments.jobs < 1:
@@ -107,7 +108,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
 
     def needed(row: str, seed: int, wanted: list[dict]) -> list[Recipe]:
         try:
-            chosen = {"row": row, "profile": arguments.profile, "protocol": arguments.protocol, "seed": seed}
+            chosen = {"row": row, "profile": arguments.profile, "protocol": protocol, "seed": seed}
             return [resolve(**chosen, **{**overrides, **settings}) for settings in wanted]
         except RecipeError as error:
             problems.extend(line for line in str(error).splitlines() if line not in problems)
@@ -118,7 +119,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
         parameters |= {"profile": arguments.profile}
         jobs.append(Job(ROOT / "notebooks" / f"{name}.ipynb", executed, parameters, recipes, results_dir, reads_all))
 
-    trained = {"protocol": arguments.protocol, "overrides": overrides, **places}
+    trained = {"protocol": protocol, "overrides": overrides, **places}
     for row in rows:
         for seed in seeds:
             recipes = needed(row, seed, [{"variant": variant} for variant in VARIANTS])
@@ -128,7 +129,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     if not arguments.rows:
         pairs = arguments.seeds or ABLATION_SEEDS
         recipes = [recipe for seed in pairs for recipe in needed(ABLATION_ROW, seed, list(ARMS.values()))]
-        if recipes:
+        if recipes and recipes[0].warmup_epochs:  # `fast` has no warm-up to leave out
             suffix = recipes[0].name.removeprefix(f"{ABLATION_ROW}-odn").rpartition("-")[0]
             add(ABLATION, suffix, recipes, row=ABLATION_ROW, seeds=pairs, **trained)
     add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))

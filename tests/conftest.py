@@ -24,7 +24,7 @@ def tiny_data() -> Data:
     return Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
 
 
-def tiny_recipe(variant: str = "odn", seed: int = 0, **overrides: object) -> recipes.Recipe:
+def tiny_recipe(variant: str = "odn", seed: int = 0, protocol: str = "released", **overrides: object) -> recipes.Recipe:
     """ResNet-18 of width 2; two epochs of everything unless overridden."""
     short = {
         "width": 2,
@@ -35,7 +35,7 @@ def tiny_recipe(variant: str = "odn", seed: int = 0, **overrides: object) -> rec
         "full_epochs": 2,
     }
     short |= {"last_depth": 3, "target_pct": 100.0, "tolerance_pct": 0.0}
-    return recipes.resolve("mnist", variant, "smoke", seed=seed, **short | overrides)
+    return recipes.resolve("mnist", variant, "smoke", protocol, seed, **short | overrides)
 
 
 @pytest.fixture

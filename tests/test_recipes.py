@@ -35,7 +35,7 @@ def test_tag_names_every_override():
     [
         ({"row": "imagenet"}, "row 'imagenet' does not exist: choose one of mnist, emnist"),
         ({"profile": "huge"}, "profile 'huge' does not exist: choose one of smoke, reduced, quick, paper"),
-        ({"protocol": "both"}, "protocol 'both' does not exist: choose one of released, printed"),
+        ({"protocol": "both"}, "protocol 'both' does not exist: choose one of released, printed, fast"),
         ({"first_depth": 0}, "first_depth 0 is not a whole number from 1"),
         ({"last_depth": 9}, "last_depth 9 does not exist: resnet18 has depths 1 to 8"),
         ({"first_depth": 5, "last_depth": 4}, "first_depth 5 is beyond last_depth 4"),
@@ -45,6 +45,8 @@ def test_tag_names_every_override():
         ({"width": "16"}, "width '16' is not a whole number from 1 to 1024"),
         ({"rate": float("nan")}, "rate nan is not a number from 0 to 10"),
         ({"variant": "full", "full_epochs": 0}, "full_epochs = 0 trains nothing: allow at least one epoch"),
+        ({"protocol": "fast", "depth_epochs": None}, "one_cycle needs depth_epochs: a whole number, not none"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"seed": -1}, "seed -1 is not a whole number from 0"),
         ({"architecture": "vgg"}, "architecture 'vgg' does not exist: choose one of resnet18, resnet34, resnet50"),
     ],

@@ -230,10 +230,10 @@ def test_non_finite_loss(tiny_data, tmp_path):
         run_through(recipe, tiny_data, tmp_path)
 
 
-@pytest.mark.parametrize("variant", ["odn", "full"])
-def test_interrupted_equals_uninterrupted(variant, tiny_data, tmp_path):
+@pytest.mark.parametrize(("variant", "protocol"), [("odn", "released"), ("full", "released"), ("odn", "fast")])
+def test_interrupted_equals_uninterrupted(variant, protocol, tiny_data, tmp_path):
     """Stopped after every single epoch in turn, resumed, the records and the weights are the same bits."""
-    recipe = tiny_recipe(variant, last_depth=3, rate=0.1, patience=3, finetune_epochs=3)
+    recipe = tiny_recipe(variant, protocol=protocol, last_depth=3, rate=0.1, patience=3, finetune_epochs=3)
     whole = run_through(recipe, tiny_data, tmp_path / "whole")
     for epochs in range(1, len(whole.records) + 1):
         folder = tmp_path / str(epochs)
@@ -250,3 +250,43 @@ def test_same_seed_same_records_another_seed_others(tiny_data, tmp_path):
     ]
     assert records[0] == records[1]
     assert records[0] != records[2]
+
+
+def test_one_cycle_rises_once_and_falls_to_nothing():
+    rates = [trainer.one_cycle(0.1, step / 100) for step in range(101)]
+    assert (rates[0], max(rates), rates[20]) == (0.0, pytest.approx(0.1), pytest.approx(0.1))
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[100] == 0.0
+
+
+def test_fast_carries_the_prefix_on(tiny_data, tmp_path):
+    """A cycle of its own per depth; each starts where the depth before ended; no fine-tuning; the last is searched."""
+    budget = {"first_epochs": 3, "depth_epochs": 2, "finetune_epochs": 0, "warmup_epochs": 0}
+    training = Training(tiny_recipe(protocol="fast", **budget), tiny_data, tmp_path)
+    ended: dict[int, dict] = {}
+    for record in train(training):
+        if record["stage_epoch"] == 1 and record["depth"] > 1:
+            untouched = ended[record["depth"] - 1]["heads.0.bias"]
+            assert torch.equal(training.network.heads[0].bias, untouched)  # no return to the initial weights
+        ended[record["depth"]] = copy.deepcopy(training.network.state_dict())
+    epochs = pd.DataFrame(training.records)
+    assert epochs.groupby("depth").size().to_dict() == {1: 3, 2: 2, 3: 2}
+    assert set(epochs["stage"]) == {"depth"}
+    assert (epochs.loc[epochs["stage_epoch"] == 1, "rate"] == 0).all()
+
+
+def test_fast_runs_its_cycle_to_the_end(tiny_data, tmp_path):
+    budget = {"warmup_epochs": 0, "first_epochs": 4, "finetune_epochs": 0}
+    training = run_through(tiny_recipe(protocol="fast", target_pct=1.0, **budget), tiny_data, tmp_path)
+    assert [(r["depth"], r["stage_epoch"]) for r in training.records] == [(1, e) for e in range(1, 5)]
+
+
+def test_autocast_keeps_float32_weights_and_nearly_the_loss(tiny_data, tmp_path):
+    losses = []
+    for bfloat16 in (False, True):
+        training = Training(tiny_recipe("full", bfloat16=bfloat16), tiny_data, tmp_path)
+        losses.append(training.epoch()["train_loss"])
+        assert {tensor.dtype for tensor in training.network.parameters()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
