@@ -241,10 +241,13 @@ def scaling(seconds: pd.DataFrame) -> Figure:
 def ratios(table: pd.DataFrame) -> Figure:
     """Every measure of benchmark.csv as ours / reference on one logarithmic axis."""
     figure, axis = plt.subplots(figsize=(10, 1 + 0.32 * len(table)), layout="constrained")
-    axis.barh(table["measure"], table["ratio"], color=BLUE)
+    axis.hlines(table["measure"], 1, table["ratio"], color=BLUE, linewidth=3)
+    axis.plot(table["ratio"], table["measure"], "o", color=BLUE)
     axis.axvline(1, color=RED, linewidth=1)
-    axis.set(xscale="log", xlabel="ours / reference")
+    axis.set(xscale="log", xlabel="ours / reference (1: equal)")
+    axis.margins(x=0.15)
+    axis.grid(False, axis="y")
     axis.invert_yaxis()
     for row, ratio in enumerate(table["ratio"]):
-        axis.annotate(f" {ratio:.3g}", (max(ratio, 1), row), va="center", fontsize=9)
+        axis.annotate(f"  {ratio:.3g}  ", (ratio, row), va="center", ha="left" if ratio >= 1 else "right", fontsize=9)
     return figure
