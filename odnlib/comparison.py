@@ -103,7 +103,7 @@ def load_runs(results_dir: Path, profile: str) -> pd.DataFrame:
             continue
         result = results.read_json(file)
         depths = pd.read_csv(file.with_name("depths.csv"))
-        stale = made_by["code_hash"] != results.code_hash(recipe["embedded"])
+        stale = not results.by_todays_code(made_by, recipe["embedded"])
         extra = {"full_size_mb": depths["size_mb"].iloc[-1], "folder": str(file.parent), "stale": stale}
         joined = recipe | result | extra | {"params_m": result["params"] / 1e6}
         lines.append(joined | {"not_comparable": why_not_comparable(joined)})

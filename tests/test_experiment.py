@@ -90,6 +90,20 @@ def test_a_run_of_other_code_is_refused_and_kept(tiny_data, tmp_path, monkeypatc
     assert contents(folder.with_name(f"{folder.name}.replaced1")) == before
 
 
+def test_earlier_code_and_fewer_settings_of_the_same_bytes_are_finished(tiny_data, tmp_path, monkeypatch):
+    recipe = tiny_recipe("full")
+    folder = experiment.run(recipe, tiny_data, tmp_path)
+    made_by, recorded = (results.read_json(folder / f"{name}.json") for name in ("provenance", "recipe"))
+    results.write_json(folder / "provenance.json", made_by | {"code_hash": "earlier"})
+    assert results.status(recipe, folder) == "stale"
+    monkeypatch.setattr(results, "SAME_BYTES", {"earlier": "compared"})
+    assert results.status(recipe, folder) == "finished"
+    results.write_json(folder / "recipe.json", {k: v for k, v in recorded.items() if k != "nesterov"})
+    assert results.status(recipe, folder) == "finished"
+    results.write_json(folder / "recipe.json", recorded | {"nesterov": True})
+    assert results.status(recipe, folder) == "stale"
+
+
 def test_a_diverged_run_keeps_what_was_good(tiny_data, tmp_path):
     recipe = tiny_recipe("full", rate=10.0, weight_decay=1.0, momentum=1.0, full_epochs=200, patience=500)
     with pytest.raises(TrainingDiverged):
