@@ -21,7 +21,8 @@ from odnlib.data import DATASETS, Data, Split
 from odnlib.models import MultiExitNetwork
 from odnlib.recipes import Recipe, resolve
 from odnlib.results import processor, read_json, write_csv
-from odnlib.trainer import Stage, Training
+from odnlib.schedule import Stage
+from odnlib.trainer import Training
 
 
 def side_by_side(tasks: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
@@ -60,7 +61,12 @@ def epoch(row: str, depth: int, images: int, **overrides: object) -> Callable[[]
     training = Training(recipe, random_data(row, images), Path(tempfile.gettempdir()))
     if depth:
         training.enter(Stage("depth", depth, 0.01, 1, "carried", 1))
-    return training.pass_over_images
+
+    def once() -> None:
+        training.begin_pass()
+        training.pass_over_images()
+
+    return once
 
 
 def prefix_by_prefix(row: str, images: int) -> Callable[[], object]:
@@ -85,6 +91,12 @@ def matrix_product(size: int = 2048, dtype: torch.dtype = torch.float32) -> tupl
     """A product of two square matrices, and its multiply-accumulates."""
     left, right = torch.randn(2, size, size).to(dtype)
     return lambda: left @ right, size**3
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the device has instructions for it; without them it is many times slower than float32."""
+    able = torch.cpu.get_capabilities()
+    return torch.cuda.is_available() or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def training_macs(row: str, depth: int, images: int) -> int:
