@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import sys
+import time
 from pathlib import Path
 
 from odnlib import ROOT
@@ -30,14 +33,26 @@ def override(text: str) -> tuple[str, object]:
     return name, value(content)
 
 
+def duration(text: str) -> float:
+    """90s, 9m, 1.5h -> seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        seconds = float(text[:-1]) * units[text[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 9m or 1.5h")
+    return seconds
+
+
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m odnlib", description=__doc__)
+    main = argparse.ArgumentParser(prog="python -m odnlib", description=__doc__, allow_abbrev=False)
     commands = main.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     shared.add_argument("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     shared.add_argument("--protocol", help="released, printed or fast (default: released; in quick, fast)")
     shared.add_argument(
@@ -46,16 +61,17 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--results-dir", default=ROOT / "results", help="where to write (default: results)")
     shared.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     shared.add_argument("--fresh", action="store_true", help="start over; what is there is kept beside it")
+    shared.add_argument("--time-budget", type=duration, metavar="TIME", help="keep and stop after e.g. 90s, 9m or 1.5h")
     shared.add_argument(
         "--set", dest="overrides", type=override, action="append", default=[], metavar="NAME=VALUE",
         help="override a setting of the recipe, e.g. width=16 depth_epochs=5; may be repeated",
     )  # fmt: skip
-    run = commands.add_parser("run", parents=[shared], help="train one row without a notebook")
+    run = commands.add_parser("run", parents=[shared], allow_abbrev=False, help="train one row without a notebook")
     run.add_argument("--row", required=True, help="mnist, emnist, fashion_mnist, svhn or cifar10")
     run.add_argument("--variants", type=words, default=["odn", "full"], help="odn,full (default: both)")
     run.add_argument("--seed", type=value, default=0)
     notebooks = commands.add_parser(
-        "notebooks", parents=[shared], prog="./run_all.sh", help="run notebooks through papermill",
+        "notebooks", parents=[shared], prog="./run_all.sh", help="run notebooks through papermill", allow_abbrev=False,
         description="Regenerate tables and figures: run the notebooks of all rows, or of --rows, through papermill.",
     )  # fmt: skip
     notebooks.add_argument("--stale", action="store_true", help="do runs again that other training code made")
@@ -68,41 +84,64 @@ def parser() -> argparse.ArgumentParser:
 def train_rows(arguments: argparse.Namespace) -> int:
     from odnlib import data, experiment, plots, recipes
 
-    overrides = dict(arguments.overrides)
+    overrides, ends = dict(arguments.overrides), time.monotonic() + (arguments.time_budget or math.inf)
     protocol = arguments.protocol or recipes.usual_protocol(arguments.profile)
-    if not arguments.variants:
-        raise recipes.RecipeError("variants '' name none: choose from odn, full")
-    planned = [
-        recipes.resolve(arguments.row, variant, arguments.profile, protocol, arguments.seed, **overrides)
-        for variant in arguments.variants
-    ]
-    images = data.load(planned[0], arguments.data_dir, experiment.choose_device(arguments.device))
+    problems: list[str] = [] if arguments.variants else ["variants '' name none: choose from odn, full"]
+    planned, device = [], ""
+    try:
+        device = experiment.choose_device(arguments.device)
+    except recipes.RecipeError as error:
+        problems.append(str(error))
+    for variant in arguments.variants:
+        try:
+            chosen = (arguments.row, variant, arguments.profile, protocol, arguments.seed)
+            planned.append(recipes.resolve(*chosen, **overrides))
+        except recipes.RecipeError as error:
+            problems += [line for line in str(error).splitlines() if line not in problems]
+    if problems:
+        raise recipes.RecipeError("\n".join(problems))
+    images = data.load(planned[0], arguments.data_dir, device)
     for recipe in planned:
         with plots.ProgressBar(recipe) as bar:
-            folder = experiment.run(recipe, images, Path(arguments.results_dir), [bar], arguments.fresh)
+            settings = {"fresh": arguments.fresh, "wait": False, "budget_s": ends - time.monotonic()}
+            folder = experiment.run(recipe, images, Path(arguments.results_dir), [bar], **settings)
         print(f"{folder}: {json.dumps(json.loads((folder / 'result.json').read_text()))}", flush=True)
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 something failed, 2 bad input."""
-    parsed = parser().parse_args(arguments)
-    from odnlib import data, recipes, results, runner, trainer
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75  # exit codes; 75 (EX_TEMPFAIL): nothing is lost, start again to go on
 
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 done, 1 something failed, 2 bad input, 75 stopped or held by another process."""
+    parsed = parser().parse_args(arguments)
+    from odnlib import checkpoint, data, experiment, recipes, results, runner, trainer
+
+    said = logging.StreamHandler()
+    said.setFormatter(logging.Formatter("odnlib: %(message)s"))
+    said.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)  # a line a minute where there is no bar
+    checkpoint.log.addHandler(said)
     try:
         return train_rows(parsed) if parsed.command == "run" else runner.run_notebooks(parsed)
+    except (checkpoint.Stopped, experiment.Held) as stop:
+        print(f"odnlib: {stop}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
-        print("odnlib: stopped; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
+        print("odnlib: stopped; the same command goes on from what was kept", file=sys.stderr)
+        return STOPPED
     except recipes.RecipeError as error:
         print("\n".join(f"odnlib: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return 2
-    except OSError as error:  # a results folder that cannot be written
-        print(f"odnlib: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except (data.DataError, results.RunConflict, trainer.TrainingDiverged) as error:
+        return REFUSED
+    except OSError as error:  # a folder that cannot be written, a full disk
+        where = f"{error.filename or parsed.results_dir}: {error.strerror or error}"
+        advice = "make room or choose another --results-dir, and start again"
+        print(f"odnlib: {where}; what was kept before is whole: {advice}", file=sys.stderr)
+        return FAILED
+    except (data.DataError, results.RunConflict, trainer.TrainingDiverged, experiment.OutOfMemory) as error:
         print(f"odnlib: {error}", file=sys.stderr)
-        return 1
+        return FAILED
+    finally:
+        checkpoint.log.removeHandler(said)
 
 
 if __name__ == "__main__":

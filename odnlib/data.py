@@ -84,14 +84,20 @@ class Split:
         for start in range(0, len(self), size):
             yield self.normalise(self.images[start : start + size]), self.labels[start : start + size]
 
-    def shuffled_batches(self, size: int, drop_last: bool, random: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) in random order, augmented as the dataset says; `drop_last` leaves the smaller batch out."""
+    def shuffled_batches(
+        self, size: int, drop_last: bool, random: torch.Generator, first: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, labels) in random order, augmented as the dataset says; `drop_last` leaves the smaller batch out.
+
+        Args:
+            first: so many images are left out, at the beginning: those that an interrupted epoch had seen.
+        """
         order = torch.randperm(len(self), generator=random)
         shifts = torch.randint(2 * self.dataset.crop_padding + 1, (2, len(self)), generator=random)
         mirrored = torch.rand(len(self), generator=random) < 0.5
         order, shifts, mirrored = (x.to(self.images.device) for x in (order, shifts, mirrored))
         end = len(self) // size * size if drop_last and len(self) >= size else len(self)
-        for start in range(0, end, size):
+        for start in range(first, end, size):
             chosen = order[start : start + size]
             images = self.images[chosen]
             if self.dataset.crop_padding:
@@ -172,10 +178,12 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
         which["split"] = "letters"
     try:
         loaded = getattr(torchvision.datasets, dataset.source)(root=folder, download=True, **which)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AssertionError) as error:
+    except Exception as error:  # whatever a damaged file or a failed download raises
+        if damaged := _damaged(row, folder):
+            raise DataError(f"{'; '.join(damaged)}: delete it and start again, to have it downloaded anew") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{dataset.title} is not in data_dir {folder} and could not be downloaded ({reason}): "
+            f"{dataset.title} is not in data_dir {folder} or cannot be read, and could not be downloaded ({reason}): "
             f"connect to the network, or pass a data_dir that torchvision.datasets.{dataset.source} can read"
         ) from None
     images = np.asarray(loaded.data, dtype=np.uint8)
@@ -185,3 +193,22 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
     if row == "cifar10":
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images.reshape(-1, *dataset.image_shape)), labels
+
+
+def _damaged(row: str, folder: Path) -> list[str]:
+    """A line for each file of a row's dataset that is there and is not what its publisher's md5 says."""
+    import torchvision.datasets
+    from torchvision.datasets.utils import calculate_md5
+
+    source = getattr(torchvision.datasets, DATASETS[row].source)
+    if row == "cifar10":
+        parts = [(f"{source.base_folder}/{name}", md5) for name, md5 in source.train_list + source.test_list]
+        files = [(source.filename, source.tgz_md5), *parts]
+    elif row == "svhn":
+        files = [(name, md5) for _, name, md5 in source.split_list.values()]
+    elif row == "emnist":
+        files = [("EMNIST/raw/gzip.zip", source.md5)]
+    else:
+        files = [(f"{source.__name__}/raw/{name}", md5) for name, md5 in source.resources]
+    there = [(folder / name, md5) for name, md5 in files if (folder / name).is_file()]
+    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in there if calculate_md5(path) != md5]

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterable
+import datetime
+import logging
+import os
+import platform
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from odnlib import metrics
+from odnlib.checkpoint import Keeper, Stopped, log
 from odnlib.data import Data, Dataset
 from odnlib.models import MultiExitNetwork
 from odnlib.recipes import Recipe, RecipeError
 from odnlib.results import (
     RunConflict,
+    differences,
     processor,
     provenance,
     read_json,
@@ -26,8 +33,19 @@ from odnlib.results import (
     write_csv,
     write_json,
 )
-from odnlib.trainer import Stage, Training, next_stage, train
+from odnlib.schedule import Stage, next_stage
+from odnlib.trainer import Training
 
+
+class Held(RuntimeError):
+    """Another process is at this run; the message says which."""
+
+
+class OutOfMemory(RuntimeError):
+    """The network does not fit into memory; the message says at which depth, and what to try."""
+
+
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)  # as PyTorch says it
 Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record
 
 
@@ -94,62 +112,146 @@ def latency(row: str, found: dict[str, tuple[Recipe, Path]], dataset: Dataset) -
     return pd.read_csv(file)
 
 
-def run(recipe: Recipe, data: Data, results_dir: Path, listeners: Iterable[Listener] = (), fresh: bool = False) -> Path:
+@contextmanager
+def held(folder: Path, wait: bool) -> Iterator[None]:
+    """Hold a run's folder, so that no other process works in it.
+
+    The system takes the lock from a process that is gone, so a lock file that was left behind holds nobody up.
+
+    Raises:
+        Held: another process holds it, and we do not `wait`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    note = folder.with_name(f".{folder.name}.holder.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = f"{folder} is being worked on by {note.read_text() if note.exists() else 'another process'}"
+        if not wait:
+            raise Held(f"{holder}; nothing was done here") from None
+        log.warning("%s: waiting for it to end", holder)
+        lock.acquire()
+    try:
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")
+        yield
+    finally:
+        lock.release()
+
+
+def run(
+    recipe: Recipe,
+    data: Data,
+    results_dir: Path,
+    listeners: Iterable[Listener] = (),
+    fresh: bool = False,
+    wait: bool = True,
+    budget_s: float | None = None,
+) -> Path:
     """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
 
     Args:
-        listeners: told of every epoch, those of earlier times first.
+        listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way.
         fresh: start over; what is there is kept under another name beside it.
+        wait: where another process is at this run, for it to end.
+        budget_s: seconds after which to stop.
 
     Raises:
         RunConflict: where the folder was made by other training code or settings.
-        TrainingDiverged: where the loss is not finite.
+        Held: where another process is at it and we do not wait.
+        Stopped: by a signal, or out of time; all is kept.
+        TrainingDiverged: where the loss is not finite. OutOfMemory: where the network does not fit.
     """
     folder = run_folder(recipe, results_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):  # two notebooks may want the same run: one does it
-        return _run(recipe, data, folder, listeners, fresh)
-
-
-def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener], fresh: bool) -> Path:
-    if fresh and folder.exists():
-        set_aside(folder)
-    state = status(recipe, folder)
-    if state == "stale":
-        raise RunConflict(f"{folder} was made by other training code or settings: keep it, or start over with --fresh")
-    if state == "finished":
-        for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
-            for listener in listeners:
-                listener(recipe, record)
-        return folder
-    torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    folder.mkdir(parents=True, exist_ok=True)
-    if state == "missing":
-        splits = {"train": data.train, "validation": data.validation, "test": data.test}
-        write_json(folder / "recipe.json", dataclasses.asdict(recipe))
-        checksums = {name: split.sha256() for name, split in splits.items()}
-        write_json(folder / "provenance.json", provenance(recipe, str(data.train.images.device), checksums))
-    training = Training(recipe, data, folder)
-    timing = folder / "timing.csv"
-    seconds = pd.read_csv(timing).to_dict("records") if timing.exists() else []
-    start = time.perf_counter()
-    for record in train(training):
-        if record is training.records[-1] and len(seconds) < len(training.records):
-            seconds.append({"epoch": record["epoch"], "seconds": round(time.perf_counter() - start, 3)})
-            write_csv(folder / "epochs.csv", training.records)
-            write_csv(timing, seconds)
-        for listen in listeners:
-            listen(recipe, record)
-        start = time.perf_counter()
-    _conclude(training, sum(line["seconds"] for line in seconds))
+    with held(folder, wait):
+        if fresh and folder.exists():
+            set_aside(folder)
+        state = status(recipe, folder)
+        if state == "stale":
+            listed = "; ".join(differences(recipe, folder))
+            raise RunConflict(
+                f"{folder} was made by other training code or settings ({listed}): keep it, or start over with --fresh"
+            )
+        if state == "finished":
+            for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
+                for listener in listeners:
+                    listener(recipe, record)
+            return folder
+        folder.mkdir(exist_ok=True)
+        file = logging.FileHandler(folder / "log.txt")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(file)
+        try:
+            _run(recipe, data, folder, listeners, budget_s)
+        finally:
+            log.removeHandler(file)
+            file.close()
     return folder
 
 
-def _conclude(training: Training, seconds: float) -> None:
+def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener], budget_s: float | None) -> None:
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    made_by = provenance(
+        recipe, str(data.train.images.device), {name: split.sha256() for name, split in splits.items()}
+    )
+    begun_by = read_json(folder / "provenance.json")
+    if begun_by is None:
+        write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+        write_json(folder / "provenance.json", made_by)
+    else:
+        go_on(folder, begun_by, made_by)
+    training = Training(recipe, data, folder)
+    with Keeper(training, budget_s, [x.within_epoch for x in listeners if hasattr(x, "within_epoch")]) as keeper:
+        try:
+            for record in keeper.epochs():
+                if record is training.records[-1]:
+                    write_csv(folder / "epochs.csv", training.records)
+                    write_csv(folder / "timing.csv", timing(keeper))
+                for listen in listeners:
+                    listen(recipe, record)
+            _conclude(training, keeper)
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not re.search(
+                "out of memory|can't allocate|not enough memory", f"{type(error).__name__}: {error}", re.I
+            ):
+                raise
+            raise OutOfMemory(
+                f"{data.train.images.device} has not the memory for batches of {recipe.batch_size} at depth "
+                f"{training.stage.depth or training.network.max_depth}: try a smaller batch_size or width; what was "
+                f"kept is in {folder}"
+            ) from error
+    if keeper.asked:
+        raise Stopped(f"stopped ({keeper.asked}); {folder.name} was finished before")
+
+
+def go_on(folder: Path, begun_by: dict, now: dict) -> None:
+    """Note in provenance.json, and warn of, what differs from when a run was begun."""
+    named = ("threads", "device", "processor", "python", "versions", "data_sha256")
+    changed = {name: [begun_by[name], now[name]] for name in named if begun_by[name] != now[name]}
+    if "data_sha256" in changed:
+        raise RunConflict(f"{folder} was begun with other images: use the same data_dir, or start over with --fresh")
+    if changed:
+        log.warning("%s was begun with another %s: the bytes may differ", folder, ", ".join(changed))
+        begun_by["continued_with_other"] = [*begun_by.get("continued_with_other", []), changed]
+        write_json(folder / "provenance.json", begun_by)
+
+
+def timing(keeper: Keeper) -> list[dict]:
+    return [{"epoch": i + 1, "seconds": round(taken, 3)} for i, taken in enumerate(keeper.seconds[:-1])]
+
+
+def _conclude(training: Training, keeper: Keeper) -> None:
     """Cut the chosen network out, measure it, test it once, write what the run is remembered by."""
     recipe, data, folder = training.recipe, training.data, training.folder
     network, epochs = training.best_network(), pd.DataFrame(training.records)
     depth = training.stage.depth
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        keeper.between_steps()
+        return network(images)[None]
+
     lines = structure_per_depth(recipe, data.test.dataset).to_dict("records")
     for line in lines:
         at = epochs[epochs["depth"] == line["depth"]] if len(epochs) else epochs
@@ -172,15 +274,15 @@ def _conclude(training: Training, seconds: float) -> None:
         "max_depth": training.network.max_depth,
         **metrics.structure(network, image_shape),
         "thop_macs_m": metrics.thop_macs(network, image_shape) / 1e6,
-        "val_acc_pct": metrics.evaluate(network, data.validation)[1][0],
-        "test_acc_pct": metrics.evaluate(network, data.test)[1][0],
+        "val_acc_pct": metrics.evaluate(network, data.validation, logits)[1][0],
+        "test_acc_pct": metrics.evaluate(network, data.test, logits)[1][0],
         "test_images": len(data.test),
         "met_goal": training.best_pct >= recipe.goal_pct,
         "epochs": len(training.records),
         "train_tmacs": training.records[-1]["train_tmacs"] if training.records else 0.0,
     }
-    made_by = read_json(folder / "provenance.json")
-    write_json(
-        folder / "provenance.json", made_by | {"seconds": round(seconds, 1), "train_tmacs": result["train_tmacs"]}
-    )
+    write_csv(folder / "epochs.csv", training.records)
+    write_csv(folder / "timing.csv", timing(keeper))
+    spent = {"seconds": round(sum(keeper.seconds), 1), "train_tmacs": result["train_tmacs"]}
+    write_json(folder / "provenance.json", read_json(folder / "provenance.json") | spent)
     write_json(folder / "result.json", result)

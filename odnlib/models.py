@@ -163,17 +163,16 @@ def statistics_of_separate_passes(network: MultiExitNetwork) -> Iterator[None]:
     """Let one `forward_all` per batch leave the BatchNorm statistics that D separate passes would leave.
 
     The released warm-up passes every batch through depth D, D-1, ..., 1. Block j is then passed k = D - j + 1 times
-    and the stem D times with the same batch, which moves a running statistic by 1 - (1 - momentum)^k at once.
+    and the stem D times with the same batch, which moves a running statistic by 1 - (1 - momentum)^k at once. (The
+    counters `num_batches_tracked`, which nothing reads, count every batch once.)
     """
     depth = network.max_depth
     passes = [(network.stem, depth)] + [(block, depth - j) for j, block in enumerate(network.blocks)]
-    norms = [(m, k) for part, k in passes for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm, _ in norms]
-    for norm, k in norms:
-        norm.momentum = 1 - (1 - norm.momentum) ** k
+    norms = [(m, m.momentum, k) for part, k in passes for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     try:
+        for norm, momentum, k in norms:
+            norm.momentum = 1 - (1 - momentum) ** k
         yield
     finally:
-        for (norm, k), (momentum, tracked) in zip(norms, before, strict=True):
+        for norm, momentum, _ in norms:
             norm.momentum = momentum
-            norm.num_batches_tracked += (k - 1) * (norm.num_batches_tracked - tracked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -49,7 +50,10 @@ def stage_title(stage: str, depth: int) -> str:
 
 
 class ProgressBar:
-    """A bar per stage with the time left if nothing more improves; a listener for `experiment.run`."""
+    """A bar per stage with the time left if nothing more improves; a listener for `experiment.run`.
+
+    Drawn in notebooks and on terminals only: a file would be flooded.
+    """
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.bar = recipe, None
@@ -60,21 +64,32 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+        self.bar = None
+
+    def open(self, title: str) -> None:
+        drawn = "ipykernel" in sys.modules or sys.stderr.isatty()
+        bar_format = "{l_bar}{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]"
+        self.bar = tqdm(desc=title, total=1, bar_format=bar_format, mininterval=1, disable=not drawn)
+
+    def within_epoch(self, part: float) -> None:
+        """Move to `part` (0 to 1) of the present epoch."""
+        if self.bar is None:
+            self.open(f"{self.recipe.row} {self.recipe.variant}")
+        self.bar.update(int(self.bar.n) + min(part, 0.99) - self.bar.n)
 
     def __call__(self, recipe: Recipe, record: dict) -> None:
         if record["stage_epoch"] == 1:
             self.__exit__()
-            title = f"{recipe.row} {recipe.variant}, {stage_title(record['stage'], record['depth'])}"
-            self.bar = tqdm(desc=title, unit=" epochs", mininterval=1)
+        if self.bar is None:
+            self.open(f"{recipe.row} {recipe.variant}, {stage_title(record['stage'], record['depth'])}")
         most = recipe.most_epochs(record["stage"], record["depth"])
         converged = record["stage_epoch"] + recipe.patience - record["epochs_without_improvement"]
-        self.bar.total = (
-            most
-            if recipe.one_cycle or record["stage"] == "warmup"
-            else min(converged, converged if most is None else most)
-        )
+        if recipe.one_cycle or record["stage"] == "warmup":
+            self.bar.total = most
+        else:
+            self.bar.total = converged if most is None else min(converged, most)
         self.bar.set_postfix_str(f"validation {record['val_acc_pct']:.2f} %", refresh=False)
-        self.bar.update()
+        self.bar.update(record["stage_epoch"] - self.bar.n)
 
 
 class LiveCurve:

@@ -39,7 +39,8 @@ class Recipe:
     train_images: int | None = setting(None, "n", 1, 10**7)  # none: all of the training split
     validation_images: int | None = setting(None, "v", 1, 10**7)  # none: all of the validation split
     architecture: str = setting("resnet18", "", 0, 0)
-    width: int = setting(64, "w", 1, 1024)  # channels of the first stage
+    # Channels of the first stage. Below 8 oneDNN writes past its memory on processors without AVX-512 (its issue 6035).
+    width: int = setting(64, "w", 8, 1024)
 
     batch_size: int = setting(128, "batch", 2, 10**6)  # images (S)
     momentum: float = setting(0.9, "m", 0, 1)  # of SGD (S)
@@ -78,7 +79,7 @@ class Recipe:
         return round(self.target_pct - self.tolerance_pct, 6)
 
     def most_epochs(self, stage: str, depth: int) -> int | None:
-        """Limit of epochs of one stage (see `trainer.Stage.kind`); none: until converged."""
+        """Limit of epochs of one stage (see `schedule.Stage.kind`); none: until converged."""
         if stage == "depth" and depth == self.first_depth and self.first_epochs is not None:
             return self.first_epochs
         return getattr(self, f"{stage}_epochs")

@@ -26,10 +26,13 @@ from odnlib import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.recipes import SETTINGS, Recipe
 
-TRAINING_CODE = ("data.py", "metrics.py", "models.py", "trainer.py")
+TRAINING_CODE = ("data.py", "metrics.py", "models.py", "schedule.py", "trainer.py")
 # Hashes of earlier training code whose runs come out of today's with the same bytes, and how that was seen.
 SAME_BYTES = {
     "d44bf2258637edc1": "before `fast`: smoke runs of mnist and cifar10 (released, both variants) compared, 2026-11-23",
+    "649808a73874399a": "before mid-epoch saving: smoke runs of mnist (released, fast) and cifar10 (released), both "
+    "variants, and a fast search on real EMNIST compared, 2026-11-23",
+    "a0f0f81a95d51d59": "the same code with the embedded images' own",
 }
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "thop", "scikit-learn", "safetensors")
 
@@ -88,14 +91,24 @@ def by_todays_code(provenance: dict, embedded: bool) -> bool:
     return provenance["code_hash"] in {code_hash(embedded), *SAME_BYTES}
 
 
+def differences(recipe: Recipe, folder: Path) -> list[str]:
+    """What keeps a run's folder from being today's run of `recipe`, a line each; empty: nothing does."""
+    # A setting that did not exist then was what its default is now.
+    recorded = {item.name: item.default for item in SETTINGS.values()} | read_json(folder / "recipe.json")
+    wanted, made_by = dataclasses.asdict(recipe), read_json(folder / "provenance.json")
+    names = sorted(recorded.keys() | wanted.keys())
+    found = [(name, recorded.get(name), wanted.get(name)) for name in names]
+    lines = [f"{name}: there {there}, wanted {want}" for name, there, want in found if there != want]
+    if not by_todays_code(made_by, recipe.embedded):
+        lines.append(f"training code: there {made_by['code_hash']}, today {code_hash(recipe.embedded)}")
+    return lines
+
+
 def status(recipe: Recipe, folder: Path) -> str:
     """missing, partial (goes on when run again), finished, or stale (made by other training code or settings)."""
-    recorded, provenance = read_json(folder / "recipe.json"), read_json(folder / "provenance.json")
-    if recorded is None or provenance is None:
+    if not ((folder / "recipe.json").exists() and (folder / "provenance.json").exists()):
         return "missing"
-    # A setting that did not exist then was what its default is now.
-    recorded = {item.name: item.default for item in SETTINGS.values()} | recorded
-    if recorded != dataclasses.asdict(recipe) or not by_todays_code(provenance, recipe.embedded):
+    if differences(recipe, folder):
         return "stale"
     return "finished" if (folder / "result.json").exists() else "partial"
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 
 from odnlib import ROOT, results
 from odnlib.ablation import ARMS
@@ -31,7 +35,9 @@ NOTEBOOKS = {  # row: notebook
 ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
 COMPARISON = "07_compare_with_paper"
 READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
-REPORT_EVERY = 30  # seconds
+REPORT_EVERY = 60  # seconds
+STOP_WITHIN = 120  # seconds that a notebook has to keep what it is at
+TRACEBACK_LINES = 12
 
 
 @dataclass
@@ -47,7 +53,9 @@ class Job:
     state: str = "waiting"
     seconds: float = 0.0
     problem: str = ""
+    traceback: str = ""
     started: float = field(default=0.0, repr=False)
+    process: subprocess.Popen | None = field(default=None, repr=False)
 
     @property
     def folders(self) -> list[Path]:
@@ -152,13 +160,17 @@ def execute(job: Job) -> None:
     command = [sys.executable, "-m", "papermill", str(job.source), str(job.executed), "--no-progress-bar"]
     command += ["--cwd", str(ROOT), "-y", json.dumps(job.parameters)]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    # A session of its own: Ctrl-C comes here, and `stop` asks the notebooks to keep what they have.
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    job.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    output, _ = job.process.communicate()
     job.seconds = time.monotonic() - job.started
-    if finished.returncode:
-        last_line = (finished.stderr.strip() or f"papermill ended with exit code {finished.returncode}").splitlines()[
-            -1
-        ]
-        job.state, job.problem = "failed", error_in(job.executed) or last_line
+    if job.process.returncode:
+        job.problem, job.traceback = error_in(job.executed)
+        job.problem = (
+            job.problem or (output.strip() or f"papermill: exit code {job.process.returncode}").splitlines()[-1]
+        )
+        job.state = "stopped" if job.problem.startswith(("Stopped", "KeyboardInterrupt")) else "failed"
         return
     notebook = nbformat.read(job.executed, 4)
     notebook.metadata["odnlib_fingerprint"] = job.fingerprint()
@@ -174,18 +186,19 @@ def read_notebook(path: Path) -> nbformat.NotebookNode | None:
         return None
 
 
-def error_in(executed: Path) -> str:
-    """The exception that ended an executed notebook, in a line; empty if there is none."""
+def error_in(executed: Path) -> tuple[str, str]:
+    """The exception that ended an executed notebook in a line, and the end of its traceback; empty if there is none."""
     notebook = read_notebook(executed)
-    if notebook is None:
-        return ""
-    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-    errors = [out for out in outputs if out.output_type == "error"]
-    return f"{errors[0].ename}: {errors[0].evalue}".splitlines()[0] if errors else ""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])] if notebook else []
+    for error in (out for out in outputs if out.output_type == "error"):
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+        name = f"{error.ename}: {error.evalue}".splitlines()[0]
+        return name, "\n".join(plain.splitlines()[-TRACEBACK_LINES:])
+    return "", ""
 
 
 def run_notebooks(arguments: argparse.Namespace) -> int:
-    """Run what `arguments` (see `__main__.parser`) ask for; 0 if all is well, 1 if anything failed."""
+    """Run what `arguments` (see `__main__.parser`) ask for; 0 if all is well, 1 if anything failed, 75 if stopped."""
     jobs = plan(arguments)
     start = time.monotonic()
     every = {folder: recipe for job in jobs for recipe, folder in zip(job.recipes, job.folders, strict=True)}
@@ -193,37 +206,76 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         state = results.status(recipe, folder)
         if state != "missing" and (arguments.fresh or (arguments.stale and state == "stale")):
             results.set_aside(folder)
-    for last in (False, True):
-        run_side_by_side([job for job in jobs if job.reads_all == last], arguments.jobs)
+    deadline, stopped = start + (arguments.time_budget or math.inf), ""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        for last in (False, True):
+            run_side_by_side([job for job in jobs if job.reads_all == last], arguments.jobs, deadline)
+    except (KeyboardInterrupt, TimeoutError) as reason:
+        stopped = str(reason) or "interrupted"
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
     for job in jobs:
         print(f"  {job.state:<12} {job.executed}")
         for folder in job.folders if job.state.startswith("done") else []:
             print(f"  {'':<12} {folder}")
+        if job.state == "failed":
+            print("\n".join(f"  {'':<12} {line}" for line in (job.traceback or job.problem).splitlines()))
+    if stopped:
+        print(f"stopped ({stopped}): what was trained is kept, and the same command goes on from there")
+        return 75
     return int(any(job.state == "failed" for job in jobs))
 
 
-def run_side_by_side(jobs: list[Job], side_by_side: int) -> None:
-    """Run jobs, so many at a time, telling where each is."""
+def run_side_by_side(jobs: list[Job], side_by_side: int, deadline: float = math.inf) -> None:
+    """Run jobs, so many at a time, telling where each is.
+
+    Raises:
+        KeyboardInterrupt, TimeoutError: asked to stop, or past `deadline` (time.monotonic); all notebooks have ended.
+    """
     with ThreadPoolExecutor(side_by_side) as pool:
         pending = {pool.submit(execute, job): job for job in jobs}
         try:
-            watch(pending)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)  # what runs has been interrupted too, and keeps its state
+            watch(pending, deadline)
+        except (KeyboardInterrupt, TimeoutError):
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop([job for job in pending.values() if job.process is not None])
             raise
 
 
-def watch(pending: dict[Future, Job]) -> None:
+def watch(pending: dict[Future, Job], deadline: float) -> None:
     """Tell where running jobs are until all have ended."""
-    timeout = 1  # the first word comes at once
+    next_word = time.monotonic() + 1  # the first comes at once
     while pending:
-        ended, _ = wait(pending, timeout=timeout, return_when="FIRST_COMPLETED")
-        timeout = REPORT_EVERY
-        for job in (job for future, job in pending.items() if future not in ended and job.state == "running"):
-            print(f"  {job.executed.stem}: {job.whereabouts()} ({time.monotonic() - job.started:.0f} s)", flush=True)
+        now = time.monotonic()
+        if now > deadline:
+            raise TimeoutError("the time budget is used up")
+        ended, _ = wait(pending, timeout=max(0.0, min(next_word, deadline) - now), return_when="FIRST_COMPLETED")
+        if time.monotonic() >= next_word:
+            next_word += REPORT_EVERY
+            for job in (job for future, job in pending.items() if future not in ended and job.state == "running"):
+                print(
+                    f"  {job.executed.stem}: {job.whereabouts()} ({time.monotonic() - job.started:.0f} s)", flush=True
+                )
         for future in ended:
             job = pending.pop(future)
             if future.exception():
                 job.state, job.problem = "failed", f"{type(future.exception()).__name__}: {future.exception()}"
             print(f"{job.state}: {job.executed.stem} ({job.seconds:.0f} s) {job.problem}", flush=True)
+
+
+def stop(jobs: list[Job]) -> None:
+    """Let running notebooks keep what they are at and end: their kernels are interrupted, as by hand."""
+    running = [job.process for job in jobs if job.process.poll() is None]
+    for process in running:
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        for kernel in kernels:
+            kernel.send_signal(signal.SIGINT)
+        if not kernels:
+            process.terminate()
+    for process in running:
+        try:
+            process.wait(STOP_WITHIN)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()  # its kernel follows; what was kept before is whole

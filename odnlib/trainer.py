@@ -1,19 +1,19 @@
 """Algorithm 1: warm up all depths, train the shallowest, deepen until the target is met, fine-tune that depth.
 
-The algorithm is `next_stage` (which stage follows which), `Plateau` (when one has converged) and `Training.epoch` (the
-one loop that trains them all). Everything else here is keeping and continuing.
+The algorithm is `schedule.next_stage` (which stage follows which), `schedule.Plateau` (when one has converged) and
+`Training.epoch` (the one loop that trains them all). `checkpoint.py` keeps and continues what goes on here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,84 +22,15 @@ from odnlib.data import Data, generator
 from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
 from odnlib.recipes import Recipe
 from odnlib.results import replace
+from odnlib.schedule import ALL_DEPTHS, Plateau, Stage, next_stage, one_cycle
 
-ALL_DEPTHS = 0  # as a stage's depth: every exit at once
-KEPT = ("stage_epoch", "records", "warmup_accuracy_pct", "kept_accuracy_pct", "best_pct", "best")  # of `Training`
+# What a checkpoint holds of a `Training` beside stage, plateau rule, network and optimiser.
+KEPT = ("stage_epoch", "seen", "loss_sum", "correct_sum", "records", "warm", "warmup_accuracy_pct")
+KEPT += ("kept_accuracy_pct", "best_pct", "best")
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is not finite; the message names the place, what was kept and what to try."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One uninterrupted piece of training."""
-
-    kind: str  # warmup, depth, finetune, full
-    depth: int  # ALL_DEPTHS in the warm-up
-    rate: float  # learning rate at its start
-    epochs: int | None  # at most; None: until converged
-    start: str  # from which weights: "initial", "warm" (those that the warm-up left), "carried" (the previous depth's),
-    # "current" (the same, and the same optimiser and plateau rule)
-    decimals: int  # of the validation accuracy in %, as the plateau rule sees it
-    goal_pct: float = math.inf  # validation accuracy that ends the stage
-
-
-def next_stage(recipe: Recipe, ended: Stage | None, met_goal: bool) -> Stage | None:
-    """The stage after `ended` (None: the first), or None after the last (Algorithm 1; Section III).
-
-    At the largest depth there is nothing left to search, so it is fine-tuned at once (released code).
-    """
-
-    def at_depth(depth: int) -> Stage:
-        first = depth == recipe.first_depth
-        rate = recipe.rate * (1 if first else recipe.increment_rate_factor)
-        epochs = recipe.first_epochs if first and recipe.first_epochs is not None else recipe.depth_epochs
-        start = "carried" if recipe.carry_weights and not first else "warm"
-        if depth == recipe.last_depth and not recipe.one_cycle:
-            return Stage("finetune", depth, rate, recipe.finetune_epochs, start, recipe.finetune_decimals)
-        return Stage("depth", depth, rate, epochs, start, recipe.search_decimals, recipe.goal_pct)
-
-    if recipe.variant == "full":
-        whole = Stage("full", recipe.last_depth, recipe.rate, recipe.full_epochs, "initial", recipe.finetune_decimals)
-        return whole if ended is None else None
-    if ended is None:
-        return Stage("warmup", ALL_DEPTHS, recipe.warmup_rate, recipe.warmup_epochs, "initial", recipe.search_decimals)
-    if ended.kind == "warmup":
-        return at_depth(recipe.first_depth)
-    if ended.kind == "depth" and not met_goal and ended.depth < recipe.last_depth:
-        return at_depth(ended.depth + 1)
-    if ended.kind == "depth":
-        rate = recipe.rate if recipe.one_cycle else 0.0  # the plateau rule goes on with its own
-        return Stage("finetune", ended.depth, rate, recipe.finetune_epochs, "current", recipe.finetune_decimals)
-    return None
-
-
-@dataclass
-class Plateau:
-    """The stopping criterion of Section III-C: the rate decays while nothing improves, then training has converged."""
-
-    rate: float
-    best_pct: float = 0.0
-    epochs_without_improvement: int = 0
-
-    def update(self, accuracy_pct: float, decay: float, decay_every: int) -> None:
-        """Take in the validation accuracy after one more epoch."""
-        if accuracy_pct > self.best_pct:
-            self.best_pct, self.epochs_without_improvement = accuracy_pct, 0
-            return
-        self.epochs_without_improvement += 1
-        if self.epochs_without_improvement % decay_every == 0:
-            self.rate *= decay
-
-
-def one_cycle(peak: float, progress: float) -> float:
-    """Rate that rises over the first fifth of a stage and falls to 0 by its end (Smith and Topin, 2017).
-
-    Args:
-        progress: part of the stage that is over, 0 to 1.
-    """
-    return peak * min(progress / 0.2, (1 - progress) / 0.8)
 
 
 def exits_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -124,7 +55,9 @@ class Training:
         self.network.to(data.train.images.device, memory_format=torch.channels_last)
         depths = range(1, self.network.max_depth + 1)
         self.macs = [metrics.macs(self.network.truncate(depth), dataset.image_shape) for depth in depths]
+        self.between_steps: Callable[[], None] = lambda: None  # called when everything could be kept and stopped
         self.records: list[dict] = []
+        self.warm: dict[str, Tensor] = {}  # the warmed-up weights
         self.warmup_accuracy_pct: list[float] = []  # on validation, per depth
         self.kept_accuracy_pct: dict[int, float] = {}  # on validation, of the network kept at each depth
         self.plateau = Plateau(0.0)
@@ -133,10 +66,11 @@ class Training:
     def enter(self, stage: Stage) -> None:
         """Set weights, optimiser and plateau rule up as the stage says."""
         self.stage, self.stage_epoch = stage, 0
+        self.begin_pass()
         if stage.start == "current":
             return
         if stage.start == "warm":
-            self.network.load_state_dict(load_file(self.folder / "warm.safetensors"))
+            self.network.load_state_dict(self.warm)
         every = stage.depth == ALL_DEPTHS
         trained = list(self.network.parameters()) if every else self.network.parameters_at(stage.depth)
         recipe = self.recipe
@@ -165,18 +99,22 @@ class Training:
             return one_cycle(stage.rate, (self.stage_epoch + part) / stage.epochs)
         return self.plateau.rate
 
-    def pass_over_images(self) -> tuple[float, float, int]:
-        """Train on every image once; (mean loss, accuracy in %, images seen), means over the exits."""
+    def begin_pass(self) -> None:
+        """Stand before the first image of an epoch."""
+        self.seen, self.loss_sum, self.correct_sum = 0, 0.0, 0
+
+    def pass_over_images(self) -> None:
+        """Train on every image once, or on those that an interruption left; sums of loss and hits, means over exits."""
         recipe, stage, network = self.recipe, self.stage, self.network
         random = generator(recipe.seed, stage.kind, stage.depth, self.stage_epoch)
         statistics = statistics_of_separate_passes(network) if stage.kind == "warmup" else nullcontext()
         autocast = torch.autocast(self.data.train.images.device.type, torch.bfloat16, enabled=recipe.bfloat16)
-        total_loss, correct, seen = 0.0, 0, 0
+        batches = self.data.train.shuffled_batches(recipe.batch_size, recipe.drop_last, random, self.seen)
         network.train()
         with statistics:
-            for images, labels in self.data.train.shuffled_batches(recipe.batch_size, recipe.drop_last, random):
+            for images, labels in batches:
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.rate_at(seen / len(self.data.train))
+                    group["lr"] = self.rate_at(self.seen / len(self.data.train))
                 with autocast:
                     logits = logits_at(network, images, stage.depth)
                     loss = exits_loss(logits, labels)
@@ -184,23 +122,32 @@ class Training:
                 loss.backward()
                 self.optimizer.step()
                 # Sums stay on the device, so that no step waits for the one before.
-                total_loss = total_loss + loss.detach() / len(logits) * len(labels)
-                correct = correct + (logits.detach().argmax(-1) == labels).sum() / len(logits)
-                seen += len(labels)
-        return float(total_loss) / seen, 100 * float(correct) / seen, seen
+                self.loss_sum = self.loss_sum + loss.detach() / len(logits) * len(labels)
+                self.correct_sum = self.correct_sum + (logits.detach().argmax(-1) == labels).sum() / len(logits)
+                self.seen += len(labels)
+                self.between_steps()
+
+    def refuse_divergence(self) -> None:
+        """Raise TrainingDiverged rather than keep a state that is no longer one of numbers."""
+        weights = all(bool(weight.isfinite().all()) for weight in self.network.parameters())
+        if not (weights and math.isfinite(float(self.loss_sum))):
+            raise TrainingDiverged(
+                f"the loss is not finite in stage {self.stage.kind}, depth {self.stage.depth}, epoch "
+                f"{self.stage_epoch + 1} at rate {self.rate_at(0.0):g}: try a smaller rate; the last good state and "
+                f"every epoch before are kept in {self.folder}"
+            )
 
     def epoch(self) -> dict:
         """One pass over the training images, a measurement on the validation images, the plateau rule; one record."""
         recipe, stage, network, rate = self.recipe, self.stage, self.network, self.rate_at(0.0)
-        train_loss, train_accuracy_pct, seen = self.pass_over_images()
-        if not math.isfinite(train_loss):
-            raise TrainingDiverged(
-                f"the loss is not finite in stage {stage.kind}, depth {stage.depth}, epoch {self.stage_epoch + 1} at "
-                f"rate {rate:g}: try a smaller rate; everything up to the epoch before is kept in {self.folder}"
-            )
-        validation_loss, accuracies = metrics.evaluate(
-            network, self.data.validation, lambda images: logits_at(network, images, stage.depth)
-        )
+
+        def logits(images: Tensor) -> Tensor:
+            self.between_steps()
+            return logits_at(network, images, stage.depth)
+
+        self.pass_over_images()
+        self.refuse_divergence()
+        validation_loss, accuracies = metrics.evaluate(network, self.data.validation, logits)
         accuracy_pct = sum(accuracies) / len(accuracies)
         self.stage_epoch += 1
         if stage.kind == "warmup":
@@ -210,7 +157,7 @@ class Training:
             self.keep_best(accuracy_pct)
         # Forward, gradient of the weights, gradient of the inputs: three times the forward MACs. The warm-up costs what
         # the deepest exit costs; its other heads (under 0.01 %) are left out.
-        tmacs = 3 * self.macs[stage.depth - 1] * seen / 1e12
+        tmacs = 3 * self.macs[stage.depth - 1] * self.seen / 1e12
         self.records.append(
             {
                 "epoch": len(self.records) + 1,
@@ -218,8 +165,8 @@ class Training:
                 "depth": stage.depth,
                 "stage_epoch": self.stage_epoch,
                 "rate": rate,
-                "train_loss": train_loss,
-                "train_acc_pct": train_accuracy_pct,
+                "train_loss": float(self.loss_sum) / self.seen,
+                "train_acc_pct": 100 * float(self.correct_sum) / self.seen,
                 "val_loss": validation_loss,
                 "val_acc_pct": accuracy_pct,
                 "best_val_acc_pct": self.plateau.best_pct,
@@ -227,6 +174,7 @@ class Training:
                 "train_tmacs": tmacs + (self.records[-1]["train_tmacs"] if self.records else 0.0),
             }
         )
+        self.begin_pass()
         return self.records[-1]
 
     def ended(self) -> bool:
@@ -267,17 +215,10 @@ class Training:
 
 
 def train(training: Training) -> Iterator[dict]:
-    """Algorithm 1: yield one record per epoch; what was done before an interruption is yielded first, at once."""
-    checkpoint = training.folder / "checkpoint.pt"
-    if checkpoint.exists():
-        device = training.data.train.images.device
-        training.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
-        yield from training.records
+    """Algorithm 1, from where `training` stands to its end: one record per epoch."""
     while True:
         while not training.ended():
-            record = training.epoch()
-            replace(checkpoint, lambda path: torch.save(training.state_dict(), path))
-            yield record
+            yield training.epoch()
         leave(training)
         following = next_stage(training.recipe, training.stage, training.met_goal())
         if following is None:
@@ -286,11 +227,11 @@ def train(training: Training) -> Iterator[dict]:
 
 
 def leave(training: Training) -> None:
-    """Write what a stage leaves behind: the warmed-up weights, or its depth's network (a by-product, Section IV)."""
-    stage, folder = training.stage, training.folder
+    """Keep what a stage leaves behind: the warmed-up weights, or as a file its depth's network (a by-product, IV)."""
+    stage = training.stage
     if stage.kind == "warmup":
-        name, weights = "warm", training.network.state_dict()
-    else:
-        name, weights = f"depth{stage.depth:02d}" if stage.kind == "depth" else "network", training.best
-    weights = {key: tensor.contiguous() for key, tensor in weights.items()}
-    replace(folder / f"{name}.safetensors", lambda path: save_file(weights, path))
+        training.warm = {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
+        return
+    name = f"depth{stage.depth:02d}" if stage.kind == "depth" else "network"
+    weights = save({name: tensor.contiguous() for name, tensor in training.best.items()})
+    replace(training.folder / f"{name}.safetensors", lambda path: path.write_bytes(weights))

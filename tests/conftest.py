@@ -15,7 +15,7 @@ def tiny_split(images: int, seed: int) -> Split:
     random = torch.Generator().manual_seed(seed)
     labels = torch.randint(3, (images,), generator=random)
     pattern = torch.stack([(torch.arange(8) % (k + 2) == 0).float().expand(8, 8) for k in range(3)])
-    noisy = 150 * pattern[labels] + 100 * torch.rand(images, 8, 8, generator=random)
+    noisy = 30 * pattern[labels] + 220 * torch.rand(images, 8, 8, generator=random)
     return Split(noisy.to(torch.uint8)[:, None], labels, TINY)
 
 
@@ -25,9 +25,9 @@ def tiny_data() -> Data:
 
 
 def tiny_recipe(variant: str = "odn", seed: int = 0, protocol: str = "released", **overrides: object) -> recipes.Recipe:
-    """ResNet-18 of width 2; two epochs of everything unless overridden."""
+    """ResNet-18 of width 8; two epochs of everything unless overridden."""
     short = {
-        "width": 2,
+        "width": 8,
         "batch_size": 16,
         "warmup_epochs": 2,
         "depth_epochs": 2,

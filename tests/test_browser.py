@@ -41,7 +41,7 @@ def browser():
 def jupyterlab(tmp_path):
     """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe."""
     notebook = nbformat.read(ROOT / "notebooks" / "01_mnist_resnet18.ipynb", 4)
-    settings = {"width": 2, "train_images": 64, "last_depth": 2}
+    settings = {"width": 8, "train_images": 64, "last_depth": 2}
     settings |= dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs", "full_epochs"), 1)
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += f"\noverrides = {json.dumps(settings)}\nresults_dir = {str(tmp_path / 'results')!r}"

@@ -1,8 +1,13 @@
 """Recipes: what the tables hold, and what is refused."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from odnlib.recipes import PROTOCOLS, ROWS, RecipeError, resolve
+from odnlib.__main__ import main
+from odnlib.parameters import assigned, check, problems
+from odnlib.recipes import PROFILES, PROTOCOLS, ROWS, SETTINGS, VARIANTS, RecipeError, resolve
+from odnlib.results import run_folder
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -42,7 +47,7 @@ def test_tag_names_every_override():
         ({"target_pct": 101.0}, "target_pct 101.0 is not a number from 0 to 100"),
         ({"target_pct": 5, "tolerance_pct": 6}, "tolerance_pct 6 is larger than target_pct 5"),
         ({"warm_up": 3}, "there is no parameter 'warm_up': choose from embedded, train_images"),
-        ({"width": "16"}, "width '16' is not a whole number from 1 to 1024"),
+        ({"width": "16"}, "width '16' is not a whole number from 8 to 1024"),
         ({"rate": float("nan")}, "rate nan is not a number from 0 to 10"),
         ({"variant": "full", "full_epochs": 0}, "full_epochs = 0 trains nothing: allow at least one epoch"),
         ({"protocol": "fast", "depth_epochs": None}, "one_cycle needs depth_epochs: a whole number, not none"),
@@ -82,3 +87,79 @@ def test_what_the_released_code_sets(row):
     common = (recipe.tolerance_pct, recipe.decay, recipe.decay_every, recipe.patience, recipe.batch_size)
     assert common == (0.5, 0.6, 5, 23, 128)
     assert (recipe.momentum, recipe.weight_decay) == (0.9, 5e-4)
+
+
+def beyond(item):
+    """Values that a setting must refuse: outside its range, of another type, not a number."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    wrong = [st.text(max_size=5), st.lists(st.integers(), max_size=2), st.just(float("nan")), st.just(b"5")]
+    if item.name != "architecture" and not item.type.startswith("bool"):
+        wrong += [st.integers(max_value=int(low) - 1), st.integers(min_value=int(high) + 1), st.booleans()]
+        wrong += [st.just(str(item.default)), st.just(float("inf"))]
+    if item.type.startswith("int"):
+        wrong.append(st.floats(low, high))
+    return st.one_of(wrong)
+
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz_/.", min_size=1, max_size=12)
+WRONG_NAME = {
+    name: NAMES.filter(lambda text, known=known: text not in known)
+    for name, known in {"row": ROWS, "variant": VARIANTS, "profile": PROFILES, "protocol": PROTOCOLS}.items()
+}
+BAD = st.one_of(
+    *(st.tuples(st.just(item.name), beyond(item)) for item in SETTINGS.values()),
+    *(st.tuples(st.just(name), wrong) for name, wrong in WRONG_NAME.items()),
+    st.tuples(NAMES.filter(lambda text: text not in SETTINGS and text not in (*WRONG_NAME, "seed")), st.integers()),
+    st.tuples(st.just("seed"), st.one_of(st.integers(max_value=-1), st.text(), st.floats(), st.booleans())),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(list(ROWS)), st.none(), min_size=1, max_size=1),
+    st.lists(BAD, min_size=1, max_size=4),
+)
+def test_generated_bad_parameters_are_all_refused(row, bad):
+    """One line for each of them, and no other exception."""
+    given_ = {"row": next(iter(row))} | dict(bad)
+    with pytest.raises(RecipeError) as refusal:
+        resolve(**given_)
+    lines = str(refusal.value).splitlines()
+    assert len(lines) >= 1
+    for name, _ in bad:
+        assert any(repr(name)[1:-1] in line for line in lines), (name, lines)
+
+
+@settings(max_examples=60, deadline=None)
+@given(bad=st.lists(BAD, min_size=1, max_size=3))
+def test_the_command_line_refuses_them_before_it_does_anything(bad, tmp_path_factory):
+    place = tmp_path_factory.getbasetemp() / "untouched"
+    options = [f"--set={name}={str(value).strip() or 'x'}" for name, value in bad if name not in (*WRONG_NAME, "seed")]
+    options += [f"--{name}={value}" for name, value in bad if name in ("profile", "protocol")]
+    options += ["--row=imagenet"] if not options else ["--row=mnist", "--set=nonsense=1"]
+    assert main(["run", f"--results-dir={place}", *options]) == 2
+    assert main(["notebooks", f"--results-dir={place}", *[x.replace("--row=", "--rows=") for x in options]]) == 2
+    assert not place.exists()
+
+
+def test_no_parameter_leads_out_of_the_results_folder(tmp_path):
+    for row in ("..", "../mnist", "/etc", "mnist/../.."):
+        with pytest.raises(RecipeError):
+            resolve(row)
+    for recipe in (resolve(row, **{"architecture": "resnet50", "rate": 1e-9}) for row in ROWS):
+        assert run_folder(recipe, tmp_path).resolve().parent == tmp_path / "smoke" / "runs"
+
+
+def test_notebooks_know_their_parameters():
+    known = assigned('row = "mnist"  # which\nseed = 0\noverrides = {}\ndata_dir = ""')
+    assert problems(known, {"row": "svhn", "seed": 1, "overrides": {"width": 8}, "data_dir": "/data"}) == []
+    assert problems(known, {"sed": 1, "seed": "5", "row": None}) == [
+        "row None is not of type str, as 'mnist' is",
+        "seed '5' is not of type int, as 0 is",
+        "there is no parameter 'sed': choose from row, seed, overrides, data_dir",
+    ]
+    check(["", "seed = 0", "seed + 1"])
+    with pytest.raises(RecipeError, match="there is no parameter 'sed'"):
+        check(["", "seed = 0", "# Parameters\nsed = 5\n"])
+    with pytest.raises(RecipeError, match=r"seed .* is not of type int"):
+        check(["", "seed = 0", "# Parameters\nseed = float('nan')\n"])

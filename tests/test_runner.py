@@ -3,18 +3,21 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 from odnlib import ROOT, runner
 from odnlib.__main__ import main
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-QUICK = "width=2 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
+QUICK = "width=8 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
 SETTINGS = [x for setting in QUICK.split() for x in ("--set", setting)]
 QUICK_ARGUMENTS = ["--rows", "mnist", *SETTINGS]
 
@@ -140,6 +143,100 @@ def test_quick_is_fast_and_fast_has_no_ablation(tmp_path):
     assert seen == [({"fast"}, 6), ({"released"}, 7)]
 
 
+def lone_notebook(folder, source):
+    """A job of one notebook with one cell."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbformat.write(notebook, folder / "lone.ipynb")
+    return runner.Job(folder / "lone.ipynb", folder / "out" / "lone.ipynb", {}, [], folder)
+
+
+def test_a_cell_that_raises_is_shown_with_its_traceback(tmp_path):
+    job = lone_notebook(tmp_path, "def broken():\n    return 1 / 0\n\nbroken()")
+    runner.run_side_by_side([job], 1)
+    assert (job.state, job.problem) == ("failed", "ZeroDivisionError: division by zero")
+    assert "return 1 / 0" in job.traceback
+    assert "\x1b" not in job.traceback
+    assert "ZeroDivisionError" in job.executed.read_text()  # the executed notebook is kept
+
+
+def test_a_kernel_that_dies_is_named(tmp_path):
+    job = lone_notebook(tmp_path, "import os\nos.kill(os.getpid(), 9)")
+    runner.run_side_by_side([job], 1)
+    assert job.state == "failed"
+    assert "DeadKernelError" in job.problem
+
+
+def test_a_stopped_notebook_is_waited_for(tmp_path):
+    cell = "import time\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(1); open('kept', 'w').close()"
+    job = lone_notebook(tmp_path, f"import os; os.chdir({str(tmp_path)!r})\n{cell}")
+    with pytest.raises(TimeoutError, match="the time budget is used up"):
+        runner.run_side_by_side([job], 1, time.monotonic() + 6)
+    assert job.state == "stopped"
+    assert (tmp_path / "kept").exists()
+
+
+def test_papermill_refuses_a_misspelt_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS[0]), str(tmp_path / "out.ipynb"), "-p", "sed", "1"]
+    shown = subprocess.run([*command, "--no-progress-bar"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert shown.returncode != 0
+    assert "there is no parameter 'sed': choose from row, profile, protocol, seed" in shown.stderr
+
+
+LONGER = [*QUICK_ARGUMENTS, "--set", "full_epochs=40", "--set", "patience=99"]
+
+
+@pytest.mark.slow
+def test_everything_killed_in_mid_run_ends_in_the_same_files(tmp_path):
+    """SIGKILL to run_all.sh, papermill and kernel at once; then to papermill alone, whose kernel lets go of the run."""
+    main(["run", "--row", "mnist", "--results-dir", str(tmp_path / "whole"), *LONGER[2:]])
+    arguments = [str(ROOT / "run_all.sh"), "--results-dir", str(tmp_path / "killed"), *LONGER]
+    for victim in ("everything", "papermill"):
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        wait_for(lambda victim=victim: epochs_of(tmp_path / "killed", "full") > (2 if victim == "everything" else 6))
+        tree = psutil.Process(process.pid).children(recursive=True)
+        killed = [process, *tree] if victim == "everything" else [x for x in tree if "papermill" in x.cmdline()]
+        for each in killed:
+            each.kill()
+        shown, _ = process.communicate(timeout=60)
+        psutil.wait_procs(tree, timeout=20)
+        assert not any(each.is_running() for each in tree), victim
+    assert "failed: 01_mnist_resnet18" in shown
+    assert not list((tmp_path / "killed").glob("smoke/runs/mnist-full*/result.json"))
+    assert run_all("--results-dir", str(tmp_path / "killed"), *LONGER).returncode == 0
+    for folder in (tmp_path / "whole").glob("smoke/runs/*"):
+        for name in ("recipe.json", "epochs.csv", "depths.csv", "result.json", "network.safetensors"):
+            twin = tmp_path / "killed" / folder.relative_to(tmp_path / "whole") / name
+            assert twin.read_bytes() == (folder / name).read_bytes(), twin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, "--time-budget"])
+def test_run_all_stops_when_asked(how, tmp_path):
+    arguments = [str(ROOT / "run_all.sh"), "--results-dir", str(tmp_path), *LONGER, "--set", "full_epochs=4000"]
+    arguments += ["--set", "patience=4000", *(["--time-budget", "15s"] if how == "--time-budget" else [])]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: epochs_of(tmp_path, "full") > 2)
+    if how != "--time-budget":
+        process.send_signal(how)
+    shown, _ = process.communicate(timeout=90)
+    assert process.returncode == 75
+    assert "the same command goes on from there" in shown
+    (folder,) = tmp_path.glob("smoke/runs/mnist-full-*")
+    assert "stopped (SIGINT) and kept at full, epoch" in (folder / "log.txt").read_text()
+
+
+def epochs_of(results_dir, variant):
+    found = list(results_dir.glob(f"smoke/runs/mnist-{variant}-*/epochs.csv"))
+    return len(found[0].read_text().splitlines()) - 1 if found else 0
+
+
+def wait_for(look, seconds=90):
+    end = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
 def test_help_needs_no_environment(tmp_path):
     copy = tmp_path / "clone"
     shutil.copytree(ROOT / "odnlib", copy / "odnlib", ignore=shutil.ignore_patterns("__pycache__"))
@@ -211,7 +308,7 @@ def test_a_torn_notebook_is_rendered_again(regenerated, tmp_path):
     torn.write_text(job.executed.read_text()[:1000])
     job.executed = torn
     assert not job.done()
-    assert runner.error_in(torn) == ""
+    assert runner.error_in(torn) == ("", "")
 
 
 def test_fresh_sets_every_run_aside_once(regenerated, monkeypatch, capsys):
