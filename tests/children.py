@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from odnlib.data import Data
 from tests.conftest import tiny_recipe, tiny_split
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.children"])
+context.set_forkserver_preload(["tests.preloaded"])
 
 
 def tiny() -> Data:
@@ -50,6 +51,12 @@ def command(arguments: list[str], said: Path, limits: dict[int, int], user: int 
     if user is not None:
         os.setuid(user)
     sys.exit(__main__.main(arguments))
+
+
+def hold(folder: Path, seconds: float) -> None:
+    """Hold a run's folder for a while."""
+    with experiment.held(folder, wait=False):
+        time.sleep(seconds)
 
 
 def start(target, *arguments):
