@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests; .venv is made as by run_all.sh. Arguments go to pytest, e.g. ./run_tests.sh -k trainer
+# Run the tests; .venv is made as by run_all.sh. Arguments go to pytest, e.g. ./run_tests.sh -m 'not slow' -k trainer
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 unset PYTHONDONTWRITEBYTECODE # as in run_all.sh
@@ -7,4 +7,4 @@ unset PYTHONDONTWRITEBYTECODE # as in run_all.sh
 cd "$root"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@" # two files at a time

@@ -19,6 +19,13 @@ def tiny_split(images: int, seed: int) -> Split:
     return Split(noisy.to(torch.uint8)[:, None], labels, TINY)
 
 
+def pytest_collection_modifyitems(items):
+    """What regenerates through papermill or opens a browser takes long."""
+    for item in items:
+        if {"regenerated", "browser"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def tiny_data() -> Data:
     return Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
