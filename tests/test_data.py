@@ -26,6 +26,7 @@ def test_embedded_digits():
     assert [s.sha256() for s in splits] == [s.sha256() for s in (again.train, again.validation, again.test)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", data.DATASETS)
 def test_embedded_images_have_the_true_shape_and_classes(row):
     dataset = data.DATASETS[row]

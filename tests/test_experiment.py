@@ -23,6 +23,7 @@ class Interruption(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["odn", "full"])
 def test_interrupted_after_any_epoch_writes_the_same_files(variant, tiny_data, tmp_path):
     recipe = tiny_recipe(variant, rate=0.1)

@@ -236,6 +236,7 @@ def test_non_finite_loss(tiny_data, tmp_path):
         run_through(recipe, tiny_data, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "protocol"), [("odn", "released"), ("full", "released"), ("odn", "fast")])
 def test_interrupted_equals_uninterrupted(variant, protocol, tiny_data, tmp_path):
     """Stopped after every single epoch in turn, resumed, the records and the weights are the same bits."""
