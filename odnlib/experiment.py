@@ -18,13 +18,11 @@ from filelock import FileLock, Timeout
 
 from odnlib import metrics
 from odnlib.checkpoint import Keeper, Stopped, log
-from odnlib.data import Data, Dataset
-from odnlib.models import MultiExitNetwork
+from odnlib.data import Data
 from odnlib.recipes import Recipe, RecipeError
 from odnlib.results import (
     RunConflict,
     differences,
-    processor,
     provenance,
     read_json,
     run_folder,
@@ -33,7 +31,7 @@ from odnlib.results import (
     write_csv,
     write_json,
 )
-from odnlib.schedule import Stage, next_stage
+from odnlib.tables import structure_per_depth
 from odnlib.trainer import Training
 
 
@@ -62,54 +60,6 @@ def choose_device(wanted: str = "auto") -> str:
     except (RuntimeError, AssertionError):
         raise RecipeError(f"device {wanted!r} is not here: use auto, cpu, or a device that PyTorch sees") from None
     return wanted
-
-
-def structure_per_depth(recipe: Recipe, dataset: Dataset) -> pd.DataFrame:
-    """Predicted columns of Table I for every depth, without training: depth, params, size_mb, macs_m, thop_macs_m."""
-    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-    lines = []
-    for depth in range(1, recipe.last_depth + 1):
-        cut = network.truncate(depth)
-        thop = metrics.thop_macs(cut, dataset.image_shape) / 1e6
-        lines.append({"depth": depth, **metrics.structure(cut, dataset.image_shape), "thop_macs_m": thop})
-    return pd.DataFrame(lines)
-
-
-def planned_stages(recipe: Recipe) -> list[Stage]:
-    """The stages of a run that meets its goal at no depth but the last: the longest it can get."""
-    stages, ended = [], None
-    while (ended := next_stage(recipe, ended, met_goal=False)) is not None:
-        stages.append(ended)
-    return stages
-
-
-def latency(row: str, found: dict[str, tuple[Recipe, Path]], dataset: Dataset) -> pd.DataFrame:
-    """Measured speed of a row's full and optimally deep network beside their MACs, batch 1 and 128, on the CPU.
-
-    Speed does not depend on the weights, so fresh networks of the found depths serve. Measured once; kept in the run
-    folder of the search as latency.csv.
-
-    Args:
-        found: variant -> (recipe, folder of the finished run).
-    """
-    file = found["odn"][1] / "latency.csv"
-    if file.exists():
-        return pd.read_csv(file)
-    networks, macs_m = {}, {}
-    for variant, (recipe, folder) in found.items():
-        whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-        networks[variant] = whole.truncate(read_json(folder / "result.json")["depth"])
-        networks[variant].to(memory_format=torch.channels_last)
-        macs_m[variant] = metrics.macs(networks[variant], dataset.image_shape) / 1e6
-    lines = []
-    for batch in (1, 128):
-        taken = metrics.latency_ms(networks, dataset.image_shape, batch)
-        line = {"row": row, "width": found["odn"][0].width, "batch": batch, "threads": torch.get_num_threads()}
-        line |= {f"{variant}_ms": milliseconds for variant, milliseconds in taken.items()}
-        ratios = {"latency_ratio": taken["full"] / taken["odn"], "macs_ratio": macs_m["full"] / macs_m["odn"]}
-        lines.append(line | ratios | {"processor": processor()})
-    write_csv(file, lines)
-    return pd.read_csv(file)
 
 
 @contextmanager

@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 
 from odnlib import ROOT
-from odnlib.paper import TABLE_1
 from odnlib.recipes import SETTINGS, Recipe
 
 TRAINING_CODE = ("data.py", "metrics.py", "models.py", "schedule.py", "trainer.py")
@@ -154,22 +153,3 @@ def provenance(recipe: Recipe, device: str, checksums: dict[str, str]) -> dict:
         "data_sha256": checksums,
         "start": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def comparison(row: str, results: dict[str, dict], profile: str) -> pd.DataFrame:
-    """Measured beside printed for one row; `results` maps variant to its result.json."""
-    printed = TABLE_1[row]
-    cells = {"depth": "depth", "params (M)": "params_m", "size (MB)": "size_mb", "MACs (M)": "macs_m"}
-    cells["test accuracy (%)"] = "test_acc_pct"
-    lines = []
-    for variant, result in results.items():
-        measured = result | {"params_m": result["params"] / 1e6}
-        for title, cell in cells.items():
-            paper = getattr(getattr(printed, variant), cell)
-            lines.append((variant, title, measured[cell], paper, measured[cell] - paper))
-    if {"odn", "full"} <= results.keys():
-        saved = 100 * (1 - results["odn"]["size_mb"] / results["full"]["size_mb"])
-        paper = printed.size_reduction_pct
-        lines.append(("odn", "size reduction (%)", saved, paper, saved - paper))
-    columns = ["variant", "quantity", f"measured ({profile})", "paper", "difference"]
-    return pd.DataFrame(lines, columns=columns).set_index(["variant", "quantity"])

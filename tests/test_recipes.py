@@ -130,7 +130,7 @@ def test_generated_bad_parameters_are_all_refused(row, bad):
         assert any(repr(name)[1:-1] in line for line in lines), (name, lines)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(bad=st.lists(BAD, min_size=1, max_size=3))
 def test_the_command_line_refuses_them_before_it_does_anything(bad, tmp_path_factory):
     place = tmp_path_factory.getbasetemp() / "untouched"
