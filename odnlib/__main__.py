@@ -6,7 +6,9 @@ import argparse
 import json
 import logging
 import math
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -78,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--rows", type=words, default=None, help="e.g. mnist,svhn (default: all)")
     notebooks.add_argument("--seeds", type=lambda text: [value(x) for x in words(text)], help="e.g. 0,1,2")
     notebooks.add_argument("--jobs", type=int, help="notebooks side by side (default: 2 in smoke, else 1)")
+    campaign = commands.add_parser("campaign", allow_abbrev=False, help="how far the list of runs is, and its cost")
+    campaign.add_argument("--results-dir", default=ROOT / "results", help="where to look (default: results)")
     return main
 
 
@@ -109,25 +113,32 @@ def train_rows(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75  # exit codes; 75 (EX_TEMPFAIL): nothing is lost, start again to go on
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 something failed, 2 bad input, 75 stopped or held by another process."""
     parsed = parser().parse_args(arguments)
-    from odnlib import checkpoint, data, experiment, recipes, results, runner, trainer
+    from odnlib import campaign, checkpoint, data, experiment, recipes, results, runner, trainer
 
     said = logging.StreamHandler()
     said.setFormatter(logging.Formatter("odnlib: %(message)s"))
     said.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)  # a line a minute where there is no bar
     checkpoint.log.addHandler(said)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main_thread() else None  # as Ctrl-C
+    again = "the same command" + " without --fresh" * getattr(parsed, "fresh", False)
     try:
-        return train_rows(parsed) if parsed.command == "run" else runner.run_notebooks(parsed)
+        commands = {"run": train_rows, "notebooks": runner.run_notebooks, "campaign": campaign.show}
+        return commands[parsed.command](parsed)
     except (checkpoint.Stopped, experiment.Held) as stop:
-        print(f"odnlib: {stop}", file=sys.stderr)
+        print(f"odnlib: {str(stop).replace('the same command', again)}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
-        print("odnlib: stopped; the same command goes on from what was kept", file=sys.stderr)
+        print(f"odnlib: stopped; {again} goes on from what was kept", file=sys.stderr)
         return STOPPED
     except recipes.RecipeError as error:
         print("\n".join(f"odnlib: {line}" for line in str(error).splitlines()), file=sys.stderr)
@@ -142,6 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
         return FAILED
     finally:
         checkpoint.log.removeHandler(said)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

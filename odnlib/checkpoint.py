@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import math
+import os
 import pickle
 import signal
 import threading
@@ -25,6 +26,7 @@ from odnlib.trainer import Training, train
 NEWEST, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
 SAVE_EVERY = 60.0  # seconds, within a long epoch
 LOG_EVERY = 60.0  # seconds
+SECOND_SIGNAL_AFTER = 3.0  # seconds; those that come together are one
 TELL_EVERY = 1.0  # seconds between two words to a progress bar
 log = logging.getLogger("odnlib")
 log.setLevel(logging.DEBUG)  # what a handler shows is its own business
@@ -43,6 +45,8 @@ def write(folder: Path, state: dict) -> None:
         with open(temporary, "wb") as file:
             file.write(hashlib.sha256(content.getbuffer()).digest())
             file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before the newest is touched
         if (folder / NEWEST).exists():
             (folder / NEWEST).replace(folder / BEFORE)
 
@@ -63,6 +67,7 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict | None:
                 return torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
             except pickle.UnpicklingError:
                 pass
+        path.replace(path.with_suffix(".damaged"))  # so that it never takes the place of a good one
         log.warning("%s is damaged: going on from what was kept before it", path)
     return None
 
@@ -70,7 +75,7 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict | None:
 class Keeper:
     """Goes through a training and saves it: every epoch, every minute within one, and when asked to stop.
 
-    Within `with`, SIGTERM and SIGINT end the training after the step under way; a second one ends it at once.
+    Within `with`, SIGTERM and SIGINT end the training after the step under way; one more, seconds later, at once.
 
     Args:
         budget_s: seconds after which to stop.
@@ -82,7 +87,7 @@ class Keeper:
     ):
         self.training, self.within_epoch = training, list(within_epoch)
         self.deadline = math.inf if budget_s is None else time.monotonic() + budget_s
-        self.asked = ""  # why to stop
+        self.asked, self.asked_at = "", 0.0  # why to stop, and since when
         self.seconds = [0.0]  # that each epoch took, those of the present one last
         self.handlers: dict[int, object] = {}
         self.saved = self.told = self.logged = self.counted = time.monotonic()
@@ -99,8 +104,10 @@ class Keeper:
         self.handlers = {}
 
     def ask_to_stop(self, number: int, _: FrameType | None) -> None:
-        self.asked = signal.Signals(number).name
-        self.__exit__()
+        if self.asked and time.monotonic() - self.asked_at > SECOND_SIGNAL_AFTER:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self.asked_at = signal.Signals(number).name, time.monotonic()
 
     def epochs(self) -> Iterator[dict]:
         """One record per epoch: those of earlier times at once, then each as it comes.

@@ -43,7 +43,7 @@ class OutOfMemory(RuntimeError):
     """The network does not fit into memory; the message says at which depth, and what to try."""
 
 
-OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)  # as PyTorch says it
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record
 
 
@@ -129,6 +129,8 @@ def run(
                     listener(recipe, record)
             return folder
         folder.mkdir(exist_ok=True)
+        for left in folder.glob(".*"):  # half-written by a process that was killed; we hold the folder
+            left.unlink()
         file = logging.FileHandler(folder / "log.txt")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
@@ -152,9 +154,10 @@ def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener]
         write_json(folder / "provenance.json", made_by)
     else:
         go_on(folder, begun_by, made_by)
-    training = Training(recipe, data, folder)
-    with Keeper(training, budget_s, [x.within_epoch for x in listeners if hasattr(x, "within_epoch")]) as keeper:
-        try:
+    training = None
+    try:
+        training = Training(recipe, data, folder)
+        with Keeper(training, budget_s, [x.within_epoch for x in listeners if hasattr(x, "within_epoch")]) as keeper:
             for record in keeper.epochs():
                 if record is training.records[-1]:
                     write_csv(folder / "epochs.csv", training.records)
@@ -162,16 +165,14 @@ def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener]
                 for listen in listeners:
                     listen(recipe, record)
             _conclude(training, keeper)
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not re.search(
-                "out of memory|can't allocate|not enough memory", f"{type(error).__name__}: {error}", re.I
-            ):
-                raise
-            raise OutOfMemory(
-                f"{data.train.images.device} has not the memory for batches of {recipe.batch_size} at depth "
-                f"{training.stage.depth or training.network.max_depth}: try a smaller batch_size or width; what was "
-                f"kept is in {folder}"
-            ) from error
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        depth = (training and training.stage.depth) or recipe.last_depth
+        raise OutOfMemory(
+            f"{data.train.images.device} has not the memory for batches of {recipe.batch_size} at depth {depth}: try a "
+            f"smaller batch_size or width; what was kept is in {folder}"
+        ) from error
     if keeper.asked:
         raise Stopped(f"stopped ({keeper.asked}); {folder.name} was finished before")
 

@@ -1,9 +1,9 @@
-"""Run notebooks through papermill: which ones, with which parameters, skipping what is done, going on past failures."""
+"""Run notebooks through papermill: side by side, skipping what is done, going on past failures, stopping when asked."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
 import json
 import math
 import os
@@ -11,139 +11,22 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import psutil
 
 from odnlib import ROOT, results
-from odnlib.ablation import ARMS
-from odnlib.experiment import choose_device
-from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve, usual_protocol
+from odnlib.experiment import held
+from odnlib.plan import Job, plan, read_notebook
 
-NOTEBOOKS = {  # row: notebook
-    "mnist": "01_mnist_resnet18",
-    "emnist": "02_emnist_resnet18",
-    "fashion_mnist": "03_fashion_mnist_resnet34",
-    "svhn": "04_svhn_resnet34",
-    "cifar10": "05_cifar10_resnet50",
-}
-ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
-COMPARISON = "07_compare_with_paper"
-READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
+STARTING = threading.Lock()  # no notebook starts while the others are being stopped
 REPORT_EVERY = 60  # seconds
 STOP_WITHIN = 120  # seconds that a notebook has to keep what it is at
 TRACEBACK_LINES = 12
-
-
-@dataclass
-class Job:
-    """One notebook with its parameters, and how it went."""
-
-    source: Path
-    executed: Path
-    parameters: dict
-    recipes: list[Recipe]  # of the runs that it needs
-    results_dir: Path
-    reads_all: bool = False  # every run folder: it comes last
-    state: str = "waiting"
-    seconds: float = 0.0
-    problem: str = ""
-    traceback: str = ""
-    started: float = field(default=0.0, repr=False)
-    process: subprocess.Popen | None = field(default=None, repr=False)
-
-    @property
-    def folders(self) -> list[Path]:
-        return [results.run_folder(recipe, self.results_dir) for recipe in self.recipes]
-
-    def fingerprint(self) -> str:
-        """Hash of everything that shapes the executed notebook beside the runs: itself, odnlib, the parameters."""
-        digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
-        written = [path for pattern in READ_BY_ALL for path in sorted(self.results_dir.glob(pattern))]
-        read = written if self.reads_all else []
-        for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py")), *read]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-    def runs(self) -> set[str]:
-        return {results.status(recipe, folder) for recipe, folder in zip(self.recipes, self.folders, strict=True)}
-
-    def done(self) -> bool:
-        """Whether the executed notebook is what would come out again."""
-        if self.runs() - {"finished"} or not self.executed.exists():
-            return False
-        executed = read_notebook(self.executed)
-        return executed is not None and executed.metadata.get("odnlib_fingerprint") == self.fingerprint()
-
-    def whereabouts(self) -> str:
-        """How far the training is, read from the run folders."""
-        reached = ""
-        for recipe, folder in zip(self.recipes, self.folders, strict=True):
-            if (folder / "epochs.csv").exists():
-                last = pd.read_csv(folder / "epochs.csv").iloc[-1]
-                reached = f"{recipe.variant}, epoch {last.epoch} ({last.stage}, depth {last.depth})"
-        return reached or "starting"
-
-
-def plan(arguments: argparse.Namespace) -> list[Job]:
-    """One job per row and seed, the ablation, and the comparison; with `--rows` those rows and the comparison.
-
-    Raises:
-        RecipeError: every problem of every job, before anything starts.
-    """
-    rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
-    problems, jobs, overrides = [], [], dict(arguments.overrides)
-    protocol = arguments.protocol or usual_protocol(arguments.profile)
-    if arguments.jobs is None:
-        arguments.jobs = 2 if arguments.profile == "smoke" else 1  # a smoke run keeps to one thread
-    if arguments.jobs < 1:
-        problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
-    for name, listed in {"seeds": seeds, "rows": rows}.items():
-        if len(set(listed)) < len(listed):
-            problems.append(f"{name} {listed} name one twice")
-    try:
-        choose_device(arguments.device)
-    except RecipeError as error:
-        problems.append(str(error))
-    results_dir = Path(arguments.results_dir).resolve()
-    places = {"results_dir": str(results_dir), "data_dir": str(Path(arguments.data_dir).resolve())}
-    places["device"] = arguments.device
-
-    def needed(row: str, seed: int, wanted: list[dict]) -> list[Recipe]:
-        try:
-            chosen = {"row": row, "profile": arguments.profile, "protocol": protocol, "seed": seed}
-            return [resolve(**chosen, **{**overrides, **settings}) for settings in wanted]
-        except RecipeError as error:
-            problems.extend(line for line in str(error).splitlines() if line not in problems)
-            return []
-
-    def add(name: str, suffix: str, recipes: list[Recipe], reads_all: bool = False, **parameters: object) -> None:
-        executed = results_dir / arguments.profile / "notebooks" / f"{name}{suffix}.ipynb"
-        parameters |= {"profile": arguments.profile}
-        jobs.append(Job(ROOT / "notebooks" / f"{name}.ipynb", executed, parameters, recipes, results_dir, reads_all))
-
-    trained = {"protocol": protocol, "overrides": overrides, **places}
-    for row in rows:
-        for seed in seeds:
-            recipes = needed(row, seed, [{"variant": variant} for variant in VARIANTS])
-            if recipes:
-                suffix = recipes[0].name.removeprefix(f"{row}-odn")
-                add(NOTEBOOKS[row], suffix, recipes, row=row, seed=seed, **trained)
-    if not arguments.rows:
-        pairs = arguments.seeds or ABLATION_SEEDS
-        recipes = [recipe for seed in pairs for recipe in needed(ABLATION_ROW, seed, list(ARMS.values()))]
-        if recipes and recipes[0].warmup_epochs:  # `fast` has no warm-up to leave out
-            suffix = recipes[0].name.removeprefix(f"{ABLATION_ROW}-odn").rpartition("-")[0]
-            add(ABLATION, suffix, recipes, row=ABLATION_ROW, seeds=pairs, **trained)
-    add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))
-    if problems:
-        raise RecipeError("\n".join(problems))
-    return jobs
 
 
 def execute(job: Job) -> None:
@@ -161,8 +44,12 @@ def execute(job: Job) -> None:
     command += ["--cwd", str(ROOT), "-y", json.dumps(job.parameters)]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     # A session of its own: Ctrl-C comes here, and `stop` asks the notebooks to keep what they have.
+    job.executed.unlink(missing_ok=True)  # what an earlier attempt left would be taken for this one's
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    job.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    with STARTING:
+        if job.state == "stopped":
+            return
+        job.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     output, _ = job.process.communicate()
     job.seconds = time.monotonic() - job.started
     if job.process.returncode:
@@ -176,14 +63,6 @@ def execute(job: Job) -> None:
     notebook.metadata["odnlib_fingerprint"] = job.fingerprint()
     results.replace(job.executed, lambda path: nbformat.write(notebook, path))
     job.state = "done"
-
-
-def read_notebook(path: Path) -> nbformat.NotebookNode | None:
-    """A notebook, or None where there is none or only a part of one, as a killed papermill leaves it."""
-    try:
-        return nbformat.read(path, 4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError):
-        return None
 
 
 def error_in(executed: Path) -> tuple[str, str]:
@@ -205,7 +84,8 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     for folder, recipe in every.items():
         state = results.status(recipe, folder)
         if state != "missing" and (arguments.fresh or (arguments.stale and state == "stale")):
-            results.set_aside(folder)
+            with held(folder, wait=False):
+                results.set_aside(folder)
     deadline, stopped = start + (arguments.time_budget or math.inf), ""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
@@ -223,9 +103,11 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         if job.state == "failed":
             print("\n".join(f"  {'':<12} {line}" for line in (job.traceback or job.problem).splitlines()))
     if stopped:
-        print(f"stopped ({stopped}): what was trained is kept, and the same command goes on from there")
+        again = "the same command" + " without --fresh" * arguments.fresh
+        print(f"stopped ({stopped}): what was trained is kept, and {again} goes on from there")
         return 75
-    return int(any(job.state == "failed" for job in jobs))
+    states = {job.state for job in jobs}
+    return 1 if "failed" in states else 75 if "stopped" in states else 0
 
 
 def run_side_by_side(jobs: list[Job], side_by_side: int, deadline: float = math.inf) -> None:
@@ -240,7 +122,7 @@ def run_side_by_side(jobs: list[Job], side_by_side: int, deadline: float = math.
             watch(pending, deadline)
         except (KeyboardInterrupt, TimeoutError):
             pool.shutdown(wait=False, cancel_futures=True)
-            stop([job for job in pending.values() if job.process is not None])
+            stop(list(pending.values()))
             raise
 
 
@@ -267,15 +149,33 @@ def watch(pending: dict[Future, Job], deadline: float) -> None:
 
 def stop(jobs: list[Job]) -> None:
     """Let running notebooks keep what they are at and end: their kernels are interrupted, as by hand."""
-    running = [job.process for job in jobs if job.process.poll() is None]
-    for process in running:
-        kernels = psutil.Process(process.pid).children(recursive=True)
-        for kernel in kernels:
-            kernel.send_signal(signal.SIGINT)
-        if not kernels:
-            process.terminate()
-    for process in running:
-        try:
-            process.wait(STOP_WITHIN)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()  # its kernel follows; what was kept before is whole
+    with STARTING:
+        running = [job.process for job in jobs if job.process is not None and job.process.poll() is None]
+        for job in jobs:
+            if job.process is None:
+                job.state = "stopped"
+    asked: set[int] = set()  # kernels
+    served: set[int] = set()  # notebooks that have, or had, a kernel
+    end = time.monotonic() + STOP_WITHIN
+    while running := [process for process in running if process.poll() is None]:
+        with contextlib.suppress(psutil.NoSuchProcess, KeyboardInterrupt):
+            for process in running:
+                kernels = psutil.Process(process.pid).children(recursive=True)
+                for kernel in (x for x in kernels if x.pid not in asked and not ignores_interrupts(x.pid)):
+                    kernel.send_signal(signal.SIGINT)
+                    asked.add(kernel.pid)
+                served |= {process.pid} if kernels else set()
+                if process.pid not in served:
+                    process.terminate()
+                if time.monotonic() > end:
+                    process.kill()  # its kernel follows; what was kept before is whole
+            time.sleep(0.5)
+
+
+def ignores_interrupts(pid: int) -> bool:
+    """Whether SIGINT would be lost on a process, as on a kernel between two cells."""
+    try:
+        (mask,) = [x.split()[1] for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("SigIgn")]
+    except (OSError, ValueError):
+        return False
+    return bool(int(mask, 16) >> (signal.SIGINT - 1) & 1)

@@ -1,0 +1,101 @@
+"""The campaign as data: which runs the results need, what each costs, and how far it is.
+
+`python -m odnlib campaign` prints it. The state is read from the run folders, so nothing is kept twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from odnlib import ROOT, metrics
+from odnlib.data import DATASETS
+from odnlib.models import MultiExitNetwork
+from odnlib.paper import TABLE_1
+from odnlib.recipes import Recipe, resolve
+from odnlib.results import read_json, run_folder, status
+from odnlib.schedule import next_stage
+
+ASSUMED_EPOCHS = 45  # of a stage that ends when it has converged: about what the authors' logs have per depth
+TRAINING_IMAGES = {"mnist": 50_000, "emnist": 104_000, "fashion_mnist": 50_000, "svhn": 68_257, "cifar10": 45_000}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Runs that answer one question: all combinations of rows, variants and seeds."""
+
+    question: str
+    profile: str
+    protocol: str
+    rows: tuple[str, ...]
+    variants: tuple[str, ...] = ("odn", "full")
+    seeds: tuple[int, ...] = (0,)
+    settings: dict = field(default_factory=dict)
+
+    def recipes(self) -> Iterator[Recipe]:
+        for row in self.rows:
+            for seed in self.seeds:
+                for variant in self.variants:
+                    yield resolve(row, variant, self.profile, self.protocol, seed, **self.settings)
+
+
+GREY = ("mnist", "emnist", "fashion_mnist")
+TREND = {"train_images": 2000, "validation_images": 2000, "threads": 1, "target_pct": 100.0, "tolerance_pct": 0.0}
+CAMPAIGN = (
+    Part("Table I at full width, cheaply", "quick", "fast", ("mnist",), settings={"threads": 1}),
+    Part("Table I", "paper", "released", tuple(TABLE_1), seeds=(0, 1, 2)),
+    Part("Table I by the text's numbers", "paper", "printed", tuple(TABLE_1)),
+    Part("Does depth rise with difficulty?", "reduced", "fast", (*GREY, "cifar10"), ("odn",), (0, 1, 2), TREND),
+)
+
+
+def planned_tmacs(recipe: Recipe) -> float:
+    """Training multiply-accumulates, in 10^12, of a run that ends at the depth which the paper found."""
+    dataset, images = DATASETS[recipe.row], recipe.train_images or TRAINING_IMAGES[recipe.row]
+    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    last = min(TABLE_1[recipe.row].odn.depth if recipe.goal_pct < 100 else recipe.last_depth, recipe.last_depth)
+    total, stage = 0.0, None
+    while (stage := next_stage(recipe, stage, stage is not None and stage.depth >= last)) is not None:
+        depth = stage.depth or network.max_depth
+        epochs = ASSUMED_EPOCHS if stage.epochs is None else stage.epochs
+        total += 3 * metrics.macs(network.truncate(depth), dataset.image_shape) * images * epochs / 1e12
+    return total
+
+
+def table(results_dir: Path, gmacs_per_second: float) -> pd.DataFrame:
+    """One line per run: question, run, state, planned_tmacs, hours (at the rate given), spent_tmacs, spent_hours."""
+    tmacs_per_hour = gmacs_per_second * 3.6
+    lines = []
+    for part in CAMPAIGN:
+        for recipe in part.recipes():
+            folder = run_folder(recipe, results_dir)
+            planned, provenance = planned_tmacs(recipe), read_json(folder / "provenance.json") or {}
+            line = {"question": part.question, "run": f"{recipe.profile}/{recipe.name}"}
+            line |= {"state": status(recipe, folder), "planned_tmacs": planned, "hours": planned / tmacs_per_hour}
+            spent = {"spent_tmacs": provenance.get("train_tmacs"), "spent_hours": provenance.get("seconds", 0) / 3600}
+            lines.append(line | spent)
+    return pd.DataFrame(lines)
+
+
+def measured_rate(results_dir: Path) -> tuple[float, str]:
+    """Training rate in 10^9 multiply-accumulates a second, and the machine it was measured on (08_benchmark)."""
+    benchmark = pd.read_csv(results_dir / "reduced" / "benchmark.csv").set_index("measure")
+    step = benchmark.loc["step_share_of_matmul"]
+    return float(step["ours"]), str(step["machine"])
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print the campaign; 0."""
+    rate, machine = measured_rate(ROOT / "results")
+    runs = table(Path(arguments.results_dir), rate)
+    runs["finished"] = runs["state"] == "finished"
+    print(runs.drop(columns=["question", "finished"]).round(1).fillna("").to_string(index=False))
+    left = runs.assign(left=runs["hours"].where(~runs["finished"], 0.0)).groupby("question", sort=False)
+    summary = left.agg(runs=("run", "size"), finished=("finished", "sum"), left=("left", "sum"))
+    print(f"\nhours at {rate:.0f} GMAC/s ({machine}), planned to the paper's depths\n")
+    print(summary.rename(columns={"left": "hours left"}).round(1).to_string())
+    return 0

@@ -1,0 +1,143 @@
+"""Which notebooks to run, with which parameters, and whether one is done already."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from odnlib import ROOT, results
+from odnlib.ablation import ARMS
+from odnlib.experiment import choose_device
+from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve, usual_protocol
+
+NOTEBOOKS = {  # row: notebook
+    "mnist": "01_mnist_resnet18",
+    "emnist": "02_emnist_resnet18",
+    "fashion_mnist": "03_fashion_mnist_resnet34",
+    "svhn": "04_svhn_resnet34",
+    "cifar10": "05_cifar10_resnet50",
+}
+ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
+COMPARISON = "07_compare_with_paper"
+READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
+
+
+@dataclass
+class Job:
+    """One notebook with its parameters, and how it went."""
+
+    source: Path
+    executed: Path
+    parameters: dict
+    recipes: list[Recipe]  # of the runs that it needs
+    results_dir: Path
+    reads_all: bool = False  # every run folder: it comes last
+    state: str = "waiting"
+    seconds: float = 0.0
+    problem: str = ""
+    traceback: str = ""
+    started: float = field(default=0.0, repr=False)
+    process: subprocess.Popen | None = field(default=None, repr=False)
+
+    @property
+    def folders(self) -> list[Path]:
+        return [results.run_folder(recipe, self.results_dir) for recipe in self.recipes]
+
+    def fingerprint(self) -> str:
+        """Hash of everything that shapes the executed notebook beside the runs: itself, odnlib, the parameters."""
+        digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
+        written = [path for pattern in READ_BY_ALL for path in sorted(self.results_dir.glob(pattern))]
+        read = written if self.reads_all else []
+        for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py")), *read]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def runs(self) -> set[str]:
+        return {results.status(recipe, folder) for recipe, folder in zip(self.recipes, self.folders, strict=True)}
+
+    def done(self) -> bool:
+        """Whether the executed notebook is what would come out again."""
+        if self.runs() - {"finished"} or not self.executed.exists():
+            return False
+        executed = read_notebook(self.executed)
+        return executed is not None and executed.metadata.get("odnlib_fingerprint") == self.fingerprint()
+
+    def whereabouts(self) -> str:
+        """How far the training is, read from the run folders."""
+        reached = ""
+        for recipe, folder in zip(self.recipes, self.folders, strict=True):
+            if (folder / "epochs.csv").exists():
+                last = pd.read_csv(folder / "epochs.csv").iloc[-1]
+                reached = f"{recipe.variant}, epoch {last.epoch} ({last.stage}, depth {last.depth})"
+        return reached or "starting"
+
+
+def plan(arguments: argparse.Namespace) -> list[Job]:
+    """One job per row and seed, the ablation, and the comparison; with `--rows` those rows and the comparison.
+
+    Raises:
+        RecipeError: every problem of every job, before anything starts.
+    """
+    rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
+    problems, jobs, overrides = [], [], dict(arguments.overrides)
+    protocol = arguments.protocol or usual_protocol(arguments.profile)
+    if arguments.jobs is None:
+        arguments.jobs = 2 if arguments.profile == "smoke" else 1  # a smoke run keeps to one thread
+    if arguments.jobs < 1:
+        problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
+    for name, listed in {"seeds": seeds, "rows": rows}.items():
+        if len(set(listed)) < len(listed):
+            problems.append(f"{name} {listed} name one twice")
+    try:
+        choose_device(arguments.device)
+    except RecipeError as error:
+        problems.append(str(error))
+    results_dir = Path(arguments.results_dir).resolve()
+    places = {"results_dir": str(results_dir), "data_dir": str(Path(arguments.data_dir).resolve())}
+    places["device"] = arguments.device
+
+    def needed(row: str, seed: int, wanted: list[dict]) -> list[Recipe]:
+        try:
+            chosen = {"row": row, "profile": arguments.profile, "protocol": protocol, "seed": seed}
+            return [resolve(**chosen, **{**overrides, **settings}) for settings in wanted]
+        except RecipeError as error:
+            problems.extend(line for line in str(error).splitlines() if line not in problems)
+            return []
+
+    def add(name: str, suffix: str, recipes: list[Recipe], reads_all: bool = False, **parameters: object) -> None:
+        executed = results_dir / arguments.profile / "notebooks" / f"{name}{suffix}.ipynb"
+        parameters |= {"profile": arguments.profile}
+        jobs.append(Job(ROOT / "notebooks" / f"{name}.ipynb", executed, parameters, recipes, results_dir, reads_all))
+
+    trained = {"protocol": protocol, "overrides": overrides, **places}
+    for row in rows:
+        for seed in seeds:
+            recipes = needed(row, seed, [{"variant": variant} for variant in VARIANTS])
+            if recipes:
+                suffix = recipes[0].name.removeprefix(f"{row}-odn")
+                add(NOTEBOOKS[row], suffix, recipes, row=row, seed=seed, **trained)
+    if not arguments.rows:
+        pairs = arguments.seeds or ABLATION_SEEDS
+        recipes = [recipe for seed in pairs for recipe in needed(ABLATION_ROW, seed, list(ARMS.values()))]
+        if recipes and recipes[0].warmup_epochs:  # `fast` has no warm-up to leave out
+            suffix = recipes[0].name.removeprefix(f"{ABLATION_ROW}-odn").rpartition("-")[0]
+            add(ABLATION, suffix, recipes, row=ABLATION_ROW, seeds=pairs, **trained)
+    add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return jobs
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode | None:
+    """A notebook, or None where there is none or only a part of one, as a killed papermill leaves it."""
+    try:
+        return nbformat.read(path, 4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError):
+        return None
