@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from odnlib import ROOT, runner
+from odnlib import ROOT, plan, runner
 from odnlib.__main__ import main
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -117,7 +117,7 @@ def test_notebooks_are_committed_clean(path):
 
 def test_row_notebooks_differ_only_in_their_parameters_and_prose():
     code = {}
-    for row, name in runner.NOTEBOOKS.items():
+    for row, name in plan.NOTEBOOKS.items():
         cells = [
             cell for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if cell.cell_type == "code"
         ]
