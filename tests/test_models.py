@@ -60,6 +60,7 @@ def test_beyond_depth_there_is_no_gradient():
         assert (parameter.grad is not None) == (id(parameter) in active)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_blocks_compute_what_torchvisions_do(architecture, float64):
     """The four stages of torchvision's network, given the same weights, make the same features."""

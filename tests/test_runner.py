@@ -272,6 +272,7 @@ def set_up_with(folder, **commands):
 PYTHON = f'exec {sys.executable} "$@"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("commands", "said"),
     [
