@@ -23,7 +23,8 @@ from odnlib.recipes import PROFILES
 COLUMNS = ["row", "variant", "cell", "profile", "protocol", "tag", "paper", "measured", "std", "n", "verdict", "why"]
 PRINTED_CELLS = ("depth", "params_m", "size_mb", "size_reduction_pct", "macs_m", "test_acc_pct")
 SIZE_TOLERANCE = 0.003  # of the printed size: the container's overhead differs by version (measured 10 to 30 kB)
-HARMLESS = ("carry", "threads")  # overrides (by tag) that leave a run comparable: an open reading, and speed
+# Overrides (by tag) that leave a run comparable: an open reading, and two that only change speed and rounding.
+HARMLESS = ("carry", "threads", "bf16")
 GROUP = ["row", "variant", "profile", "protocol", "tag"]
 
 

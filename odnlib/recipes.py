@@ -94,7 +94,9 @@ class Recipe:
         for item in SETTINGS.values():
             value = getattr(self, item.name)
             if value != getattr(plain, item.name):
-                parts.append(f"{item.metadata['tag']}{int(value) if isinstance(value, bool) else value}")
+                name = item.metadata["tag"]
+                switch = {True: name, False: f"no{name}"}
+                parts.append(switch[value] if isinstance(value, bool) else f"{name}{value}")
         return "-".join(parts)
 
     @property
