@@ -29,7 +29,7 @@ def test_released_and_printed_readings():
 
 def test_tag_names_every_override():
     recipe = resolve("mnist", "odn", "reduced", train_images=5000, depth_epochs=None, warmup_epochs=0, carry_best=True)
-    assert recipe.tag == "n5000-warm0-carry1"
+    assert recipe.tag == "n5000-warm0-carry"
     assert resolve("mnist", "odn", "smoke", depth_epochs=None).tag == "eNone"
     assert resolve("mnist", "odn", "paper", architecture="resnet34").tag == "resnet34"
     assert resolve("mnist", "odn", "paper", architecture="resnet34").last_depth == 16
