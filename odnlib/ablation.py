@@ -10,6 +10,8 @@ import math
 import pandas as pd
 from scipy import stats
 
+from odnlib.recipes import Recipe
+
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 SHARES_OF_GOAL = (0.5, 0.75, 0.9, 1.0)
 
@@ -24,6 +26,11 @@ STATISTICS = {
         for share in SHARES_OF_GOAL
     },
 }
+
+
+def name(recipe: Recipe) -> str:
+    """What table and figure of a comparison are called, from its search with warm-up, whatever the seed."""
+    return "warmup_ablation-" + recipe.name.replace("-odn", "", 1).rpartition("-seed")[0]
 
 
 def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:

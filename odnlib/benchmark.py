@@ -112,7 +112,7 @@ def peak_memory_mb(images: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def tested_per_depth(recipe: Recipe, folder: Path, test: Split) -> pd.Series:
+def tested_per_depth(recipe: Recipe, folder: Path, test: Split | None) -> pd.Series:
     """Test accuracy in % of every network that a search left, by depth; measured once, kept as test_per_depth.csv."""
     file, result = folder / "test_per_depth.csv", read_json(folder / "result.json")
     if not file.exists():
@@ -126,15 +126,27 @@ def tested_per_depth(recipe: Recipe, folder: Path, test: Split) -> pd.Series:
     return pd.read_csv(file).set_index("depth")["test_acc_pct"]
 
 
-def cost(recipe: Recipe, folder: Path, test: Split) -> dict:
-    """What a finished run found and what that took: one line of search_costs.csv."""
+def cost(recipe: Recipe, folder: Path, test: Split | None = None) -> dict:
+    """What a finished run found and what that took: one line of search_costs.csv.
+
+    Args:
+        test: needed once, for a search whose networks of all depths have not been tested yet.
+    """
     result = read_json(folder / "result.json")
     seconds = pd.read_csv(folder / "timing.csv")["seconds"].sum()
     kept = tested_per_depth(recipe, folder, test) if recipe.variant == "odn" else {}
-    named = {name: result[name] for name in ("row", "variant", "protocol", "seed", "depth", "met_goal", "epochs")}
-    accuracies = {"goal_pct": recipe.goal_pct} | {x: result[x] for x in ("val_acc_pct", "test_acc_pct")}
-    others = {f"test_acc_pct_depth{depth}": accuracy for depth, accuracy in kept.items()}
-    return named | accuracies | {"train_tmacs": result["train_tmacs"], "train_s": seconds} | others
+    named = {name: result[name] for name in ("profile", "row", "variant", "protocol", "seed", "depth", "met_goal")}
+    named |= {"epochs": result["epochs"], "goal_pct": recipe.goal_pct}
+    named |= {name: result[name] for name in ("val_acc_pct", "test_acc_pct", "train_tmacs")}
+    return named | {"train_s": seconds} | {f"test_acc_pct_depth{depth}": value for depth, value in kept.items()}
+
+
+def equal_depths(costs: pd.DataFrame) -> pd.DataFrame:
+    """The searches by `fast` and by `released` of each seed beside each other (`at_equal_depth`)."""
+    searches = costs[costs["variant"] == "odn"].to_dict("records")
+    by = {(search["row"], search["protocol"], search["seed"]): search for search in searches}
+    pairs = [(row, seed) for row, protocol, seed in by if protocol == "fast" and (row, "released", seed) in by]
+    return pd.DataFrame([at_equal_depth(by[row, "fast", seed], by[row, "released", seed]) for row, seed in pairs])
 
 
 def at_equal_depth(fast: dict, released: dict) -> dict:

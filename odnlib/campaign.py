@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from odnlib import ROOT, metrics
+from odnlib.ablation import ARMS
 from odnlib.data import DATASETS
 from odnlib.models import MultiExitNetwork
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, resolve
 from odnlib.results import read_json, run_folder, status
 from odnlib.schedule import next_stage
+from odnlib.trend import COMMON, EVERY_DEPTH
 
 ASSUMED_EPOCHS = 45  # of a stage that ends when it has converged: about what the authors' logs have per depth
 TRAINING_IMAGES = {"mnist": 50_000, "emnist": 104_000, "fashion_mnist": 50_000, "svhn": 68_257, "cifar10": 45_000}
@@ -35,22 +37,45 @@ class Part:
     variants: tuple[str, ...] = ("odn", "full")
     seeds: tuple[int, ...] = (0,)
     settings: dict = field(default_factory=dict)
+    arms: tuple[dict, ...] = ({},)  # further settings, one set after the other
+    only: str = ""  # number of the notebook that makes them; none: those of the rows
 
-    def recipes(self) -> Iterator[Recipe]:
-        for row in self.rows:
-            for seed in self.seeds:
-                for variant in self.variants:
-                    yield resolve(row, variant, self.profile, self.protocol, seed, **self.settings)
+    def recipes(self) -> list[Recipe]:
+        every = itertools.product(self.rows, self.seeds, self.variants, self.arms)
+        chosen = [
+            resolve(row, variant, self.profile, self.protocol, seed, **self.settings | arm)
+            for row, seed, variant, arm in every
+        ]
+        return list(dict.fromkeys(chosen))  # arms may coincide for a row
+
+    @property
+    def command(self) -> str:
+        """What makes the missing ones."""
+        words = ["./run_all.sh", f"--only {self.only}"] if self.only else ["./run_all.sh"]
+        words += [f"--rows {','.join(self.rows)}", f"--profile {self.profile} --protocol {self.protocol}"]
+        words += [f"--seeds {','.join(map(str, self.seeds))}"]
+        words += [f"--set {name}={str(value).lower()}" for name, value in self.settings.items()]
+        return " ".join(words)
 
 
-GREY = ("mnist", "emnist", "fashion_mnist")
-TREND = {"train_images": 2000, "validation_images": 2000, "threads": 1, "target_pct": 100.0, "tolerance_pct": 0.0}
+NOT_AT_HAND = {"svhn": "its images were not at hand where the committed results were made"}
+ONE_CORE = {"bfloat16": True, "threads": 1}
+FEW = ONE_CORE | {"train_images": 1500, "validation_images": 1500}
+TREND = FEW | {"first_epochs": 12, "depth_epochs": 3}
+ABLATION = {"batch_size": 32, "target_pct": 84.5, "depth_epochs": 8, "finetune_epochs": 3, "last_depth": 6}
 CAMPAIGN = (
-    Part("Table I at full width, cheaply", "quick", "fast", ("mnist",), settings={"threads": 1}),
+    Part("Table I at full width, cheaply", "quick", "fast", ("mnist",), settings=ONE_CORE),
+    Part(
+        "Do harder datasets need deeper networks?", "reduced", "fast", ("mnist", "emnist", "fashion_mnist", "cifar10"),
+        ("odn",), (0, 1, 2), TREND, (EVERY_DEPTH, EVERY_DEPTH | {"architecture": COMMON}), only="09",
+    ),
+    Part(
+        "Does warm-up do what Figure 3 says?", "reduced", "released", ("fashion_mnist",),
+        ("odn",), (0, 1, 2, 3, 4), FEW | ABLATION, tuple(ARMS.values()), only="06",
+    ),
     Part("Table I", "paper", "released", tuple(TABLE_1), seeds=(0, 1, 2)),
     Part("Table I by the text's numbers", "paper", "printed", tuple(TABLE_1)),
-    Part("Does depth rise with difficulty?", "reduced", "fast", (*GREY, "cifar10"), ("odn",), (0, 1, 2), TREND),
-)
+)  # fmt: skip
 
 
 def planned_tmacs(recipe: Recipe) -> float:
@@ -88,14 +113,31 @@ def measured_rate(results_dir: Path) -> tuple[float, str]:
     return float(step["ours"]), str(step["machine"])
 
 
+def why_not_run(row: str, variant: str, results_dir: Path) -> str:
+    """In words, for a row without a run at full width on its images."""
+    if row in NOT_AT_HAND:
+        return f"not run: {NOT_AT_HAND[row]}"
+    tmacs = planned_tmacs(resolve(row, variant, "quick", "fast"))
+    rate, machine = measured_rate(ROOT / "results")
+    hours = tmacs / rate / 3.6
+    return f"not run: the cheapest profile, quick, would take about {hours:.0f} h on {machine.partition(', torch')[0]}"
+
+
 def show(arguments: argparse.Namespace) -> int:
     """Print the campaign; 0."""
     rate, machine = measured_rate(ROOT / "results")
+    if arguments.rate:
+        rate, machine = arguments.rate, "as given by --rate"
     runs = table(Path(arguments.results_dir), rate)
     runs["finished"] = runs["state"] == "finished"
-    print(runs.drop(columns=["question", "finished"]).round(1).fillna("").to_string(index=False))
+    if arguments.runs:
+        print(runs.drop(columns=["question", "finished"]).round(1).fillna("").to_string(index=False), "\n")
     left = runs.assign(left=runs["hours"].where(~runs["finished"], 0.0)).groupby("question", sort=False)
     summary = left.agg(runs=("run", "size"), finished=("finished", "sum"), left=("left", "sum"))
-    print(f"\nhours at {rate:.0f} GMAC/s ({machine}), planned to the paper's depths\n")
+    print(f"Hours left at {rate:.0f} GMAC/s ({machine}); searches planned to the paper's depths.\n")
     print(summary.rename(columns={"left": "hours left"}).round(1).to_string())
+    print("\nWhat is missing comes with (each goes on where it was stopped; add --data-dir):\n")
+    for part in CAMPAIGN:
+        if summary.loc[part.question, "finished"] < summary.loc[part.question, "runs"]:
+            print(f"  # {part.question}\n  {part.command}")
     return 0

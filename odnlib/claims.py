@@ -8,14 +8,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import ablation, comparison
+from odnlib import ablation, comparison, trend
 from odnlib.paper import CLAIMS, TABLE_1
+from odnlib.recipes import PROFILES
 
 Judgement = tuple[str, str]  # verdict, reason with the figures
 
 
 def holds(condition: bool) -> str:
     return "holds" if condition else "does not hold"
+
+
+def scaled(verdict: str, said: str, not_comparable: str) -> Judgement:
+    """A verdict on a general statement: stand-ins bear none out, narrow networks or few images do at their scale."""
+    if "stand-in" in not_comparable:
+        return "not comparable", f"{not_comparable} - {said}"
+    return (f"{verdict} at reduced scale", f"{not_comparable} - {said}") if not_comparable else (verdict, said)
+
+
+def tables_of(folder: Path, pattern: str) -> list[Path]:
+    """Tables of results/<profile> and, where it has none, of the stronger ones."""
+    profiles = list(PROFILES)
+    for profile in profiles[profiles.index(folder.name) :]:
+        if found := sorted(folder.with_name(profile).glob(f"{pattern}.csv")):
+            return found
+    return []
 
 
 def saved_pct(frame: pd.DataFrame, row: str) -> float:
@@ -56,18 +73,33 @@ def within_1_75(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgem
 
 def warmup(names: tuple[str, ...]) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
     def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
-        tables = [pd.read_csv(file) for file in folder.glob("warmup_ablation-*.csv")]
+        tables = [pd.read_csv(file) for file in tables_of(folder, "warmup_ablation-*")]
         if not tables:
             return "not measured", "06_warmup_ablation has not been run in this profile"
         # The most telling one: comparable if possible, then the one with the most seeds.
         paired = max(tables, key=lambda table: (table["not_comparable"].isna().all(), table["n"].max()))
         said = "; ".join(ablation.sentence(paired, name) for name in names)
-        if paired["not_comparable"].notna().any():
-            return "not comparable", f"{paired['not_comparable'].iloc[0]} - {said}"
         verdicts = paired[paired["statistic"].isin(names)]["verdict"].unique()
-        return (verdicts[0] if len(verdicts) == 1 else "open"), said
+        reason = "" if paired["not_comparable"].isna().all() else paired["not_comparable"].iloc[0]
+        return scaled(verdicts[0] if len(verdicts) == 1 else "open", said, reason)
 
     return judge
+
+
+def depth_follows_complexity(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    needed = trend.table(trend.searches(runs))
+    if needed.empty:
+        return "not measured", f"fewer than {trend.FEWEST_ROWS} datasets were searched through every depth"
+    strictest = needed[needed["tolerance_pct"] == trend.TOLERANCES_PCT[0]]
+    # The most telling study: the one of the strongest profile with the most searches.
+    studies = [lines for _, lines in strictest.groupby(["profile", "protocol", "settings"])]
+    at = max(studies, key=lambda lines: (list(PROFILES).index(lines["profile"].iloc[0]), len(lines)))
+    alike = at[at["architectures"] != trend.PAPERS]
+    judged = {name: trend.verdict(lines) for name, lines in at.groupby("architectures", sort=False)}
+    said = "; ".join(f"{name}: {why}" for name, (_, why) in judged.items())
+    # One architecture for all: depths of different ones are not counted in the same blocks.
+    verdict = judged[(at if alike.empty else alike)["architectures"].iloc[0]][0]
+    return scaled(verdict, said, at["not_comparable"].iloc[0])
 
 
 def of_full_width(runs: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
@@ -140,7 +172,7 @@ CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]] = {
     "within_1_75": within_1_75,
     "warmup_fluctuation": warmup(("fluctuation_pts", "loss_fluctuation", "jump_pts", "loss_jump")),
     "warmup_convergence": warmup(("epochs_to_90%", "epochs_to_100%")),
-    "depth_follows_complexity": later("needs one architecture and protocol on several real datasets: no such runs yet"),
+    "depth_follows_complexity": depth_follows_complexity,
     "flops_mean_latency": flops_mean_latency,
     "byproducts": byproducts,
     "other_families": later("only ResNets are implemented so far"),

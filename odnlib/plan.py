@@ -12,10 +12,11 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from odnlib import ROOT, results
+from odnlib import ROOT, results, trend
 from odnlib.ablation import ARMS
 from odnlib.experiment import choose_device
 from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve, usual_protocol
+from odnlib.trend import COMMON
 
 NOTEBOOKS = {  # row: notebook
     "mnist": "01_mnist_resnet18",
@@ -25,6 +26,7 @@ NOTEBOOKS = {  # row: notebook
     "cifar10": "05_cifar10_resnet50",
 }
 ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
+TREND = "09_depth_by_dataset"
 COMPARISON = "07_compare_with_paper"
 READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
 
@@ -80,7 +82,7 @@ class Job:
 
 
 def plan(arguments: argparse.Namespace) -> list[Job]:
-    """One job per row and seed, the ablation, and the comparison; with `--rows` those rows and the comparison.
+    """One job per row and seed, the ablation, depth by dataset, and the comparison; `--rows` and `--only` choose some.
 
     Raises:
         RecipeError: every problem of every job, before anything starts.
@@ -116,23 +118,40 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
         parameters |= {"profile": arguments.profile}
         jobs.append(Job(ROOT / "notebooks" / f"{name}.ipynb", executed, parameters, recipes, results_dir, reads_all))
 
+    def chosen(name: str, unless: bool = True) -> bool:
+        return name[:2] in arguments.only if arguments.only else unless
+
+    unknown = [n for n in arguments.only or [] if n not in {x[:2] for x in (*NOTEBOOKS.values(), ABLATION, TREND)}]
+    problems += [f"only {n!r} names no notebook that trains: choose from 01 to 06 and 09" for n in unknown]
     trained = {"protocol": protocol, "overrides": overrides, **places}
     for row in rows:
-        for seed in seeds:
+        for seed in seeds if chosen(NOTEBOOKS.get(row, "")) else []:
             recipes = needed(row, seed, [{"variant": variant} for variant in VARIANTS])
             if recipes:
                 suffix = recipes[0].name.removeprefix(f"{row}-odn")
                 add(NOTEBOOKS[row], suffix, recipes, row=row, seed=seed, **trained)
-    if not arguments.rows:
+    if chosen(ABLATION, not arguments.rows):
         pairs = arguments.seeds or ABLATION_SEEDS
         recipes = [recipe for seed in pairs for recipe in needed(ABLATION_ROW, seed, list(ARMS.values()))]
         if recipes and recipes[0].warmup_epochs:  # `fast` has no warm-up to leave out
-            suffix = recipes[0].name.removeprefix(f"{ABLATION_ROW}-odn").rpartition("-")[0]
-            add(ABLATION, suffix, recipes, row=ABLATION_ROW, seeds=pairs, **trained)
+            add(ABLATION, suffix_of(recipes[0]), recipes, row=ABLATION_ROW, seeds=pairs, **trained)
+    if chosen(TREND, not arguments.rows and arguments.profile == "smoke"):  # every depth of every row: costly
+        planned = {"rows": rows, "architectures": [COMMON] if arguments.profile == "smoke" else ["", COMMON]}
+        planned |= {"seeds": seeds, "overrides": overrides}
+        try:
+            recipes = trend.planned(arguments.profile, **planned)
+            add(TREND, suffix_of(recipes[0]), recipes, **planned, **places)
+        except RecipeError as error:
+            problems.extend(line for line in str(error).splitlines() if line not in problems)
     add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))
     if problems:
         raise RecipeError("\n".join(problems))
     return jobs
+
+
+def suffix_of(recipe: Recipe) -> str:
+    """What tells apart the executed notebooks of one source that take several seeds."""
+    return recipe.name.removeprefix(f"{recipe.row}-odn").rpartition("-")[0]
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode | None:

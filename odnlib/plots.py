@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import textwrap
 import time
@@ -12,10 +13,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from PIL import Image
 from tqdm.auto import tqdm
 
 from odnlib.data import Split
-from odnlib.paper import PrintedRow
+from odnlib.paper import TABLE_1, PrintedRow
 from odnlib.recipes import Recipe
 from odnlib.results import replace
 
@@ -24,25 +26,29 @@ BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
 NOT_EVIDENCE = "embedded stand-in images, narrow network: an illustration, no reproduction"
 
 
-def evidence(recipe: Recipe, seeds: str = "") -> str:
+def evidence(recipe: Recipe, seeds: str = "", architectures: str = "") -> str:
     """What a table or figure of this recipe is evidence of, in a line that stands on it."""
     rule = f"{recipe.protocol} protocol" + f" ({recipe.tag})" * bool(recipe.tag)
     kind = NOT_EVIDENCE if recipe.embedded else f"real images, profile {recipe.profile}"
     if not recipe.embedded and recipe.width != 64:
         kind += ", narrow network: a trend, not a row of Table I"
-    return f"{recipe.architecture}, width {recipe.width}, {rule}, {seeds or f'seed {recipe.seed}'} - {kind}"
+    network = f"{architectures or recipe.architecture}, width {recipe.width}"
+    return f"{network}, {rule}, {seeds or f'seed {recipe.seed}'} - {kind}"
 
 
-def caption(figure: Figure, recipe: Recipe) -> Figure:
+def caption(figure: Figure, recipe: Recipe, *others: str) -> Figure:
     width = int(figure.get_figwidth() * 13)  # characters that fit
-    figure.supxlabel("\n".join(textwrap.wrap(evidence(recipe), width)), fontsize=9, color="0.35")
+    figure.supxlabel("\n".join(textwrap.wrap(evidence(recipe, *others), width)), fontsize=9, color="0.35")
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure for print, in whole or not at all."""
+    """Write a figure for print, in whole or not at all; 256 colours are enough for charts and a third of the size."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    picture = Image.open(drawn).convert("RGB").quantize(256)
+    replace(path, lambda temporary: picture.save(temporary, format="png", optimize=True))
 
 
 def stage_title(stage: str, depth: int) -> str:
@@ -217,6 +223,33 @@ def ablation(arms: dict[str, pd.DataFrame], recipe: Recipe) -> Figure:
         axes[1, 0].set_ylim(0, 1.4)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return caption(figure, recipe)
+
+
+def depth_by_dataset(curves: pd.DataFrame, needed: pd.DataFrame, recipe: Recipe) -> Figure:
+    """What each further depth gains and which depth a dataset needs: `trend.curves`, lines of `trend.table`."""
+    kinds = list(dict.fromkeys(needed["architectures"]))
+    figure, axes = plt.subplots(len(kinds), 2, figsize=(11, 4.2 * len(kinds)), layout="constrained", squeeze=False)
+    rows = list(dict.fromkeys(needed.sort_values("paper_depth")["row"]))
+    colors = dict(zip(rows, sns.color_palette("colorblind"), strict=False))
+    for (left, right), kind in zip(axes, kinds, strict=True):
+        for place, row in enumerate(rows):
+            at = curves[(curves["architectures"] == kind) & (curves["row"] == row)]
+            if at.empty:
+                continue
+            mean = at.groupby("depth")["val_acc_pct"].mean()
+            left.plot(mean - mean.max(), "o-", color=colors[row], label=f"{TABLE_1[row].title}, {mean.max():.1f} %")
+            depths = needed.loc[(needed["architectures"] == kind) & (needed["row"] == row), "depth"]
+            beside = [place + 0.15 * (k - (len(depths) - 1) / 2) for k in range(len(depths))]
+            right.plot(beside, depths, "o", color=colors[row])
+            of = at.groupby("row")["depth"].max().item()
+            right.annotate(f"of {of}", (place, 0), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+        left.set(xlabel="depth (residual blocks)", ylabel="accuracy less the best (points)", title=kind.capitalize())
+        left.legend(title="validation; mean of the seeds; best")
+        title = f"Within {needed['tolerance_pct'].iloc[0]:g} points of the best; a point per seed"
+        names = [TABLE_1[row].title for row in rows]
+        right.set(xticks=range(len(rows)), xticklabels=names, ylabel="depth needed", ylim=(0, None), title=title)
+    seeds = f"seeds {', '.join(map(str, sorted(set(needed['seed']))))}"
+    return caption(figure, recipe, seeds, ", ".join(sorted(set(needed["architecture"]))))
 
 
 def accuracies(lines: pd.DataFrame) -> Figure:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import claims, comparison, plots, results
-from odnlib.paper import CONTRADICTIONS
+from odnlib import campaign, claims, comparison, plots, redraw, results
+from odnlib.paper import CONTRADICTIONS, TABLE_1
 
 WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
@@ -19,6 +19,8 @@ WORTH = {
     "quick": "real images, full-width networks, a cheap training",
     "paper": "real images, full-width networks, the whole rule unless overridden",
 }
+TOLD_FIRST = ("within_1_75", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
+UNTOLD = ("not measured", "not comparable")  # verdicts that the first page need not repeat
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}td,th{padding:.25rem .6rem;
 border-bottom:1px solid #ddd;text-align:left;vertical-align:top}th{background:#f4f4f4}img{max-width:100%}
@@ -38,6 +40,32 @@ class Report:
     sensitivity: pd.DataFrame
     table_1: pd.DataFrame
 
+    def headline(self) -> pd.DataFrame:
+        """What stands beside Table I: per row the strongest comparable runs, or why there are none."""
+        lines = []
+        for row, printed in TABLE_1.items():
+            for variant, network in {"odn": "optimally deep", "full": "whole"}.items():
+                paper, line = getattr(printed, variant), {"dataset": printed.title, "network": network}
+                found = (
+                    self.runs[(self.runs["row"] == row) & (self.runs["variant"] == variant)] if len(self.runs) else []
+                )
+                found = found[found["not_comparable"] == ""] if len(found) else found
+                if not len(found):
+                    lines.append(line | {"trained": campaign.why_not_run(row, variant, self.folder.parent)})
+                    continue
+                strongest = max(found["profile"], key=list(WORTH).index)
+                at = found[(found["profile"] == strongest) & (found["protocol"] == found["protocol"].iloc[-1])]
+                made_by = [results.read_json(Path(folder) / "provenance.json") for folder in at["folder"]]
+                hours = sum(made["seconds"] for made in made_by) / 3600
+                cells = {"depth": "{:g}", "size_mb": "{:.2f}", "macs_m": "{:.1f}", "test_acc_pct": "{:.2f}"}
+                for cell, form in cells.items():
+                    line[f"{cell} (paper)"] = f"{form.format(at[cell].mean())} ({form.format(getattr(paper, cell))})"
+                lines.append(line | {"trained": (
+                    f"{strongest}, {at['protocol'].iloc[0]}, n = {len(at)}; {hours:.1f} h in all on "
+                    f"{made_by[0]['processor']}, {made_by[0]['threads']} thread{'s' * (made_by[0]['threads'] > 1)}"
+                )})  # fmt: skip
+        return pd.DataFrame(lines)
+
     def summary(self) -> list[str]:
         """What the comparison says, in sentences."""
         lines = []
@@ -49,6 +77,8 @@ class Report:
             if len(here):
                 rows, seeds = ", ".join(here["row"].unique()), here["seed"].nunique()
                 lines.append(f"{profile}: {len(here)} runs ({rows}; {seeds} seeds) - {WORTH[profile]}")
+        judged = self.claims[self.claims["key"].isin(TOLD_FIRST)]
+        lines += [f"{x.statement}: {x.verdict} ({x.why})" for x in judged.itertuples() if x.verdict not in UNTOLD]
         if not len(self.runs) or not set(self.runs["profile"]) & {"quick", "paper"}:
             lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
         return lines
@@ -102,6 +132,11 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 def sections(report: Report) -> Iterable[tuple[str, str, pd.DataFrame]]:
     """Title, explanation and table of every part."""
+    yield (
+        "The networks at full width",
+        "The strongest runs on the real images at full width, means over n; in brackets what Table I prints.",
+        report.headline(),
+    )
     cells = ["row", "variant", "cell", "paper", "measured", "std", "n", "verdict", "profile", "protocol", "tag", "why"]
     yield (
         "Table I, number by number",
@@ -158,7 +193,10 @@ def write_html(report: Report) -> None:
 
 
 def write(results_dir: Path, profile: str) -> Report:
-    """Write table1.csv, comparison.csv, claims.csv, comparison.md, the figure and report.html of one profile."""
+    """Every table and figure of one profile from its run folders: those of `redraw`, table1.csv, comparison.csv,
+    claims.csv, comparison.md and report.html.
+    """
+    redraw.everything(Path(results_dir), profile)
     report = make(results_dir, profile)
     report.folder.mkdir(parents=True, exist_ok=True)
     tables = {"table1": report.table_1, "comparison": report.comparison, "claims": report.claims}

@@ -65,6 +65,12 @@ def read_json(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run's folder; a setting that did not exist then was what its default is now."""
+    recorded = read_json(folder / "recipe.json")
+    return Recipe(**{item.name: recorded[item.name] for item in dataclasses.fields(Recipe) if item.name in recorded})
+
+
 def run_folder(recipe: Recipe, results_dir: Path) -> Path:
     return Path(results_dir) / recipe.profile / "runs" / recipe.name
 

@@ -18,7 +18,7 @@ def test_planned_cost_is_what_a_finished_run_took():
 def test_it_lists_every_run_once_and_reads_its_state(tmp_path, monkeypatch, capsys):
     part = campaign.Part("a question", "smoke", "released", ("mnist",), settings={"width": 8, "train_images": 64})
     monkeypatch.setattr(campaign, "CAMPAIGN", (part,))
-    assert main(["campaign", "--results-dir", str(tmp_path)]) == 0
+    assert main(["campaign", "--runs", "--results-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert shown.count("smoke/mnist-odn-released-n64-seed0") == 1
     assert shown.count("missing") == 2

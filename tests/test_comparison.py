@@ -15,6 +15,7 @@ from tests.conftest import tiny_recipe
 
 VERDICTS = {"equal", "close", "better", "worse", "paper's slip", "not measured", "not comparable"}
 CLAIM_VERDICTS = {"holds", "does not hold", "open", "not measured", "not comparable"}
+CLAIM_VERDICTS |= {f"{verdict} at reduced scale" for verdict in ("holds", "does not hold", "open")}
 
 
 def pretend_run(folder, profile="paper", depth=2, accuracy=99.31, variant="odn", seed=0, **overrides):
@@ -119,7 +120,7 @@ def test_accuracy_verdicts():
 
 def test_every_claim_has_a_check_and_a_verdict(tmp_path):
     assert {claim.key for claim in CLAIMS} == set(claims.CHECKS)
-    judged = claims.judge(compare(comparison.load_runs(tmp_path, "smoke")), pd.DataFrame(), tmp_path)
+    judged = claims.judge(compare(comparison.load_runs(tmp_path, "smoke")), pd.DataFrame(), tmp_path / "smoke")
     assert len(judged) == len(CLAIMS) >= 14
     assert set(judged["verdict"]) <= CLAIM_VERDICTS
     verdicts = judged.set_index("key")["verdict"]
