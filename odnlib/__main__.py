@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--rows", type=words, default=None, help="e.g. mnist,svhn (default: all)")
     notebooks.add_argument("--only", type=words, help="numbers of notebooks, e.g. 06,09; 07 follows (default: all)")
     notebooks.add_argument("--seeds", type=lambda text: [value(x) for x in words(text)], help="e.g. 0,1,2")
-    notebooks.add_argument("--jobs", type=int, help="notebooks side by side (default: 2 in smoke, else 1)")
+    notebooks.add_argument(
+        "--jobs", help="notebooks side by side, each on a GPU or cores of its own, or auto (default in smoke; else 1)"
+    )
     campaign = commands.add_parser("campaign", allow_abbrev=False, help="how far the list of runs is, and its cost")
     campaign.add_argument("--results-dir", default=ROOT / "results", help="where to look (default: results)")
     campaign.add_argument("--runs", action="store_true", help="list every run")

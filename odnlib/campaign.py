@@ -136,7 +136,7 @@ def show(arguments: argparse.Namespace) -> int:
     summary = left.agg(runs=("run", "size"), finished=("finished", "sum"), left=("left", "sum"))
     print(f"Hours left at {rate:.0f} GMAC/s ({machine}); searches planned to the paper's depths.\n")
     print(summary.rename(columns={"left": "hours left"}).round(1).to_string())
-    print("\nWhat is missing comes with (each goes on where it was stopped; add --data-dir):\n")
+    print("\nThe rest comes with (each goes on where it was stopped; add --data-dir):\n")
     for part in CAMPAIGN:
         if summary.loc[part.question, "finished"] < summary.loc[part.question, "runs"]:
             print(f"  # {part.question}\n  {part.command}")

@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import math
-import os
 import pickle
 import signal
 import threading
@@ -25,6 +24,7 @@ from odnlib.trainer import Training, train
 
 NEWEST, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
 SAVE_EVERY = 60.0  # seconds, within a long epoch
+SAVES_APART = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
 LOG_EVERY = 60.0  # seconds
 SECOND_SIGNAL_AFTER = 3.0  # seconds; those that come together are one
 TELL_EVERY = 1.0  # seconds between two words to a progress bar
@@ -45,8 +45,6 @@ def write(folder: Path, state: dict) -> None:
         with open(temporary, "wb") as file:
             file.write(hashlib.sha256(content.getbuffer()).digest())
             file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())  # on the disk before the newest is touched
         if (folder / NEWEST).exists():
             (folder / NEWEST).replace(folder / BEFORE)
 
@@ -73,7 +71,7 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict | None:
 
 
 class Keeper:
-    """Goes through a training and saves it: every epoch, every minute within one, and when asked to stop.
+    """Goes through a training and saves it: after an epoch, every minute within one, and when asked to stop.
 
     Within `with`, SIGTERM and SIGINT end the training after the step under way; one more, seconds later, at once.
 
@@ -140,13 +138,19 @@ class Keeper:
         return f"{name}, {epoch}{most}{part}{best}"
 
     def save(self, new_epoch: bool = False) -> None:
-        """Write a checkpoint, unless the training has diverged: the last good one stays."""
+        """Write a checkpoint, unless the training has diverged: the last good one stays.
+
+        Where epochs are shorter than `SAVES_APART`, not every one is saved: a kill costs that much at most.
+        """
         now = time.monotonic()
         self.seconds[-1] += now - self.counted
-        self.counted = self.saved = now
-        self.training.refuse_divergence()
+        self.counted = now
         if new_epoch:
             self.seconds.append(0.0)
+            if now - self.saved < SAVES_APART:
+                return
+        self.saved = now
+        self.training.refuse_divergence()
         write(self.training.folder, self.training.state_dict() | {"seconds": self.seconds})
 
     def between_steps(self) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import torch
 
 from odnlib import ROOT, results, trend
 from odnlib.ablation import ARMS
 from odnlib.experiment import choose_device
-from odnlib.recipes import VARIANTS, Recipe, RecipeError, resolve, usual_protocol
+from odnlib.recipes import PROFILES, VARIANTS, Recipe, RecipeError, resolve, usual_protocol
 from odnlib.trend import COMMON
 
 NOTEBOOKS = {  # row: notebook
@@ -90,15 +92,13 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
     problems, jobs, overrides = [], [], dict(arguments.overrides)
     protocol = arguments.protocol or usual_protocol(arguments.profile)
-    if arguments.jobs is None:
-        arguments.jobs = 2 if arguments.profile == "smoke" else 1  # a smoke run keeps to one thread
-    if arguments.jobs < 1:
-        problems.append(f"jobs {arguments.jobs} is not a whole number from 1")
     for name, listed in {"seeds": seeds, "rows": rows}.items():
         if len(set(listed)) < len(listed):
             problems.append(f"{name} {listed} name one twice")
     try:
-        choose_device(arguments.device)
+        device = choose_device(arguments.device)
+        threads = overrides.get("threads", PROFILES.get(arguments.profile, {}).get("threads"))
+        arguments.slots = slots(arguments.jobs or ("auto" if arguments.profile == "smoke" else "1"), device, threads)
     except RecipeError as error:
         problems.append(str(error))
     results_dir = Path(arguments.results_dir).resolve()
@@ -147,6 +147,36 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     if problems:
         raise RecipeError("\n".join(problems))
     return jobs
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """Those that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def slots(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
+    """What each of the notebooks side by side has to itself: environment variables that give it a GPU or some cores.
+
+    Args:
+        jobs: a number, or auto: one per GPU, or as many as there are cores for if recipes say how many `threads`.
+
+    Raises:
+        RecipeError: for another number of jobs than the device has room for.
+    """
+    own = gpus() if device == "cuda" else []
+    most = len(own) if device == "cuda" else 1 if device.startswith(("cuda", "mps")) else cores()
+    number = (len(own) or (most // threads if threads else 1) or 1) if jobs == "auto" else jobs
+    if not (str(number).isdigit() and 1 <= (number := int(number)) <= most):
+        raise RecipeError(f"jobs {jobs!r}: {device} has room for 1 to {most}; choose one of them, or auto")
+    if own:
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in own[:number]]
+    return [{"OMP_NUM_THREADS": str(most // number)} if number > 1 else {} for _ in range(number)]
 
 
 def suffix_of(recipe: Recipe) -> str:

@@ -232,22 +232,27 @@ def depth_by_dataset(curves: pd.DataFrame, needed: pd.DataFrame, recipe: Recipe)
     rows = list(dict.fromkeys(needed.sort_values("paper_depth")["row"]))
     colors = dict(zip(rows, sns.color_palette("colorblind"), strict=False))
     for (left, right), kind in zip(axes, kinds, strict=True):
+        names = []
         for place, row in enumerate(rows):
             at = curves[(curves["architectures"] == kind) & (curves["row"] == row)]
+            names.append(TABLE_1[row].title)
             if at.empty:
                 continue
             mean = at.groupby("depth")["val_acc_pct"].mean()
-            left.plot(mean - mean.max(), "o-", color=colors[row], label=f"{TABLE_1[row].title}, {mean.max():.1f} %")
+            left.plot(mean - mean.max(), "o-", color=colors[row], label=TABLE_1[row].title)
             depths = needed.loc[(needed["architectures"] == kind) & (needed["row"] == row), "depth"]
             beside = [place + 0.15 * (k - (len(depths) - 1) / 2) for k in range(len(depths))]
             right.plot(beside, depths, "o", color=colors[row])
-            of = at.groupby("row")["depth"].max().item()
-            right.annotate(f"of {of}", (place, 0), (0, 6), textcoords="offset points", ha="center", fontsize=9)
-        left.set(xlabel="depth (residual blocks)", ylabel="accuracy less the best (points)", title=kind.capitalize())
-        left.legend(title="validation; mean of the seeds; best")
-        title = f"Within {needed['tolerance_pct'].iloc[0]:g} points of the best; a point per seed"
-        names = [TABLE_1[row].title for row in rows]
-        right.set(xticks=range(len(rows)), xticklabels=names, ylabel="depth needed", ylim=(0, None), title=title)
+            names[-1] += f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
+        title = kind if kind not in set(needed["architecture"]) else f"One architecture: {kind}"
+        left.set(xlabel="depth (residual blocks)", ylabel="accuracy less the best (points)")
+        left.set_title(f"{title[0].upper()}{title[1:]}, validation, mean of the seeds", fontsize=11)
+        right.set(xticks=range(len(rows)), ylabel="depth needed", ylim=(0, None))
+        right.set_xticklabels(names, fontsize=9)
+        within = needed["tolerance_pct"].iloc[0]
+        right.set_title(f"Depth within {within:g} points of the best; a point per seed", fontsize=11)
+        right.yaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rows))
     seeds = f"seeds {', '.join(map(str, sorted(set(needed['seed']))))}"
     return caption(figure, recipe, seeds, ", ".join(sorted(set(needed["architecture"]))))
 

@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from queue import SimpleQueue
 
 import nbformat
 import psutil
@@ -29,8 +30,8 @@ STOP_WITHIN = 120  # seconds that a notebook has to keep what it is at
 TRACEBACK_LINES = 12
 
 
-def execute(job: Job) -> None:
-    """Run one notebook in a process of its own; what goes wrong is kept in the job."""
+def execute(job: Job, slots: SimpleQueue[dict[str, str]]) -> None:
+    """Run one notebook in a process of its own, in a slot of its own; what goes wrong is kept in the job."""
     job.started = time.monotonic()
     if "stale" in job.runs():
         job.state, job.problem = "stale", "made by other training code or settings; --stale does it again"
@@ -40,8 +41,7 @@ def execute(job: Job) -> None:
         return
     job.state = "running"
     job.executed.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "papermill", str(job.source), str(job.executed), "--no-progress-bar"]
-    command += ["--cwd", str(ROOT), "-y", json.dumps(job.parameters)]
+    command = [sys.executable, "-m", "odnlib.render", str(job.source), str(job.executed), json.dumps(job.parameters)]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     # A session of its own: Ctrl-C comes here, and `stop` asks the notebooks to keep what they have.
     job.executed.unlink(missing_ok=True)  # what an earlier attempt left would be taken for this one's
@@ -49,14 +49,14 @@ def execute(job: Job) -> None:
     with STARTING:
         if job.state == "stopped":
             return
-        job.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+        slot = slots.get()  # there are as many as jobs side by side
+        job.process = subprocess.Popen(command, env=environment | slot, cwd=ROOT, start_new_session=True, **pipes)
     output, _ = job.process.communicate()
+    slots.put(slot)
     job.seconds = time.monotonic() - job.started
     if job.process.returncode:
         job.problem, job.traceback = error_in(job.executed)
-        job.problem = (
-            job.problem or (output.strip() or f"papermill: exit code {job.process.returncode}").splitlines()[-1]
-        )
+        job.problem = job.problem or (output.strip() or f"exit code {job.process.returncode}").splitlines()[-1]
         job.state = "stopped" if job.problem.startswith(("Stopped", "KeyboardInterrupt")) else "failed"
         return
     notebook = nbformat.read(job.executed, 4)
@@ -90,7 +90,7 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         for last in (False, True):
-            run_side_by_side([job for job in jobs if job.reads_all == last], arguments.jobs, deadline)
+            run_side_by_side([job for job in jobs if job.reads_all == last], arguments.slots, deadline)
     except (KeyboardInterrupt, TimeoutError) as reason:
         stopped = str(reason) or "interrupted"
     finally:
@@ -110,14 +110,17 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     return 1 if "failed" in states else 75 if "stopped" in states else 0
 
 
-def run_side_by_side(jobs: list[Job], side_by_side: int, deadline: float = math.inf) -> None:
-    """Run jobs, so many at a time, telling where each is.
+def run_side_by_side(jobs: list[Job], slots: list[dict[str, str]], deadline: float = math.inf) -> None:
+    """Run jobs, as many at a time as there are slots (`plan.slots`), telling where each is.
 
     Raises:
         KeyboardInterrupt, TimeoutError: asked to stop, or past `deadline` (time.monotonic); all notebooks have ended.
     """
-    with ThreadPoolExecutor(side_by_side) as pool:
-        pending = {pool.submit(execute, job): job for job in jobs}
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for slot in slots:
+        free.put(slot)
+    with ThreadPoolExecutor(len(slots)) as pool:
+        pending = {pool.submit(execute, job, free): job for job in jobs}
         try:
             watch(pending, deadline)
         except (KeyboardInterrupt, TimeoutError):

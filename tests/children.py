@@ -25,7 +25,7 @@ def tiny() -> Data:
 def train(results_dir: Path, save_every: float, die_at: int | None, settings: dict) -> None:
     """Train the tiny recipe; `die_at`: SIGKILL ourselves instead of renaming a file for so manieth a time."""
     torch.set_num_threads(1)
-    checkpoint.SAVE_EVERY = save_every
+    checkpoint.SAVE_EVERY, checkpoint.SAVES_APART = save_every, 0.0
     renamed, rename = 0, Path.replace
 
     def replace(path, target):

@@ -1,5 +1,6 @@
 """run_all.sh and the notebooks, as a user starts them."""
 
+import itertools
 import json
 import os
 import shutil
@@ -94,7 +95,7 @@ def main_tag():
         (["--device", "tpu"], "device 'tpu' is not here"),
         (["--only", "08"], "only '08' names no notebook that trains: choose from 01 to 06 and 09"),
         (["--rows", "mnist,svhn", "--only", "09"], "rows ['mnist', 'svhn'] are fewer than 3"),
-        (["--jobs", "0"], "jobs 0 is not a whole number from 1"),
+        (["--jobs", "0"], "jobs '0': cpu has room for 1 to "),
         (["--set", "with=3"], "there is no parameter 'with'"),
         (["--profile", "big"], "profile 'big' does not exist"),
     ],
@@ -160,7 +161,7 @@ def lone_notebook(folder, source):
 @pytest.mark.slow
 def test_a_cell_that_raises_is_shown_with_its_traceback(tmp_path):
     job = lone_notebook(tmp_path, "def broken():\n    return 1 / 0\n\nbroken()")
-    runner.run_side_by_side([job], 1)
+    runner.run_side_by_side([job], [{}])
     assert (job.state, job.problem) == ("failed", "ZeroDivisionError: division by zero")
     assert "return 1 / 0" in job.traceback
     assert "\x1b" not in job.traceback
@@ -170,7 +171,7 @@ def test_a_cell_that_raises_is_shown_with_its_traceback(tmp_path):
 @pytest.mark.slow
 def test_a_kernel_that_dies_is_named(tmp_path):
     job = lone_notebook(tmp_path, "import os\nos.kill(os.getpid(), 9)")
-    runner.run_side_by_side([job], 1)
+    runner.run_side_by_side([job], [{}])
     assert job.state == "failed"
     assert "DeadKernelError" in job.problem
 
@@ -180,7 +181,7 @@ def test_a_stopped_notebook_is_waited_for(tmp_path):
     cell = "import time\ntry:\n    time.sleep(90)\nfinally:\n    time.sleep(1); open('kept', 'w').close()"
     job = lone_notebook(tmp_path, f"import os; os.chdir({str(tmp_path)!r})\n{cell}")
     with pytest.raises(TimeoutError, match="the time budget is used up"):
-        runner.run_side_by_side([job], 1, time.monotonic() + 20)
+        runner.run_side_by_side([job], [{}], time.monotonic() + 20)
     assert job.state == "stopped"
     assert (tmp_path / "kept").exists()
 
@@ -205,7 +206,7 @@ def test_everything_killed_in_mid_run_ends_in_the_same_files(tmp_path):
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         wait_for(lambda victim=victim: epochs_of(tmp_path / "killed", "full") > (2 if victim == "everything" else 6))
         tree = psutil.Process(process.pid).children(recursive=True)
-        killed = [process, *tree] if victim == "everything" else [x for x in tree if "papermill" in x.cmdline()]
+        killed = [process, *tree] if victim == "everything" else [x for x in tree if "odnlib.render" in x.cmdline()]
         for each in killed:
             each.kill()
         shown, _ = process.communicate(timeout=60)
@@ -346,3 +347,34 @@ def main_arguments(*arguments):
     from odnlib.__main__ import parser
 
     return parser().parse_args(["notebooks", *arguments])
+
+
+def test_slots_are_gpus_or_cores_and_no_two_share_one(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f,5")
+    assert plan.slots("auto", "cuda", None) == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("3", "GPU-7f", "5")]
+    assert plan.slots("2", "cuda", 4) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-7f"}]
+    monkeypatch.setattr(plan, "cores", lambda: 8)
+    assert plan.slots("auto", "cpu", 1) == [{"OMP_NUM_THREADS": "1"}] * 8
+    assert plan.slots("3", "cpu", None) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert plan.slots("auto", "cpu", None) == plan.slots("1", "cpu", None) == [{}]
+    for jobs, device in (("4", "cuda"), ("9", "cpu"), ("2", "cuda:1"), ("-1", "cpu"), ("two", "cpu")):
+        with pytest.raises(plan.RecipeError, match="has room for 1 to"):
+            plan.slots(jobs, device, None)
+
+
+@pytest.mark.slow
+def test_a_failed_job_frees_its_slot_and_no_two_hold_one(tmp_path):
+    """Four notebooks in two slots, the first fails: each names its slot and when it held it."""
+    jobs = []
+    for number in range(4):
+        (tmp_path / f"{number}").mkdir()
+        source = "1 / 0" if number == 0 else "import os, time\nstart = time.time(); time.sleep(1)"
+        source += "\nprint(os.environ['SLOT'], start, time.time())"
+        jobs.append(lone_notebook(tmp_path / f"{number}", source))
+    runner.run_side_by_side(jobs, [{"SLOT": "a"}, {"SLOT": "b"}])
+    assert [job.state for job in jobs] == ["failed", "done", "done", "done"]
+    held = [nbformat.read(job.executed, 4).cells[-1].outputs[0].text.split() for job in jobs[1:]]
+    assert {slot for slot, *_ in held} <= {"a", "b"}
+    for slot in "ab":
+        times = sorted((float(start), float(end)) for name, start, end in held if name == slot)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
