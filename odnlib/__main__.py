@@ -47,6 +47,13 @@ def duration(text: str) -> float:
     return seconds
 
 
+def options(text: str) -> list[tuple[str, str]]:
+    parts = [part.partition("=") for part in words(text)]
+    if not all(equals for _, equals, _ in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE,..., e.g. partition=gpu,time=4:00:00")
+    return [(name, value) for name, _, value in parts]
+
+
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -83,6 +90,14 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument(
         "--jobs", help="notebooks side by side, each on a GPU or cores of its own, or auto (default in smoke; else 1)"
     )
+    notebooks.add_argument(
+        "--slurm", type=options, metavar="NAME=VALUE,...",
+        help="train as one Slurm array, e.g. partition=gpu,time=4:00:00, then go on here",
+    )  # fmt: skip
+    notebooks.add_argument(
+        "--array-parallelism", type=int, default=8, metavar="N", help="most tasks at a time (default: 8)"
+    )
+    notebooks.add_argument("--collect", action="store_true", help="train nothing: go on with what Slurm has finished")
     campaign = commands.add_parser("campaign", allow_abbrev=False, help="how far the list of runs is, and its cost")
     campaign.add_argument("--results-dir", default=ROOT / "results", help="where to look (default: results)")
     campaign.add_argument("--runs", action="store_true", help="list every run")

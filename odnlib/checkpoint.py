@@ -33,7 +33,15 @@ log.setLevel(logging.DEBUG)  # what a handler shows is its own business
 
 
 class Stopped(RuntimeError):
-    """Asked to stop; all is kept, and the same command goes on from here."""
+    """Asked to stop; all is kept, and the same command goes on from here.
+
+    Attributes:
+        why: the name of a signal, or that the time is used up.
+    """
+
+    def __init__(self, message: str, why: str = ""):
+        super().__init__(message)
+        self.why = why
 
 
 def write(folder: Path, state: dict) -> None:
@@ -92,7 +100,9 @@ class Keeper:
 
     def __enter__(self) -> Keeper:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            # Slurm's warning, where somebody listens to it (`cluster`): by itself it would kill.
+            warned = signal.getsignal(signal.SIGUSR2) not in (signal.SIG_DFL, None)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)[: 2 + warned]:
                 self.handlers[number] = signal.signal(number, self.ask_to_stop)
         return self
 
@@ -168,6 +178,7 @@ class Keeper:
         if self.asked:
             self.save()
             log.debug("stopped (%s) and kept at %s", self.asked, self.where())
-            raise Stopped(f"stopped ({self.asked}) and kept at {self.where()}; the same command goes on from here")
+            kept = f"stopped ({self.asked}) and kept at {self.where()}; the same command goes on from here"
+            raise Stopped(kept, self.asked)
         if now - self.saved > SAVE_EVERY:
             self.save()

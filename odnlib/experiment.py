@@ -174,7 +174,7 @@ def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener]
             f"smaller batch_size or width; what was kept is in {folder}"
         ) from error
     if keeper.asked:
-        raise Stopped(f"stopped ({keeper.asked}); {folder.name} was finished before")
+        raise Stopped(f"stopped ({keeper.asked}); {folder.name} was finished before", keeper.asked)
 
 
 def go_on(folder: Path, begun_by: dict, now: dict) -> None:

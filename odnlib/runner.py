@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from queue import SimpleQueue
 import nbformat
 import psutil
 
-from odnlib import ROOT, results
+from odnlib import ROOT, cluster, results
 from odnlib.experiment import held
 from odnlib.plan import Job, plan, read_notebook
+from odnlib.recipes import Recipe
 
 STARTING = threading.Lock()  # no notebook starts while the others are being stopped
 REPORT_EVERY = 60  # seconds
@@ -86,11 +88,14 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         if state != "missing" and (arguments.fresh or (arguments.stale and state == "stale")):
             with held(folder, wait=False):
                 results.set_aside(folder)
+    if arguments.slurm or arguments.collect:
+        train_on_slurm(jobs, every, arguments)
     deadline, stopped = start + (arguments.time_budget or math.inf), ""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         for last in (False, True):
-            run_side_by_side([job for job in jobs if job.reads_all == last], arguments.slots, deadline)
+            chosen = [job for job in jobs if job.reads_all == last and job.state == "waiting"]
+            run_side_by_side(chosen, arguments.slots, deadline)
     except (KeyboardInterrupt, TimeoutError) as reason:
         stopped = str(reason) or "interrupted"
     finally:
@@ -107,7 +112,28 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         print(f"stopped ({stopped}): what was trained is kept, and {again} goes on from there")
         return 75
     states = {job.state for job in jobs}
-    return 1 if "failed" in states else 75 if "stopped" in states else 0
+    return 1 if "failed" in states else 75 if states & {"stopped", "queued"} else 0
+
+
+def train_on_slurm(jobs: list[Job], every: dict[Path, Recipe], arguments: argparse.Namespace) -> None:
+    """Let Slurm train, unless we only collect; notebooks whose runs are not all there are left out, and say why."""
+    folder = Path(arguments.results_dir).resolve() / arguments.profile / "slurm"
+    if arguments.slurm:
+        train = cluster.Train(str(arguments.data_dir), str(Path(arguments.results_dir).resolve()), arguments.device)
+        tasks = cluster.submit(every, folder, train, dict(arguments.slurm), arguments.array_parallelism)
+        print(f"{len(tasks)} runs are with Slurm; --collect instead of --slurm shows how far they are", flush=True)
+        cluster.wait(tasks)
+    queued = cluster.queued() if shutil.which("squeue") else set()
+    tasks = cluster.submitted(folder)
+    for job in jobs:
+        missing = [
+            path for path, recipe in every.items() if path in job.folders and results.status(recipe, path) != "finished"
+        ]
+        failed = [path.name for path in missing if tasks.get(path.name) not in queued]
+        if missing:
+            job.state = "failed" if failed else "queued"
+            job.problem = f"{len(missing)} of {len(job.folders)} runs are missing"
+            job.traceback = "\n".join(f"{name}\n{cluster.log_of(name, folder)}" for name in failed)
 
 
 def run_side_by_side(jobs: list[Job], slots: list[dict[str, str]], deadline: float = math.inf) -> None:
