@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import heapq
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +19,12 @@ from odnlib.ablation import ARMS
 from odnlib.data import DATASETS
 from odnlib.models import MultiExitNetwork
 from odnlib.paper import TABLE_1
-from odnlib.recipes import Recipe, resolve
+from odnlib.recipes import Recipe, RecipeError, resolve
 from odnlib.results import read_json, run_folder, status
 from odnlib.schedule import next_stage
 from odnlib.trend import COMMON, EVERY_DEPTH
 
+MACHINES = (1, 8)  # that the campaign's time is told for
 ASSUMED_EPOCHS = 45  # of a stage that ends when it has converged: about what the authors' logs have per depth
 TRAINING_IMAGES = {"mnist": 50_000, "emnist": 104_000, "fashion_mnist": 50_000, "svhn": 68_257, "cifar10": 45_000}
 
@@ -106,36 +109,51 @@ def table(results_dir: Path, gmacs_per_second: float) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def measured_rate(results_dir: Path) -> tuple[float, str]:
+def measured_rate(results_dir: Path) -> tuple[float, str] | None:
     """Training rate in 10^9 multiply-accumulates a second, and the machine it was measured on (08_benchmark)."""
-    benchmark = pd.read_csv(results_dir / "reduced" / "benchmark.csv").set_index("measure")
-    step = benchmark.loc["step_share_of_matmul"]
+    file = results_dir / "reduced" / "benchmark.csv"
+    if not file.exists():
+        return None
+    step = pd.read_csv(file).set_index("measure").loc["step_share_of_matmul"]
     return float(step["ours"]), str(step["machine"])
 
 
-def why_not_run(row: str, variant: str, results_dir: Path) -> str:
+def wall_hours(hours: Iterable[float], machines: int) -> float:
+    """Until the last of these runs ends, each on one of so many machines, the longest handed out first."""
+    busy = [0.0] * machines
+    for run in sorted(hours, reverse=True):
+        heapq.heapreplace(busy, busy[0] + run)
+    return max(busy)
+
+
+def why_not_run(row: str, variant: str) -> str:
     """In words, for a row without a run at full width on its images."""
     if row in NOT_AT_HAND:
         return f"not run: {NOT_AT_HAND[row]}"
-    tmacs = planned_tmacs(resolve(row, variant, "quick", "fast"))
-    rate, machine = measured_rate(ROOT / "results")
-    hours = tmacs / rate / 3.6
-    return f"not run: the cheapest profile, quick, would take about {hours:.0f} h on {machine.partition(', torch')[0]}"
+    measured = measured_rate(ROOT / "results")
+    if measured is None:
+        return "not run"
+    hours = planned_tmacs(resolve(row, variant, "quick", "fast")) / measured[0] / 3.6
+    return f"not run: profile quick would take about {hours:.0f} h on {measured[1].partition(', torch')[0]}"
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Print the campaign; 0."""
-    rate, machine = measured_rate(ROOT / "results")
-    if arguments.rate:
-        rate, machine = arguments.rate, "as given by --rate"
+    measured = (arguments.rate, "as given") if arguments.rate else measured_rate(ROOT / "results")
+    if measured is None:
+        raise RecipeError("no rate has been measured here: give your machine's, e.g. --rate 50, or run 08_benchmark")
+    rate, machine = measured
     runs = table(Path(arguments.results_dir), rate)
     runs["finished"] = runs["state"] == "finished"
     if arguments.runs:
         print(runs.drop(columns=["question", "finished"]).round(1).fillna("").to_string(index=False), "\n")
-    left = runs.assign(left=runs["hours"].where(~runs["finished"], 0.0)).groupby("question", sort=False)
-    summary = left.agg(runs=("run", "size"), finished=("finished", "sum"), left=("left", "sum"))
-    print(f"Hours left at {rate:.0f} GMAC/s ({machine}); searches planned to the paper's depths.\n")
-    print(summary.rename(columns={"left": "hours left"}).round(1).to_string())
+    summary = runs.groupby("question", sort=False).agg(runs=("run", "size"), finished=("finished", "sum"))
+    left = runs[~runs["finished"]]
+    for number in MACHINES:
+        hours = [wall_hours(left.loc[left["question"] == question, "hours"], number) for question in summary.index]
+        summary[f"hours left on {number}"] = hours
+    print(f"At {rate:.0f} GMAC/s ({machine}) per machine; searches planned to the paper's depths.\n")
+    print(summary.round(1).to_string())
     print("\nThe rest comes with (each goes on where it was stopped; add --data-dir):\n")
     for part in CAMPAIGN:
         if summary.loc[part.question, "finished"] < summary.loc[part.question, "runs"]:

@@ -112,9 +112,10 @@ class Keeper:
         self.handlers = {}
 
     def ask_to_stop(self, number: int, _: FrameType | None) -> None:
-        if self.asked and time.monotonic() - self.asked_at > SECOND_SIGNAL_AFTER:
+        warned = number == signal.SIGUSR2  # Slurm's word that we shall be queued again counts, whatever came before
+        if self.asked and not warned and time.monotonic() - self.asked_at > SECOND_SIGNAL_AFTER:
             raise KeyboardInterrupt
-        if not self.asked:
+        if warned or not self.asked:
             self.asked, self.asked_at = signal.Signals(number).name, time.monotonic()
 
     def epochs(self) -> Iterator[dict]:

@@ -71,17 +71,18 @@ def executor(options: dict[str, str], folder: Path, parallelism: int, device: st
         raise RecipeError("slurm: there is no sbatch here; start from a machine that submits to the cluster")
     if "partition" not in options:
         raise RecipeError("slurm: name a partition, e.g. --slurm partition=gpu,time=4:00:00")
-    known = {"time": minutes(options.get("time", "60")), "gres": "gpu:1" if device != "cpu" else None}
-    own = {name: options[name] for name in options if name not in known}
+    if parallelism < 1:
+        raise RecipeError(f"array-parallelism {parallelism} is not a whole number from 1")
     made = submitit.SlurmExecutor(folder=folder, max_num_timeout=TIMEOUTS)
-    valid = made._valid_parameters()
-    known |= {name: value for name, value in own.items() if name in valid}
-    known |= {"gres": options["gres"]} if "gres" in options else {}
-    others = {name: value for name, value in own.items() if name not in valid}
-    given = {name: value for name, value in known.items() if value is not None}
-    made.update_parameters(
-        job_name="odn", array_parallelism=parallelism, additional_parameters=others | {"requeue": True}, **given
-    )
+    given = {"job_name": "odn", "array_parallelism": parallelism, "gres": "gpu:1"}
+    given |= {name: int(value) if value.isdigit() else value for name, value in options.items()}
+    given["time"] = minutes(options.get("time", "60"))
+    if device == "cpu" and "gres" not in options:
+        del given["gres"]
+    valid = made._valid_parameters()  # those that submitit names itself
+    others = {name: value for name, value in given.items() if name not in valid}
+    own = {name: value for name, value in given.items() if name in valid}
+    made.update_parameters(additional_parameters=others | {"requeue": True}, **own)
     return made
 
 
@@ -89,11 +90,12 @@ def queued() -> set[str]:
     """Tasks of ours that Slurm has not done with, as ARRAY_TASK."""
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
     for _ in range(QUESTIONS):  # a busy controller may leave one unanswered
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        if shown.returncode == 0:
-            return set(shown.stdout.split())
+        try:
+            return set(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split())
+        except subprocess.SubprocessError as problem:
+            said = str(problem.stderr or problem).strip()
         time.sleep(LOOK_EVERY)
-    raise ConnectionError(f"squeue: {shown.stderr.strip()}; what is queued goes on, and --collect shows it later")
+    raise Stopped(f"squeue does not answer ({said}): what is queued goes on, and --collect shows it later")
 
 
 def submitted(folder: Path) -> dict[str, str]:
@@ -101,29 +103,37 @@ def submitted(folder: Path) -> dict[str, str]:
     return results.read_json(folder / "submitted.json") or {}
 
 
-def submit(
-    wanted: dict[Path, Recipe], folder: Path, train: Train, options: dict[str, str], parallelism: int
-) -> list[str]:
-    """Send what is neither finished nor under way to Slurm as one array; the tasks to wait for.
+def submit(wanted: dict[Path, Recipe], folder: Path, train: Train, made: submitit.SlurmExecutor) -> list[str]:
+    """Send what is neither finished nor under way to Slurm as one array (`executor`); the tasks to wait for.
 
     Raises:
-        RecipeError: see `executor`.
+        RecipeError: where Slurm refuses it.
     """
-    pending = {path: recipe for path, recipe in wanted.items() if results.status(recipe, path) != "finished"}
-    made, tasks, waiting = executor(options, folder, parallelism, train.device), submitted(folder), queued()
+    open_ = ("missing", "partial")  # what is stale needs a word from its owner
+    pending = {path: recipe for path, recipe in wanted.items() if results.status(recipe, path) in open_}
+    tasks, waiting = submitted(folder), queued()
     new = {path: recipe for path, recipe in pending.items() if tasks.get(path.name) not in waiting}
     if new:
-        jobs = made.map_array(train, list(new.values()))
+        try:
+            jobs = made.map_array(train, list(new.values()))
+        except submitit.core.utils.FailedJobError as refusal:
+            raise RecipeError(f"slurm: {str(refusal).strip()}") from None
         tasks |= {path.name: job.job_id for path, job in zip(new, jobs, strict=True)}
         results.write_json(folder / "submitted.json", tasks)
     return [tasks[path.name] for path in pending]
 
 
-def wait(tasks: list[str]) -> None:
-    """Until Slurm has done with all of these tasks, with a bar."""
+def wait(tasks: list[str], deadline: float) -> None:
+    """Until Slurm has done with all of these tasks, with a bar.
+
+    Raises:
+        Stopped: past `deadline` (time.monotonic).
+    """
     with tqdm(total=len(tasks), desc="Slurm", unit="run") as bar:
         while left := queued() & set(tasks):
             bar.update(len(tasks) - len(left) - bar.n)
+            if time.monotonic() > deadline:
+                raise Stopped("the time budget is used up: what is queued goes on, and --collect shows it later")
             time.sleep(LOOK_EVERY)
         bar.update(len(tasks) - bar.n)
 

@@ -96,8 +96,10 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
         if len(set(listed)) < len(listed):
             problems.append(f"{name} {listed} name one twice")
     try:
-        device = choose_device(arguments.device)
+        elsewhere = arguments.slurm or arguments.collect  # trained where the devices are
+        device = "cpu" if elsewhere else choose_device(arguments.device)
         threads = overrides.get("threads", PROFILES.get(arguments.profile, {}).get("threads"))
+        threads = threads if type(threads) is int and threads > 0 else None  # otherwise the recipe refuses it
         arguments.slots = slots(arguments.jobs or ("auto" if arguments.profile == "smoke" else "1"), device, threads)
     except RecipeError as error:
         problems.append(str(error))
@@ -121,8 +123,9 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     def chosen(name: str, unless: bool = True) -> bool:
         return name[:2] in arguments.only if arguments.only else unless
 
-    unknown = [n for n in arguments.only or [] if n not in {x[:2] for x in (*NOTEBOOKS.values(), ABLATION, TREND)}]
-    problems += [f"only {n!r} names no notebook that trains: choose from 01 to 06 and 09" for n in unknown]
+    problems += [
+        f"row {row!r} does not exist: choose one of {', '.join(NOTEBOOKS)}" for row in rows if row not in NOTEBOOKS
+    ]
     trained = {"protocol": protocol, "overrides": overrides, **places}
     for row in rows:
         for seed in seeds if chosen(NOTEBOOKS.get(row, "")) else []:
@@ -143,6 +146,9 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
             add(TREND, suffix_of(recipes[0]), recipes, **planned, **places)
         except RecipeError as error:
             problems.extend(line for line in str(error).splitlines() if line not in problems)
+    made = {job.source.name[:2] for job in jobs}
+    for number in (x for x in arguments.only or [] if x not in made and not problems):
+        problems.append(f"only {number!r}: no such notebook to train with these rows and this protocol (01 to 06, 09)")
     add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))
     if problems:
         raise RecipeError("\n".join(problems))

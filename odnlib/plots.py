@@ -247,7 +247,7 @@ def depth_by_dataset(curves: pd.DataFrame, needed: pd.DataFrame, recipe: Recipe)
         title = kind if kind not in set(needed["architecture"]) else f"One architecture: {kind}"
         left.set(xlabel="depth (residual blocks)", ylabel="accuracy less the best (points)")
         left.set_title(f"{title[0].upper()}{title[1:]}, validation, mean of the seeds", fontsize=11)
-        right.set(xticks=range(len(rows)), ylabel="depth needed", ylim=(0, None))
+        right.set(xticks=range(len(rows)), ylabel="depth needed", ylim=(0, max(needed["of"]) + 0.5))
         right.set_xticklabels(names, fontsize=9)
         within = needed["tolerance_pct"].iloc[0]
         right.set_title(f"Depth within {within:g} points of the best; a point per seed", fontsize=11)

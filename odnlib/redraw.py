@@ -33,17 +33,26 @@ def row(odn: Recipe, full: Recipe, results_dir: Path) -> None:
         save(plots.history(epochs, recipe), figures / f"{recipe.name}-history.png")
 
 
-def rows(runs: pd.DataFrame, results_dir: Path) -> None:
+def finished(results_dir: Path, profile: str) -> pd.DataFrame:
+    """The finished runs of one profile (`comparison.load_runs`)."""
+    runs = comparison.load_runs(results_dir, profile)
+    return (
+        runs[runs["profile"] == profile] if len(runs) else pd.DataFrame(columns=["variant", *comparison.GROUP, "seed"])
+    )
+
+
+def rows(results_dir: Path, profile: str) -> None:
     """`row` for every search whose whole network was trained too, by the same settings."""
-    for _, pair in runs.groupby([*comparison.GROUP[:1], *comparison.GROUP[2:], "seed"], sort=False):
+    for _, pair in finished(results_dir, profile).groupby(["row", "protocol", "tag", "seed"], sort=False):
         by_variant = {run.variant: results.read_recipe(Path(run.folder)) for run in pair.itertuples()}
         if set(by_variant) == {"odn", "full"}:
             row(by_variant["odn"], by_variant["full"], results_dir)
 
 
-def ablations(runs: pd.DataFrame, results_dir: Path) -> dict[str, pd.DataFrame]:
+def ablations(results_dir: Path, profile: str) -> dict[str, pd.DataFrame]:
     """Statistics and figure of all searches that were also made without warm-up; name of the table -> the table."""
-    searches = {Path(folder).name: folder for folder in runs.loc[runs["variant"] == "odn", "folder"]}
+    runs = finished(results_dir, profile)
+    searches = {Path(run.folder).name: run.folder for run in runs[runs["variant"] == "odn"].itertuples()}
     pairs: dict[str, list[Recipe]] = {}
     for folder in searches.values():
         recipe = results.read_recipe(Path(folder))
@@ -51,7 +60,7 @@ def ablations(runs: pd.DataFrame, results_dir: Path) -> dict[str, pd.DataFrame]:
             pairs.setdefault(ablation.name(recipe), []).append(recipe)
     tables = {}
     for name, recipes in pairs.items():
-        first, folder, lines = recipes[0], results_dir / recipes[0].profile, []
+        first, folder, lines = recipes[0], results_dir / profile, []
         for recipe in recipes:
             arms = {arm: dataclasses.replace(recipe, **settings).name for arm, settings in ablation.ARMS.items()}
             epochs = {arm: pd.read_csv(Path(searches[arms[arm]]) / "epochs.csv") for arm in arms}
@@ -66,35 +75,38 @@ def ablations(runs: pd.DataFrame, results_dir: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def depths_by_dataset(runs: pd.DataFrame, results_dir: Path) -> pd.DataFrame:
-    """Depth needed per dataset, a table for each profile and a figure for each setting; empty without such searches."""
-    found = trend.searches(runs)
+def depths_by_dataset(results_dir: Path, profile: str) -> pd.DataFrame:
+    """Depth needed per dataset, a table and for each study a figure; empty without such searches."""
+    found = trend.searches(finished(results_dir, profile))
     needed = trend.table(found)
     if needed.empty:
         return needed
-    for profile, lines in needed.groupby("profile", sort=False):
-        results.write_csv(results_dir / profile / "depth_by_dataset.csv", lines)
+    results.write_csv(results_dir / profile / "depth_by_dataset.csv", needed)
     strictest = needed[needed["tolerance_pct"] == trend.TOLERANCES_PCT[0]]
-    for (profile, settings), group in found.groupby(["profile", "settings"], sort=False):
-        at = strictest[(strictest["profile"] == profile) & (strictest["settings"] == settings)]
+    for (protocol, settings), group in found.groupby(["protocol", "settings"], sort=False):
+        at = strictest[(strictest["protocol"] == protocol) & (strictest["settings"] == settings)]
         first = results.read_recipe(Path(group["folder"].iloc[0]))
         figure = plots.depth_by_dataset(trend.curves(group), at, first)
-        save(figure, results_dir / profile / "figures" / f"depth_by_dataset-{settings}.png")
+        save(figure, results_dir / profile / "figures" / f"depth_by_dataset-{protocol}-{settings}.png")
     return needed
 
 
-def search_costs(runs: pd.DataFrame, results_dir: Path) -> pd.DataFrame:
-    """What each search cost whose networks of all depths were tested, and what the whole network beside it cost."""
+def search_costs(results_dir: Path, profile: str) -> pd.DataFrame:
+    """What each search by `fast` and `released` cost whose networks of all depths were tested, and the whole network's
+    training beside it.
+    """
     costs = []
-    for _, group in runs.groupby(["profile", "row", "tag"], sort=False):
-        folders = [Path(folder) for folder in group["folder"]]
-        if group["protocol"].nunique() == 2 and any((folder / "test_per_depth.csv").exists() for folder in folders):
-            costs += [benchmark.cost(results.read_recipe(folder), folder) for folder in folders]
-    costs = pd.DataFrame(costs)
-    for profile, lines in costs.groupby("profile", sort=False) if len(costs) else ():
-        results.write_csv(results_dir / profile / "search_costs.csv", lines)
-        results.write_csv(results_dir / profile / "search_equal_depth.csv", benchmark.equal_depths(lines))
-    return costs
+    for _, group in finished(results_dir, profile).groupby(["row", "tag"], sort=False):
+        folders = [Path(run.folder) for run in group.itertuples() if run.protocol in ("fast", "released")]
+        tested = [folder for folder in folders if (folder / "test_per_depth.csv").exists()]
+        if {results.read_recipe(folder).protocol for folder in tested} == {"fast", "released"}:
+            wanted = [folder for folder in folders if folder in tested or "-full-" in folder.name]
+            costs.append(pd.DataFrame(benchmark.cost(results.read_recipe(folder), folder) for folder in wanted))
+    if costs:
+        results.write_csv(results_dir / profile / "search_costs.csv", pd.concat(costs))
+        equal = pd.concat([benchmark.equal_depths(lines) for lines in costs])
+        results.write_csv(results_dir / profile / "search_equal_depth.csv", equal)
+    return pd.concat(costs) if costs else pd.DataFrame()
 
 
 def benchmarks(folder: Path) -> None:
@@ -106,9 +118,6 @@ def benchmarks(folder: Path) -> None:
 
 def everything(results_dir: Path, profile: str) -> None:
     """All of the above for the runs of one profile."""
-    runs = comparison.load_runs(results_dir, profile)
-    if len(runs):
-        runs = runs[runs["profile"] == profile]
-        for draw in (rows, ablations, depths_by_dataset, search_costs):
-            draw(runs, results_dir)
+    for draw in (rows, ablations, depths_by_dataset, search_costs):
+        draw(results_dir, profile)
     benchmarks(results_dir / profile)

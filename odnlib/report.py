@@ -51,10 +51,11 @@ class Report:
                 )
                 found = found[found["not_comparable"] == ""] if len(found) else found
                 if not len(found):
-                    lines.append(line | {"trained": campaign.why_not_run(row, variant, self.folder.parent)})
+                    lines.append(line | {"trained": campaign.why_not_run(row, variant)})
                     continue
                 strongest = max(found["profile"], key=list(WORTH).index)
-                at = found[(found["profile"] == strongest) & (found["protocol"] == found["protocol"].iloc[-1])]
+                kinds = found[found["profile"] == strongest].groupby(["protocol", "tag"], sort=False)
+                at = max((kind for _, kind in kinds), key=lambda kind: (len(kind), -len(kind["tag"].iloc[0])))
                 made_by = [results.read_json(Path(folder) / "provenance.json") for folder in at["folder"]]
                 hours = sum(made["seconds"] for made in made_by) / 3600
                 cells = {"depth": "{:g}", "size_mb": "{:.2f}", "macs_m": "{:.1f}", "test_acc_pct": "{:.2f}"}

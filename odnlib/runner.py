@@ -24,7 +24,6 @@ import psutil
 from odnlib import ROOT, cluster, results
 from odnlib.experiment import held
 from odnlib.plan import Job, plan, read_notebook
-from odnlib.recipes import Recipe
 
 STARTING = threading.Lock()  # no notebook starts while the others are being stopped
 REPORT_EVERY = 60  # seconds
@@ -52,9 +51,15 @@ def execute(job: Job, slots: SimpleQueue[dict[str, str]]) -> None:
         if job.state == "stopped":
             return
         slot = slots.get()  # there are as many as jobs side by side
-        job.process = subprocess.Popen(command, env=environment | slot, cwd=ROOT, start_new_session=True, **pipes)
-    output, _ = job.process.communicate()
-    slots.put(slot)
+        try:
+            job.process = subprocess.Popen(command, env=environment | slot, cwd=ROOT, start_new_session=True, **pipes)
+        except OSError:
+            slots.put(slot)
+            raise
+    try:
+        output, _ = job.process.communicate()
+    finally:
+        slots.put(slot)
     job.seconds = time.monotonic() - job.started
     if job.process.returncode:
         job.problem, job.traceback = error_in(job.executed)
@@ -82,15 +87,26 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     """Run what `arguments` (see `__main__.parser`) ask for; 0 if all is well, 1 if anything failed, 75 if stopped."""
     jobs = plan(arguments)
     start = time.monotonic()
+    deadline, stopped = start + (arguments.time_budget or math.inf), ""
+    slurm = Path(arguments.results_dir).resolve() / arguments.profile / "slurm"
+    array = (
+        cluster.executor(dict(arguments.slurm), slurm, arguments.array_parallelism, arguments.device)
+        if arguments.slurm
+        else None
+    )
     every = {folder: recipe for job in jobs for recipe, folder in zip(job.recipes, job.folders, strict=True)}
     for folder, recipe in every.items():
         state = results.status(recipe, folder)
         if state != "missing" and (arguments.fresh or (arguments.stale and state == "stale")):
             with held(folder, wait=False):
                 results.set_aside(folder)
-    if arguments.slurm or arguments.collect:
-        train_on_slurm(jobs, every, arguments)
-    deadline, stopped = start + (arguments.time_budget or math.inf), ""
+    if array is not None:
+        train = cluster.Train(str(arguments.data_dir), str(slurm.parents[1]), arguments.device)
+        tasks = cluster.submit(every, slurm, train, array)
+        print(f"{len(tasks)} runs are with Slurm; --collect instead of --slurm shows how far they are", flush=True)
+        cluster.wait(tasks, deadline)
+    if array is not None or arguments.collect:
+        leave_out_unfinished(jobs, slurm)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         for last in (False, True):
@@ -115,25 +131,16 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     return 1 if "failed" in states else 75 if states & {"stopped", "queued"} else 0
 
 
-def train_on_slurm(jobs: list[Job], every: dict[Path, Recipe], arguments: argparse.Namespace) -> None:
-    """Let Slurm train, unless we only collect; notebooks whose runs are not all there are left out, and say why."""
-    folder = Path(arguments.results_dir).resolve() / arguments.profile / "slurm"
-    if arguments.slurm:
-        train = cluster.Train(str(arguments.data_dir), str(Path(arguments.results_dir).resolve()), arguments.device)
-        tasks = cluster.submit(every, folder, train, dict(arguments.slurm), arguments.array_parallelism)
-        print(f"{len(tasks)} runs are with Slurm; --collect instead of --slurm shows how far they are", flush=True)
-        cluster.wait(tasks)
-    queued = cluster.queued() if shutil.which("squeue") else set()
-    tasks = cluster.submitted(folder)
+def leave_out_unfinished(jobs: list[Job], slurm: Path) -> None:
+    """Notebooks whose runs are not all there say why; `slurm` is where `cluster` keeps its notes."""
+    queued, tasks = cluster.queued() if shutil.which("squeue") else set(), cluster.submitted(slurm)
     for job in jobs:
-        missing = [
-            path for path, recipe in every.items() if path in job.folders and results.status(recipe, path) != "finished"
-        ]
-        failed = [path.name for path in missing if tasks.get(path.name) not in queued]
+        states = dict(zip(job.folders, map(results.status, job.recipes, job.folders), strict=True))
+        missing = [folder for folder, state in states.items() if state in ("missing", "partial")]
+        failed = [folder.name for folder in missing if tasks.get(folder.name) not in queued]
         if missing:
-            job.state = "failed" if failed else "queued"
-            job.problem = f"{len(missing)} of {len(job.folders)} runs are missing"
-            job.traceback = "\n".join(f"{name}\n{cluster.log_of(name, folder)}" for name in failed)
+            job.state, job.problem = ("failed" if failed else "queued"), f"{len(missing)} runs are missing"
+            job.traceback = "\n".join(f"{name}\n{cluster.log_of(name, slurm)}" for name in failed)
 
 
 def run_side_by_side(jobs: list[Job], slots: list[dict[str, str]], deadline: float = math.inf) -> None:

@@ -25,6 +25,13 @@ def test_it_lists_every_run_once_and_reads_its_state(tmp_path, monkeypatch, caps
     assert "a question" in shown
 
 
+def test_the_longest_run_bounds_the_whole():
+    assert campaign.wall_hours([3.0, 1.0, 1.0, 1.0], 1) == 6.0
+    assert campaign.wall_hours([1.0, 1.0, 1.0, 3.0], 2) == 3.0
+    assert campaign.wall_hours([3.0, 1.0, 1.0, 1.0], 8) == 3.0
+    assert campaign.wall_hours([], 8) == 0.0
+
+
 def test_no_run_stands_in_it_twice():
     names = [f"{r.profile}/{r.name}" for part in campaign.CAMPAIGN for r in part.recipes()]
     assert len(set(names)) == len(names)

@@ -18,9 +18,9 @@ CLAIM_VERDICTS = {"holds", "does not hold", "open", "not measured", "not compara
 CLAIM_VERDICTS |= {f"{verdict} at reduced scale" for verdict in ("holds", "does not hold", "open")}
 
 
-def pretend_run(folder, profile="paper", depth=2, accuracy=99.31, variant="odn", seed=0, **overrides):
+def pretend_run(folder, profile="paper", depth=2, accuracy=99.31, variant="odn", seed=0, row="mnist", **overrides):
     """A run folder as `experiment` would leave it, with chosen figures."""
-    recipe = resolve("mnist", variant, profile, seed=seed, **overrides)
+    recipe = resolve(row, variant, profile, seed=seed, **overrides)
     at = folder / profile / "runs" / recipe.name
     at.mkdir(parents=True)
     result = {"depth": depth, "params": 149_322, "size_mb": 0.61, "macs_m": 117.36, "test_acc_pct": accuracy}

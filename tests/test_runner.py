@@ -93,7 +93,7 @@ def main_tag():
         (["--seeds", "x"], "seed 'x' is not a whole number"),
         (["--rows", "mnist,mnist"], "rows ['mnist', 'mnist'] name one twice"),
         (["--device", "tpu"], "device 'tpu' is not here"),
-        (["--only", "08"], "only '08' names no notebook that trains: choose from 01 to 06 and 09"),
+        (["--only", "08"], "only '08': no such notebook to train with these rows and this protocol (01 to 06, 09)"),
         (["--rows", "mnist,svhn", "--only", "09"], "rows ['mnist', 'svhn'] are fewer than 3"),
         (["--jobs", "0"], "jobs '0': cpu has room for 1 to "),
         (["--set", "with=3"], "there is no parameter 'with'"),
