@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from odnlib import claims, comparison, experiment, report
+from odnlib import campaign, claims, comparison, experiment, report
 from odnlib.comparison import accuracy_tolerance, accuracy_verdict, best_evidence, compare, depth_verdict
 from odnlib.paper import CLAIMS, SLIPS, TABLE_1
 from odnlib.recipes import resolve
@@ -157,3 +157,18 @@ def test_report_stands_alone_and_is_a_function_of_the_run_folders(tiny_data, tmp
     for row, printed in TABLE_1.items():
         assert f"| {row} | odn | size_mb | {printed.odn.size_mb:.2f} |" in first["comparison.md"].decode()
     assert any("not comparable yet" in line for line in made.summary())
+
+
+def test_headline_takes_the_strongest_comparable_runs_and_says_what_is_missing(tmp_path):
+    pretend_run(tmp_path, "quick", protocol="fast", accuracy=99.0, bfloat16=True)
+    pretend_run(tmp_path, "quick", accuracy=99.1)
+    headline = report.make(tmp_path, "quick").headline().set_index(["dataset", "network"])
+    assert headline.loc[("MNIST", "optimally deep"), "trained"].startswith("quick, ")
+    for seed, accuracy in enumerate([99.2, 99.3]):
+        pretend_run(tmp_path, "paper", accuracy=accuracy, seed=seed)
+    headline = report.make(tmp_path, "quick").headline().set_index(["dataset", "network"])
+    mnist = headline.loc[("MNIST", "optimally deep")]
+    assert mnist["test_acc_pct (paper)"] == "99.25 (99.31)"
+    assert mnist["trained"].startswith("paper, released, n = 2; 0.0 h in all on one, 1 thread")
+    assert headline.loc[("MNIST", "whole"), "trained"].startswith("not run")
+    assert headline.loc[("SVHN", "whole"), "trained"] == f"not run: {campaign.NOT_AT_HAND['svhn']}"
