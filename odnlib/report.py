@@ -21,6 +21,12 @@ WORTH = {
 }
 TOLD_FIRST = ("within_1_75", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
 UNTOLD = ("not measured", "not comparable")  # verdicts that the first page need not repeat
+HEADLINE = {  # cells, with titles and formats
+    "depth": ("depth", "{:g}"),
+    "size_mb": ("MB", "{:.2f}"),
+    "macs_m": ("million MACs", "{:.1f}"),
+    "test_acc_pct": ("test accuracy, %", "{:.2f}"),
+}
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}td,th{padding:.25rem .6rem;
 border-bottom:1px solid #ddd;text-align:left;vertical-align:top}th{background:#f4f4f4}img{max-width:100%}
@@ -58,9 +64,8 @@ class Report:
                 at = max((kind for _, kind in kinds), key=lambda kind: (len(kind), -len(kind["tag"].iloc[0])))
                 made_by = [results.read_json(Path(folder) / "provenance.json") for folder in at["folder"]]
                 hours = sum(made["seconds"] for made in made_by) / 3600
-                cells = {"depth": "{:g}", "size_mb": "{:.2f}", "macs_m": "{:.1f}", "test_acc_pct": "{:.2f}"}
-                for cell, form in cells.items():
-                    line[f"{cell} (paper)"] = f"{form.format(at[cell].mean())} ({form.format(getattr(paper, cell))})"
+                for cell, (title, form) in HEADLINE.items():
+                    line[f"{title} (paper)"] = f"{form.format(at[cell].mean())} ({form.format(getattr(paper, cell))})"
                 lines.append(line | {"trained": (
                     f"{strongest}, {at['protocol'].iloc[0]}, n = {len(at)}; {hours:.1f} h in all on "
                     f"{made_by[0]['processor']}, {made_by[0]['threads']} thread{'s' * (made_by[0]['threads'] > 1)}"

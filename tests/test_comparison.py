@@ -168,7 +168,7 @@ def test_headline_takes_the_strongest_comparable_runs_and_says_what_is_missing(t
         pretend_run(tmp_path, "paper", accuracy=accuracy, seed=seed)
     headline = report.make(tmp_path, "quick").headline().set_index(["dataset", "network"])
     mnist = headline.loc[("MNIST", "optimally deep")]
-    assert mnist["test_acc_pct (paper)"] == "99.25 (99.31)"
+    assert mnist["test accuracy, % (paper)"] == "99.25 (99.31)"
     assert mnist["trained"].startswith("paper, released, n = 2; 0.0 h in all on one, 1 thread")
     assert headline.loc[("MNIST", "whole"), "trained"].startswith("not run")
     assert headline.loc[("SVHN", "whole"), "trained"] == f"not run: {campaign.NOT_AT_HAND['svhn']}"
