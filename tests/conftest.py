@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from odnlib import recipes
+from odnlib import checkpoint, recipes
 from odnlib.data import Data, Dataset, Split
 
 torch.set_num_threads(1)
@@ -24,6 +24,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"regenerated", "browser"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_is_saved(monkeypatch):
+    """The tests' epochs are shorter than the time between two checkpoints."""
+    monkeypatch.setattr(checkpoint, "SAVES_APART", 0.0)
 
 
 @pytest.fixture

@@ -354,3 +354,12 @@ def test_no_flood_where_nobody_watches(tmp_path):
     assert code == 0
     assert len(said.splitlines()) <= 4
     assert "\r" not in said
+
+
+def test_short_epochs_share_a_checkpoint(tiny_data, tmp_path, monkeypatch):
+    """A run of seconds is saved when it stops, not after each of its epochs; what was not saved is done again."""
+    monkeypatch.setattr(checkpoint, "SAVES_APART", 60.0)
+    written = []
+    monkeypatch.setattr(checkpoint, "write", lambda folder, state: written.append(state))
+    experiment.run(tiny_recipe(), tiny_data, tmp_path)
+    assert written == []
