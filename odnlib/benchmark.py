@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,17 +25,8 @@ from odnlib.trainer import Training
 
 
 def side_by_side(tasks: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each task over `rounds`, taken in turns after one round that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+    """Median seconds of each task, taken in turns (`metrics.in_turns`)."""
+    return {name: taken / 1000 for name, taken in metrics.in_turns(tasks, rounds).items()}
 
 
 def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
@@ -87,10 +77,17 @@ def prefix_by_prefix(row: str, images: int) -> Callable[[], object]:
     return once
 
 
-def matrix_product(size: int = 2048, dtype: torch.dtype = torch.float32) -> tuple[Callable[[], object], int]:
-    """A product of two square matrices, and its multiply-accumulates."""
-    left, right = torch.randn(2, size, size).to(dtype)
-    return lambda: left @ right, size**3
+PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
+
+
+def matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[], object]]:
+    """A product of two square matrices, computed by either library: the faster one is what the machine can do.
+
+    torch's own product of float32 matrices is MKL's, slow on other makers' processors; convolutions are oneDNN's.
+    """
+    left, right = torch.randn(2, 2048, 2048).to(dtype)
+    image, kernels = left.T[None, :, :, None].contiguous(memory_format=torch.channels_last), right.T[:, :, None, None]
+    return {"matmul": lambda: left @ right, "matmul by convolution": lambda: functional.conv2d(image, kernels)}
 
 
 def computes_in_bfloat16() -> bool:
@@ -106,10 +103,14 @@ def training_macs(row: str, depth: int, images: int) -> int:
     return 3 * images * metrics.macs(network.truncate(depth), dataset.image_shape)
 
 
-def peak_memory_mb(images: int) -> float:
-    """Peak resident memory, in 10^6 bytes, of a process that trains ResNet-18 of width 16 on so many 28x28 images."""
+def peak_memory_mb(images: int, rounds: int = 1) -> float:
+    """Peak resident memory, in 10^6 bytes, of a process that trains ResNet-18 of width 16 on so many 28x28 images.
+
+    The median over `rounds` processes: how much a process takes from the system varies by more than small images need.
+    """
     command = [sys.executable, "-m", "odnlib.benchmark", str(images)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(rounds)]
+    return statistics.median(float(run.stdout) for run in runs)
 
 
 def tested_per_depth(recipe: Recipe, folder: Path, test: Split | None) -> pd.Series:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from odnlib import metrics, results
+from odnlib.architectures import ARCHITECTURES
 from odnlib.data import DATASETS
-from odnlib.models import ARCHITECTURES, MultiExitNetwork
+from odnlib.models import MultiExitNetwork
 from odnlib.paper import SLIPS, TABLE_1
 from odnlib.recipes import PROFILES
 
@@ -100,7 +101,8 @@ def load_runs(results_dir: Path, profile: str) -> pd.DataFrame:
     lines = []
     for file in sorted(Path(results_dir).glob("*/runs/*/result.json")):
         recipe, made_by = (results.read_json(file.with_name(f"{name}.json")) for name in ("recipe", "provenance"))
-        if ".replaced" in file.parent.name or strength.index(recipe["profile"]) < strength.index(profile):
+        weaker = strength.index(recipe["profile"]) < strength.index(profile)
+        if ".replaced" in file.parent.name or weaker or recipe["row"] not in TABLE_1:
             continue
         result = results.read_json(file)
         depths = pd.read_csv(file.with_name("depths.csv"))

@@ -38,6 +38,7 @@ class Dataset:
     std: float = 1.0  # divided by
     crop_padding: int = 0  # pixels around the image before a random crop back to its size
     flip: bool = False  # horizontally, half of the images
+    class_names: tuple[str, ...] = ()  # in the order of the labels, where they have names
 
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)

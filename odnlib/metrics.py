@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from odnlib.architectures import GlobalAveragePool
 from odnlib.data import Split
-from odnlib.models import GlobalAveragePool
 
 EVALUATION_BATCH = 1000  # images
 
@@ -105,19 +105,29 @@ def evaluate(
     return float(loss) / len(split), [100 * hits / len(split) for hits in correct.tolist()]
 
 
+def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each task over `rounds`, taken side by side after one round that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}
+
+
 @torch.inference_mode()
 def latency_ms(
     networks: dict[str, nn.Module], image_shape: tuple[int, int, int], batch: int, rounds: int = 9
 ) -> dict[str, float]:
-    """Milliseconds for one batch of images of shape (C, H, W), medians over `rounds` taken in turns, side by side."""
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
-    for turn in range(rounds + 1):
-        for name, network in networks.items():
-            device = next(network.parameters()).device
-            images = torch.rand(batch, *image_shape, device=device).contiguous(memory_format=torch.channels_last)
-            network.eval()
-            start = time.perf_counter()
-            network(images).sum().item()  # waits for the device
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}
+    """Milliseconds for one batch of images of shape (C, H, W), medians over `rounds` taken in turns."""
+    images = torch.rand(batch, *image_shape).contiguous(memory_format=torch.channels_last)
+    tasks = {}
+    for name, network in networks.items():
+        own = images.to(next(network.parameters()).device)
+        tasks[name] = lambda network=network, own=own: network(own)
+        network.eval()
+    return in_turns(tasks, rounds)

@@ -7,13 +7,16 @@ Sources: S = the paper's text, R = the authors' released code.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from odnlib.models import ARCHITECTURES
+from odnlib.architectures import ARCHITECTURES
 from odnlib.paper import TABLE_1
 
 VARIANTS = ("odn", "full")
+OWN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # the row of somebody's own images (`own.row`)
+EXAMPLE = "example_shapes"  # folder of own images that odnlib draws to try itself with
 
 
 class RecipeError(ValueError):
@@ -29,7 +32,7 @@ def setting(default: Any, tag: str, low: float, high: float) -> Any:
 class Recipe:
     """Every setting of one run. The first five name it; an override of any other shows up in its tag."""
 
-    row: str  # a key of paper.TABLE_1
+    row: str  # a key of paper.TABLE_1, or one of OWN
     variant: str  # odn: depth search; full: the whole network by the same rule
     profile: str  # a key of PROFILES
     protocol: str  # a key of PROTOCOLS
@@ -39,8 +42,7 @@ class Recipe:
     train_images: int | None = setting(None, "n", 1, 10**7)  # none: all of the training split
     validation_images: int | None = setting(None, "v", 1, 10**7)  # none: all of the validation split
     architecture: str = setting("resnet18", "", 0, 0)
-    # Channels of the first stage. Below 8 oneDNN writes past its memory on processors without AVX-512 (its issue 6035).
-    width: int = setting(64, "w", 8, 1024)
+    width: int = setting(64, "w", 8, 1024)  # 64: as many channels as the published network; 16: a quarter of them
 
     batch_size: int = setting(128, "batch", 2, 10**6)  # images (S)
     momentum: float = setting(0.9, "m", 0, 1)  # of SGD (S)
@@ -174,9 +176,13 @@ def usual_protocol(profile: str) -> str:
 
 
 def _layers(row: str, variant: str, profile: str, protocol: str, seed: int, overrides: dict[str, Any]) -> Recipe:
-    smoke = SMOKE[row] if profile == "smoke" else {}
+    smoke = SMOKE.get(row, {}) if profile == "smoke" else {}
     smoke = {name: value for name, value in smoke.items() if name != "rate" or protocol == "released"}
-    table = {"architecture": TABLE_1[row].architecture, **ROWS[row], **PROTOCOLS[protocol], **PROFILES[profile]}
+    table = {"architecture": TABLE_1[row].architecture, **ROWS[row]} if row in ROWS else {}
+    table |= PROTOCOLS[protocol] | PROFILES[profile]
+    if row not in ROWS:
+        table["embedded"] = row.startswith(f"own_{EXAMPLE}_")
+    table.setdefault("architecture", "resnet18")
     table |= smoke | (FAST.get(profile, {}) if protocol == "fast" else {}) | overrides
     table.setdefault("last_depth", ARCHITECTURES[table["architecture"]].depth)
     return Recipe(row, variant, profile, protocol, seed, **table)
@@ -195,7 +201,7 @@ def resolve(
     problems = [
         f"{name} {value!r} does not exist: choose one of {', '.join(known)}"
         for name, (value, known) in names.items()
-        if not isinstance(value, str) or value not in known
+        if not isinstance(value, str) or not (value in known or (name == "row" and OWN.fullmatch(value)))
     ]
     if type(seed) is not int or not 0 <= seed < 2**31:
         problems.append(f"seed {seed!r} is not a whole number from 0 to {2**31 - 1}")

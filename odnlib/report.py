@@ -171,19 +171,22 @@ def sections(report: Report) -> Iterable[tuple[str, str, pd.DataFrame]]:
     yield "What the runs found", "Means over seeds, one line per kind of run.", report.table_1
 
 
-def write_markdown(report: Report) -> None:
+Sections = list[tuple[str, str, pd.DataFrame]]
+
+
+def write_markdown(report: Report, told: Sections) -> None:
     parts = ["# Measured beside printed", *report.summary()]
-    for title, explanation, table in sections(report):
+    for title, explanation, table in told:
         parts += [f"## {title}", explanation, markdown_table(table) if len(table) else "Nothing here."]
     text = "\n\n".join(parts) + "\n"
     results.replace(report.folder / "comparison.md", lambda path: path.write_text(text))
 
 
-def write_html(report: Report) -> None:
+def write_html(report: Report, told: Sections) -> None:
     """One page with everything in it; opens from disk."""
     parts = [f"<h1>Optimally Deep Networks: measured beside printed</h1><p>Profile {report.profile}.</p>"]
     parts.append("<div class=banner>" + "<br>".join(html.escape(line) for line in report.summary()) + "</div>")
-    for title, explanation, table in [*sections(report), ("Who made each run", "", provenance(report.runs))]:
+    for title, explanation, table in [*told, ("Who made each run", "", provenance(report.runs))]:
         shown = readable(table).to_html(index=False, border=0) if len(table) else "<p>Nothing here.</p>"
         parts.append(f"<h2>{title}</h2><p>{html.escape(explanation)}</p>{shown}")
     parts.append("<h2>Figures</h2>")
@@ -213,6 +216,7 @@ def write(results_dir: Path, profile: str) -> Report:
         figure = plots.accuracies(accuracies)
         plots.save(figure, report.folder / "figures" / "accuracies.png")
         plots.plt.close(figure)
-    write_markdown(report)
-    write_html(report)
+    told = list(sections(report))
+    write_markdown(report, told)
+    write_html(report, told)
     return report

@@ -5,10 +5,11 @@ import torch
 import torchvision.models
 from torch import nn
 
-from odnlib.models import ARCHITECTURES, MultiExitNetwork
+from odnlib.architectures import ARCHITECTURES, SqueezeExcitation
+from odnlib.models import MultiExitNetwork
 
 
-def network(architecture: str, width: int = 4) -> MultiExitNetwork:
+def network(architecture: str, width: int = 8) -> MultiExitNetwork:
     """A small network whose BatchNorm statistics are not the initial ones."""
     torch.manual_seed(0)
     made = MultiExitNetwork(architecture, channels=3, classes=5, width=width)
@@ -18,8 +19,49 @@ def network(architecture: str, width: int = 4) -> MultiExitNetwork:
     return made.eval()
 
 
-def test_depths_of_the_paper():
-    assert {name: a.depth for name, a in ARCHITECTURES.items()} == {"resnet18": 8, "resnet34": 16, "resnet50": 16}
+def test_depths():
+    """Of the paper's networks, and of those that it says the method would work with."""
+    depths = {"resnet18": 8, "resnet34": 16, "resnet50": 16, "resnet101": 33, "wrn_40_2": 18, "wrn_16_8": 6}
+    depths |= {
+        "wrn_28_10": 12,
+        "mobilenet_v1": 13,
+        "mobilenet_v2": 17,
+        "mobilenet_v3_large": 15,
+        "mobilenet_v3_small": 11,
+    }
+    assert {name: a.depth for name, a in ARCHITECTURES.items()} == depths
+
+
+STEMS = 64 * 3 * (7 * 7 - 3 * 3)  # what torchvision's 7x7 stem has more than ours of 3x3
+PUBLISHED = {  # millions of parameters, and for how many classes
+    "wrn_40_2": (2.2, 10),  # Zagoruyko and Komodakis (2016), Table 4
+    "wrn_16_8": (11.0, 10),
+    "wrn_28_10": (36.5, 10),
+    "mobilenet_v1": (4.2, 1000),  # Howard et al. (2017), Table 8
+}
+COUNTED = {"wrn_40_2": 2243546, "wrn_16_8": 10961370, "wrn_28_10": 36479194, "mobilenet_v1": 4231976}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_as_many_parameters_as_published(architecture):
+    classes = PUBLISHED.get(architecture, (0, 1000))[1]
+    whole = MultiExitNetwork(architecture, channels=3, classes=classes)
+    counted = sum(p.numel() for p in whole.parameters_at(whole.max_depth))
+    if architecture in PUBLISHED:
+        assert counted == COUNTED[architecture]
+        assert round(counted / 1e6, 1) == PUBLISHED[architecture][0]
+    else:
+        theirs = getattr(torchvision.models, architecture)(weights=None)
+        more = STEMS if architecture.startswith("resnet") else 0
+        assert counted == sum(p.numel() for p in theirs.parameters()) - more
+
+
+def test_every_width_scales_every_channel():
+    for architecture in ARCHITECTURES:
+        counts = [
+            sum(p.numel() for p in MultiExitNetwork(architecture, 3, 10, w).parameters()) for w in (8, 16, 32, 64)
+        ]
+        assert counts == sorted(set(counts))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -61,13 +103,25 @@ def test_beyond_depth_there_is_no_gradient():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in PUBLISHED])
 def test_blocks_compute_what_torchvisions_do(architecture, float64):
-    """The four stages of torchvision's network, given the same weights, make the same features."""
+    """The blocks of torchvision's network, given the same weights and strides, make the same features."""
     ours = network(architecture, width=64)
     theirs = getattr(torchvision.models, architecture)(weights=None).eval()
-    blocks = [block for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4) for block in stage]
+    if architecture.startswith("resnet"):
+        blocks = [block for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4) for block in stage]
+    else:
+        blocks = list(theirs.features[1:-1])
     assert len(blocks) == ours.max_depth
+    for our_block, their_block in zip(ours.blocks, blocks, strict=True):
+        pairs = [[m for m in block.modules() if isinstance(m, kind)] for block in (our_block, their_block)
+                 for kind in (nn.Conv2d, nn.BatchNorm2d)]  # fmt: skip
+        for ours_, theirs_ in zip(pairs[0], pairs[2], strict=False):
+            theirs_.stride = ours_.stride  # MobileNets keep the size of small images
+        if hasattr(their_block, "use_res_connect"):  # ... which lets a block add its input that could not before
+            their_block.use_res_connect = our_block.same_shape
+        for ours_, theirs_ in zip(pairs[1], pairs[3], strict=True):
+            theirs_.eps = ours_.eps
     for our_block, their_block in zip(ours.blocks, blocks, strict=True):
         their_block.load_state_dict(in_torchvisions_names(our_block, their_block))
     images = torch.randn(2, 3, 16, 16)
@@ -84,5 +138,7 @@ def in_torchvisions_names(ours: nn.Module, theirs: nn.Module) -> dict[str, torch
     A block of ours without shortcut has nothing there, like torchvision's.
     """
     names, tensors = list(theirs.state_dict()), list(ours.state_dict().values())
+    if any(isinstance(module, SqueezeExcitation) for module in ours.modules()):  # torchvision's has 1x1 convolutions
+        tensors = [t.reshape(other.shape) for t, other in zip(tensors, theirs.state_dict().values(), strict=True)]
     assert [t.shape for t in theirs.state_dict().values()] == [t.shape for t in tensors]
     return dict(zip(names, tensors, strict=True))
