@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import ablation, comparison, trend
+from odnlib import ablation, comparison, compress, families, reuse, trend
 from odnlib.paper import CLAIMS, TABLE_1
 from odnlib.recipes import PROFILES
 
@@ -161,8 +161,46 @@ def algorithm_stops(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Ju
     )
 
 
-def later(why: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
-    return lambda frame, runs, folder: ("not measured", why)
+def other_families(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+    lines = families.table(runs)
+    if lines.empty:
+        return "not measured", "11_other_networks has not been run in this profile"
+    studies = [at for _, at in lines.groupby(["profile", "row", "protocol", "settings"], sort=False)]
+    at = max(studies, key=lambda at: (list(PROFILES).index(at["profile"].iloc[0]), len(at)))
+    return scaled(*families.verdict(at), at["not_comparable"].iloc[0])
+
+
+def compression(question: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
+    def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+        found = [table for file in tables_of(folder, "compression-*") if len(table := pd.read_csv(file))]
+        if not found:
+            return "not measured", "12_compress_further has not been run in this profile"
+        table = max(found, key=lambda table: table["n"].max())
+        at = table[(table["question"] == question) & ((question == "reach") | (table["method"] != "as trained"))]
+        best = at[at["n"] == at["n"].max()].sort_values("share").iloc[0]
+        if question == "further":
+            verdict = "holds" if best["high"] < 1 else "does not hold" if best["low"] > 1 else "open"
+        else:  # the paper's statement is that the whole network stays larger
+            verdict = "holds" if best["low"] > 1 else "does not hold" if best["high"] < 1 else "open"
+        said = "; ".join(compress.sentence(line) for _, line in at.iterrows())
+        said += f"; {best['row']}, {best['rule']}, on {best['processor']}"
+        return scaled(verdict, said, best["not_comparable"] if isinstance(best["not_comparable"], str) else "")
+
+    return judge
+
+
+def reused(question: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
+    def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
+        found = [pd.read_csv(file) for file in tables_of(folder, "reuse_answers")]
+        if not found:
+            return "not measured", "13_reuse_the_depth has not been run in this profile"
+        at = found[0][found[0]["question"] == question]
+        verdicts = set(at["verdict"])
+        said, reason = "; ".join(reuse.sentence(line) for _, line in at.iterrows()), at["not_comparable"].iloc[0]
+        verdict = verdicts.pop() if len(verdicts) == 1 else "open"
+        return scaled(verdict, said, reason if isinstance(reason, str) else "")
+
+    return judge
 
 
 CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]] = {
@@ -175,10 +213,11 @@ CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]] = {
     "depth_follows_complexity": depth_follows_complexity,
     "flops_mean_latency": flops_mean_latency,
     "byproducts": byproducts,
-    "other_families": later("only ResNets are implemented so far"),
-    "compress_further": later("no quantised or pruned network yet"),
-    "compression_cannot_reach": later("no quantised or pruned network yet"),
-    "depth_is_reusable": later("no training at a depth found elsewhere yet"),
+    "other_families": other_families,
+    "compress_further": compression("further"),
+    "compression_cannot_reach": compression("reach"),
+    "depth_is_reusable": reused("reused"),
+    "expansion_matters": reused("expansion"),
     "algorithm_stops": algorithm_stops,
 }
 

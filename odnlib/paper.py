@@ -164,6 +164,12 @@ CLAIMS = (
         "training at a depth found elsewhere beside a search",
     ),
     Claim(
+        "expansion_matters",
+        "III-C",
+        "progressive depth expansion trains the network deployed (the paper shows no plain training of it)",
+        "the same network trained plainly, for as many multiply-accumulates as the search took",
+    ),
+    Claim(
         "algorithm_stops",
         "Algorithm 1",
         "the search stops as soon as the target is met or the last depth is passed",

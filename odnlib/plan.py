@@ -7,14 +7,16 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import torch
 
-from odnlib import ROOT, results, trend
+from odnlib import ROOT, families, results, reuse, trend
 from odnlib.ablation import ARMS
 from odnlib.experiment import choose_device
 from odnlib.recipes import PROFILES, VARIANTS, Recipe, RecipeError, resolve, usual_protocol
@@ -29,6 +31,7 @@ NOTEBOOKS = {  # row: notebook
 }
 ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
 TREND = "09_depth_by_dataset"
+OWN, FAMILIES, COMPRESS, REUSE = "10_your_dataset", "11_other_networks", "12_compress_further", "13_reuse_the_depth"
 COMPARISON = "07_compare_with_paper"
 READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
 
@@ -89,7 +92,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     Raises:
         RecipeError: every problem of every job, before anything starts.
     """
-    rows, seeds = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0]
+    rows, seeds, smoke = arguments.rows or list(NOTEBOOKS), arguments.seeds or [0], arguments.profile == "smoke"
     problems, jobs, overrides = [], [], dict(arguments.overrides)
     protocol = arguments.protocol or usual_protocol(arguments.profile)
     for name, listed in {"seeds": seeds, "rows": rows}.items():
@@ -123,6 +126,16 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     def chosen(name: str, unless: bool = True) -> bool:
         return name[:2] in arguments.only if arguments.only else unless
 
+    def study(name: str, make: Callable[..., list[Recipe]], **parameters: object) -> None:
+        """A notebook that takes several runs; unasked in smoke only: elsewhere these are costly."""
+        if not chosen(name, smoke and not arguments.rows):
+            return
+        try:
+            recipes = make(profile=arguments.profile, **parameters)
+            add(name, suffix_of(recipes[0]) if recipes else "", recipes, **parameters, **places)
+        except RecipeError as error:
+            problems.extend(line for line in str(error).splitlines() if line not in problems)
+
     problems += [
         f"row {row!r} does not exist: choose one of {', '.join(NOTEBOOKS)}" for row in rows if row not in NOTEBOOKS
     ]
@@ -138,21 +151,33 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
         recipes = [recipe for seed in pairs for recipe in needed(ABLATION_ROW, seed, list(ARMS.values()))]
         if recipes and recipes[0].warmup_epochs:  # `fast` has no warm-up to leave out
             add(ABLATION, suffix_of(recipes[0]), recipes, row=ABLATION_ROW, seeds=pairs, **trained)
-    if chosen(TREND, not arguments.rows and arguments.profile == "smoke"):  # every depth of every row: costly
-        planned = {"rows": rows, "architectures": [COMMON] if arguments.profile == "smoke" else ["", COMMON]}
-        planned |= {"seeds": seeds, "overrides": overrides}
-        try:
-            recipes = trend.planned(arguments.profile, **planned)
-            add(TREND, suffix_of(recipes[0]), recipes, **planned, **places)
-        except RecipeError as error:
-            problems.extend(line for line in str(error).splitlines() if line not in problems)
+    own = [COMMON] if smoke else ["", COMMON]
+    study(TREND, trend.planned, rows=rows, architectures=own, seeds=seeds, overrides=overrides)
+    study(OWN, lambda **_: [], seed=seeds[0], overrides=overrides)  # which runs it needs is known from the images
+    quick = families.SMOKE if smoke else {}
+    study(FAMILIES, families.planned, row=rows[0], seeds=seeds, overrides=quick | overrides)
+    study(COMPRESS, compress_runs, row=rows[0], protocol=protocol, seeds=seeds, overrides=overrides)
+    pairs = reuse.PAIRS if not arguments.rows else [list(pair) for pair in permutations(rows, 2)]
+    study(REUSE, reuse_runs, pairs=pairs, protocol="fast", seeds=seeds, overrides=overrides)
     made = {job.source.name[:2] for job in jobs}
     for number in (x for x in arguments.only or [] if x not in made and not problems):
-        problems.append(f"only {number!r}: no such notebook to train with these rows and this protocol (01 to 06, 09)")
+        problems.append(
+            f"only {number!r}: no such notebook to train with these rows and this protocol (01 to 06, 09 to 13)"
+        )
     add(COMPARISON, "", [], reads_all=True, results_dir=str(results_dir))
     if problems:
         raise RecipeError("\n".join(problems))
     return jobs
+
+
+def compress_runs(profile: str, row: str, protocol: str, seeds: list[int], overrides: dict) -> list[Recipe]:
+    """Search and whole network for each seed."""
+    return [resolve(row, variant, profile, protocol, seed, **overrides) for seed in seeds for variant in VARIANTS]
+
+
+def reuse_runs(**parameters: object) -> list[Recipe]:
+    """The searches; which plain trainings follow depends on what they find."""
+    return list(reuse.searches(**parameters).values())
 
 
 def cores() -> int:

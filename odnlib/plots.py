@@ -29,9 +29,10 @@ NOT_EVIDENCE = "embedded stand-in images, narrow network: an illustration, no re
 def evidence(recipe: Recipe, seeds: str = "", architectures: str = "") -> str:
     """What a table or figure of this recipe is evidence of, in a line that stands on it."""
     rule = f"{recipe.protocol} protocol" + f" ({recipe.tag})" * bool(recipe.tag)
-    kind = NOT_EVIDENCE if recipe.embedded else f"real images, profile {recipe.profile}"
+    own = recipe.row not in TABLE_1
+    kind = NOT_EVIDENCE if recipe.embedded else f"{'own' if own else 'real'} images, profile {recipe.profile}"
     if not recipe.embedded and recipe.width != 64:
-        kind += ", narrow network: a trend, not a row of Table I"
+        kind += ", narrow network" + ": a trend, not a row of Table I" * (not own)
     network = f"{architectures or recipe.architecture}, width {recipe.width}"
     return f"{network}, {rule}, {seeds or f'seed {recipe.seed}'} - {kind}"
 
@@ -132,9 +133,10 @@ class LiveCurve:
 def samples(split: Split, count: int = 12) -> Figure:
     """The first images of a split with their labels."""
     figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained")
+    names = split.dataset.class_names or range(split.dataset.classes)
     for axis, image, label in zip(axes, split.images.cpu(), split.labels.tolist(), strict=False):
         axis.imshow(image.permute(1, 2, 0).squeeze(), cmap="gray")
-        axis.set_title(label, fontsize=10)
+        axis.set_title(names[label], fontsize=8 if split.dataset.class_names else 10)
         axis.axis("off")
     return figure
 
@@ -179,14 +181,16 @@ def history(epochs: pd.DataFrame, recipe: Recipe) -> Figure:
     return caption(figure, recipe)
 
 
-def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figure:
-    """Validation accuracy of every depth tried against its size and MACs; the goal and the chosen depth marked."""
+def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow | None = None) -> Figure:
+    """Validation accuracy of every depth tried against size, MACs and, where it was measured, latency; goal and chosen
+    depth marked.
+    """
     tried = depths.dropna(subset=["val_acc_pct"])
     chosen = tried[tried["chosen"]]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", sharey=True)
-    for axis, (column, label) in zip(
-        axes, {"size_mb": "size on disk (MB)", "macs_m": "MACs (millions)"}.items(), strict=True
-    ):
+    columns = {"size_mb": "size on disk (MB)", "macs_m": "MACs (millions)", "latency_ms": "latency, one image (ms)"}
+    columns = {column: label for column, label in columns.items() if column in tried}
+    figure, axes = plt.subplots(1, len(columns), figsize=(5.5 * len(columns), 4.4), layout="constrained", sharey=True)
+    for axis, (column, label) in zip(axes, columns.items(), strict=True):
         axis.plot(tried[column], tried["val_acc_pct"], "o-", color=BLUE, label="best of each depth")
         axis.plot(chosen[column], chosen["val_acc_pct"], "o", color=RED, ms=14, fillstyle="none", mew=2, label="chosen")
         for line in tried.itertuples():
@@ -196,65 +200,9 @@ def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> F
         axis.set_xlabel(label)
         axis.margins(x=0.2, y=0.15)
     axes[0].set_ylabel("validation accuracy (%)")
-    title = f"the paper chose depth {printed.odn.depth} of {printed.full.depth}"
+    title = f"the paper chose depth {printed.odn.depth} of {printed.full.depth}" if printed else None
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, title=title)
     return caption(figure, recipe)
-
-
-def ablation(arms: dict[str, pd.DataFrame], recipe: Recipe) -> Figure:
-    """The counterpart of the paper's Figure 3: one search with and one without warm-up, restarts marked."""
-    figure, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
-    curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
-    for column, (arm, epochs) in enumerate(arms.items()):
-        for axis, (label, (train, validation)) in zip(axes[:, column], curves.items(), strict=True):
-            axis.plot(epochs["epoch"], epochs[train], "-", color=ORANGE, label="training")
-            axis.plot(epochs["epoch"], epochs[validation], "-", color=BLUE, label="validation")
-            for start in epochs[epochs["stage_epoch"] == 1].itertuples():
-                axis.axvline(start.epoch - 0.5, color="0.6", linewidth=1, zorder=1)
-                if axis is axes[0, column]:
-                    title = stage_title(start.stage, start.depth)
-                    axis.text(start.epoch, 1.02, title, rotation=40, fontsize=8, transform=axis.get_xaxis_transform())
-            if column == 0:
-                axis.set_ylabel(label)
-        axes[0, column].set_title(arm, pad=48)
-        axes[1, column].set_xlabel("epoch")
-    if not recipe.embedded and recipe.width == 64:  # the axes of the paper's figure
-        axes[0, 0].set_ylim(50, 105)
-        axes[1, 0].set_ylim(0, 1.4)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return caption(figure, recipe)
-
-
-def depth_by_dataset(curves: pd.DataFrame, needed: pd.DataFrame, recipe: Recipe) -> Figure:
-    """What each further depth gains and which depth a dataset needs: `trend.curves`, lines of `trend.table`."""
-    kinds = list(dict.fromkeys(needed["architectures"]))
-    figure, axes = plt.subplots(len(kinds), 2, figsize=(11, 4.2 * len(kinds)), layout="constrained", squeeze=False)
-    rows = list(dict.fromkeys(needed.sort_values("paper_depth")["row"]))
-    colors = dict(zip(rows, sns.color_palette("colorblind"), strict=False))
-    for (left, right), kind in zip(axes, kinds, strict=True):
-        names = []
-        for place, row in enumerate(rows):
-            at = curves[(curves["architectures"] == kind) & (curves["row"] == row)]
-            names.append(TABLE_1[row].title)
-            if at.empty:
-                continue
-            mean = at.groupby("depth")["val_acc_pct"].mean()
-            left.plot(mean - mean.max(), "o-", color=colors[row], label=TABLE_1[row].title)
-            depths = needed.loc[(needed["architectures"] == kind) & (needed["row"] == row), "depth"]
-            beside = [place + 0.15 * (k - (len(depths) - 1) / 2) for k in range(len(depths))]
-            right.plot(beside, depths, "o", color=colors[row])
-            names[-1] += f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
-        title = kind if kind not in set(needed["architecture"]) else f"One architecture: {kind}"
-        left.set(xlabel="depth (residual blocks)", ylabel="accuracy less the best (points)")
-        left.set_title(f"{title[0].upper()}{title[1:]}, validation, mean of the seeds", fontsize=11)
-        right.set(xticks=range(len(rows)), ylabel="depth needed", ylim=(0, max(needed["of"]) + 0.5))
-        right.set_xticklabels(names, fontsize=9)
-        within = needed["tolerance_pct"].iloc[0]
-        right.set_title(f"Depth within {within:g} points of the best; a point per seed", fontsize=11)
-        right.yaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rows))
-    seeds = f"seeds {', '.join(map(str, sorted(set(needed['seed']))))}"
-    return caption(figure, recipe, seeds, ", ".join(sorted(set(needed["architecture"]))))
 
 
 def accuracies(lines: pd.DataFrame) -> Figure:
@@ -275,32 +223,4 @@ def accuracies(lines: pd.DataFrame) -> Figure:
     axis.invert_yaxis()
     axis.set_xlabel("test accuracy (%); bars: standard deviation over seeds")
     figure.legend(loc="outside upper center", ncols=3)
-    return figure
-
-
-def scaling(seconds: pd.DataFrame) -> Figure:
-    """Seconds of a training pass against what it grows with; columns grows, value, seconds."""
-    groups = list(seconds.groupby("grows", sort=False))
-    figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 3.6), layout="constrained")
-    for axis, (name, group) in zip(axes, groups, strict=True):
-        axis.plot(group["value"], group["seconds"], "o-", color=BLUE)
-        axis.set(xlabel=name, ylabel="seconds per pass", ylim=(0, None), xlim=(0, None))
-    figure.suptitle(
-        "Cost of one training pass, ResNet-18 on random 28x28 images (other values: 512, depth 2, width 16)"
-    )
-    return figure
-
-
-def ratios(table: pd.DataFrame) -> Figure:
-    """Every measure of benchmark.csv as ours / reference on one logarithmic axis."""
-    figure, axis = plt.subplots(figsize=(10, 1 + 0.32 * len(table)), layout="constrained")
-    axis.hlines(table["measure"], 1, table["ratio"], color=BLUE, linewidth=3)
-    axis.plot(table["ratio"], table["measure"], "o", color=BLUE)
-    axis.axvline(1, color=RED, linewidth=1)
-    axis.set(xscale="log", xlabel="ours / reference (1: equal)")
-    axis.margins(x=0.15)
-    axis.grid(False, axis="y")
-    axis.invert_yaxis()
-    for row, ratio in enumerate(table["ratio"]):
-        axis.annotate(f"  {ratio:.3g}  ", (ratio, row), va="center", ha="left" if ratio >= 1 else "right", fontsize=9)
     return figure

@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from odnlib import ablation, benchmark, comparison, plots, results, trend
+from odnlib import ablation, benchmark, comparison, compress, families, plots, plots_studies, results, reuse, trend
+from odnlib.architectures import ARCHITECTURES
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe
 
@@ -68,7 +69,7 @@ def ablations(results_dir: Path, profile: str) -> dict[str, pd.DataFrame]:
                 {"arm": arm, "seed": recipe.seed, **ablation.statistics(epochs[arm], recipe.goal_pct)} for arm in arms
             ]
             if recipe == first:
-                save(plots.ablation(epochs, first), folder / "figures" / f"{name}.png")
+                save(plots_studies.ablation(epochs, first), folder / "figures" / f"{name}.png")
         reason = comparison.why_not_comparable(dataclasses.asdict(first) | {"tag": first.tag})
         tables[name] = ablation.paired(pd.DataFrame(lines)).assign(row=first.row, not_comparable=reason)
         results.write_csv(folder / f"{name}.csv", tables[name])
@@ -86,7 +87,7 @@ def depths_by_dataset(results_dir: Path, profile: str) -> pd.DataFrame:
     for (protocol, settings), group in found.groupby(["protocol", "settings"], sort=False):
         at = strictest[(strictest["protocol"] == protocol) & (strictest["settings"] == settings)]
         first = results.read_recipe(Path(group["folder"].iloc[0]))
-        figure = plots.depth_by_dataset(trend.curves(group), at, first)
+        figure = plots_studies.depth_by_dataset(trend.curves(group), at, first)
         save(figure, results_dir / profile / "figures" / f"depth_by_dataset-{protocol}-{settings}.png")
     return needed
 
@@ -111,13 +112,57 @@ def search_costs(results_dir: Path, profile: str) -> pd.DataFrame:
 
 def benchmarks(folder: Path) -> None:
     """The figures of what `08_benchmark` measured."""
-    for name, draw in {"benchmark": plots.ratios, "benchmark_scaling": plots.scaling}.items():
+    for name, draw in {"benchmark": plots_studies.ratios, "benchmark_scaling": plots_studies.scaling}.items():
         if (folder / f"{name}.csv").exists():
             save(draw(pd.read_csv(folder / f"{name}.csv")), folder / "figures" / f"{name}.png")
 
 
+def own(results_dir: Path, profile: str) -> None:
+    """What each search on somebody's own images offers to choose from, and its history."""
+    for file in sorted((results_dir / profile / "runs").glob("own_*/front.csv")):
+        recipe, figures = results.read_recipe(file.parent), results_dir / profile / "figures"
+        save(plots.depth_choice(pd.read_csv(file), recipe), figures / f"{recipe.name}-choice.png")
+        save(plots.history(pd.read_csv(file.with_name("epochs.csv")), recipe), figures / f"{recipe.name}-history.png")
+
+
+def other_networks(results_dir: Path, profile: str) -> None:
+    """Searches with other architectures: families.csv and a figure for each study."""
+    lines = families.table(finished(results_dir, profile))  # of this profile alone
+    if lines.empty:
+        return
+    results.write_csv(results_dir / profile / "families.csv", lines.drop(columns="folder"))
+    for settings, at in lines.groupby("settings", sort=False):
+        first = results.read_recipe(Path(at["folder"].iloc[0]))
+        usual = TABLE_1[first.row].architecture  # so that the caption names none of several
+        first = dataclasses.replace(first, architecture=usual, last_depth=ARCHITECTURES[usual].depth)
+        figure = plots_studies.families(at, first)
+        name = f"families-{first.row}-{first.protocol}-{settings}.png"
+        save(figure, results_dir / profile / "figures" / name)
+
+
+def compressions(results_dir: Path, profile: str) -> None:
+    """Bytes and accuracy of every compressed network."""
+    for recipe, lines in compress.studies(results_dir, profile):
+        name = "-".join(filter(None, ("compression", recipe.row, recipe.protocol, recipe.tag)))
+        save(plots_studies.compression(lines, recipe), results_dir / profile / "figures" / f"{name}.png")
+        results.write_csv(results_dir / profile / f"{name}.csv", compress.answers(recipe, lines))
+
+
+def reuses(results_dir: Path, profile: str) -> None:
+    """Depths found elsewhere, and plain trainings: reuse.csv, reuse_answers.csv and a figure per study."""
+    lines = reuse.table(results_dir, profile)
+    if lines.empty:
+        return
+    results.write_csv(results_dir / profile / "reuse.csv", lines)
+    results.write_csv(results_dir / profile / "reuse_answers.csv", reuse.answers(lines))
+    for names, at in lines.groupby(["protocol", "settings"], sort=False):
+        recipe = results.read_recipe(results_dir / profile / "runs" / at["search"].iloc[0])
+        file = f"reuse-{'-'.join(filter(None, names))}.png"
+        save(plots_studies.reuse(at, recipe), results_dir / profile / "figures" / file)
+
+
 def everything(results_dir: Path, profile: str) -> None:
     """All of the above for the runs of one profile."""
-    for draw in (rows, ablations, depths_by_dataset, search_costs):
+    for draw in (rows, ablations, depths_by_dataset, search_costs, own, other_networks, compressions, reuses):
         draw(results_dir, profile)
     benchmarks(results_dir / profile)

@@ -64,6 +64,45 @@ def latency(row: str, found: dict[str, tuple[Recipe, Path]], dataset: Dataset) -
     return pd.read_csv(file)
 
 
+def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
+    """What a finished search offers: its depths.csv, and latency_ms of one image on the CPU for every depth tried and
+    for the whole network. Measured once, with fresh weights; kept in the run's folder as front.csv.
+    """
+    file = folder / "front.csv"
+    if not file.exists():
+        lines = pd.read_csv(folder / "depths.csv")
+        whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+        timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], whole.max_depth})
+        networks = {depth: whole.truncate(depth).to(memory_format=torch.channels_last) for depth in timed}
+        taken = metrics.latency_ms(networks, dataset.image_shape, batch=1)
+        lines["latency_ms"] = lines["depth"].map(taken)
+        write_csv(file, lines.assign(threads=torch.get_num_threads(), processor=processor()))
+    return pd.read_csv(file)
+
+
+def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validation_images: int) -> str:
+    """What to take, in words; `offered` as `front` gives it."""
+    tried, whole = offered.dropna(subset="val_acc_pct"), offered.iloc[-1]
+    at = tried[tried["chosen"]].iloc[0]
+    p = at["val_acc_pct"] / 100
+    sure = 196 * (p * (1 - p) / validation_images) ** 0.5
+    has = "{:.1f} % on validation, {:.2f} MB, {:.0f} million multiply-accumulates, {:.1f} ms an image"
+    cells = ["val_acc_pct", "size_mb", "macs_m", "latency_ms"]
+    said = [f"Depth {at['depth']} of {whole['depth']}: {has.format(*at[cells])}."]
+    if result["met_goal"]:
+        said.insert(0, f"Take the shallowest that has your {recipe.goal_pct:g} %.")
+        smaller, faster = 100 * (1 - at["size_mb"] / whole["size_mb"]), whole["latency_ms"] / at["latency_ms"]
+        said.append(f"It is {smaller:.1f} % smaller and {faster:.1f} times as fast as all {whole['depth']} blocks.")
+    else:
+        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %; this one came nearest among the last tried.")
+        best = tried.loc[tried["val_acc_pct"].idxmax()]
+        if best["depth"] != at["depth"]:
+            said.append(f"Depth {best['depth']} was better: {has.format(*best[cells])}.")
+        said.append("More or larger images, a wider network or more epochs may reach it - or a lower target is right.")
+    said.append(f"From {validation_images} validation images an accuracy is known to about {sure:.1f} points.")
+    return " ".join(said)
+
+
 def comparison(row: str, results: dict[str, dict], profile: str) -> pd.DataFrame:
     """Measured beside printed for one row; `results` maps variant to its result.json."""
     printed = TABLE_1[row]

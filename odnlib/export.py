@@ -1,0 +1,229 @@
+"""A network to take away: model.onnx for any runtime, model.safetensors and model.json for PyTorch, a model card.
+
+model.onnx takes images as files have them - uint8 (N, height, width, channels) - and gives logits (N, classes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from odnlib import metrics
+from odnlib.data import Dataset, Split
+from odnlib.models import MultiExitNetwork, TruncatedNetwork
+from odnlib.recipes import Recipe
+from odnlib.results import processor, read_json, read_recipe, replace, write_csv, write_json
+
+CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
+
+
+class ExportError(RuntimeError):
+    """The exported file does not compute what the network computes."""
+
+
+class FromBytes(nn.Module):
+    """uint8 (N, H, W, C) -> logits: the normalisation of the training images, then the network."""
+
+    def __init__(self, network: nn.Module, dataset: Dataset):
+        super().__init__()
+        self.network, self.mean, self.std = network, dataset.mean, dataset.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+
+
+def chosen_network(folder: Path, dataset: Dataset) -> TruncatedNetwork:
+    """The network that a finished run chose, with its weights.
+
+    Raises:
+        FileNotFoundError: where they are not there, as in results that were committed without them.
+    """
+    recipe, depth = read_recipe(folder), read_json(folder / "result.json")["depth"]
+    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    network = network.truncate(depth)
+    network.load_state_dict(load_file(folder / "network.safetensors"))
+    return network.eval()
+
+
+def to_onnx(network: nn.Module, dataset: Dataset, path: Path) -> None:
+    """Write `network` with its normalisation as an ONNX file for any number of images at a time."""
+    channels, height, width = dataset.image_shape
+    images = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+    whole = FromBytes(network, dataset).to(memory_format=torch.contiguous_format).eval()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # of the exporter's own affairs
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            whole, (images,), input_names=["images"], output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}}, dynamo=True, verbose=False,
+        )  # fmt: skip
+    model = program.model_proto
+    for node in model.graph.node:  # where in the Python code it came from: most of a small file
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    del model.graph.value_info[:]
+    for key, value in {"classes": json.dumps(dataset.class_names), "source": "odnlib"}.items():
+        model.metadata_props.add(key=key, value=value)
+    replace(path, lambda temporary: onnx.save(model, temporary))
+
+
+def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """The ONNX file ready to run on the CPU; `threads` 0: all cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def bytes_of(images: Tensor) -> np.ndarray:
+    """(N, C, H, W) uint8, as `data` has them -> (N, H, W, C), as the ONNX file wants them."""
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def logits_of(model: onnxruntime.InferenceSession, images: Tensor) -> np.ndarray:
+    """Logits (N, classes) of uint8 images (N, C, H, W), in batches."""
+    parts = images.split(metrics.EVALUATION_BATCH)
+    return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
+
+
+def accuracy_pct(model: onnxruntime.InferenceSession, split: Split) -> float:
+    """Share, in %, of the images that the ONNX file classifies rightly."""
+    return 100 * float((logits_of(model, split.images).argmax(1) == split.labels.cpu().numpy()).mean())
+
+
+@torch.inference_mode()
+def check(path: Path, network: nn.Module, split: Split) -> float:
+    """The largest difference between the logits of file and network over a split's images.
+
+    Raises:
+        ExportError: where it exceeds `CLOSE`, or an accuracy differs.
+    """
+    model, network = session(path), network.cpu().eval()
+    images = Split(split.images.cpu(), split.labels.cpu(), split.dataset)
+    expected = torch.cat([network(batch) for batch, _ in images.batches(metrics.EVALUATION_BATCH)]).numpy()
+    found = logits_of(model, images.images)
+    largest = float(np.abs(found - expected).max())
+    right = [(logits.argmax(1) == images.labels.numpy()).sum() for logits in (found, expected)]
+    if largest > CLOSE * max(1.0, float(np.abs(expected).max())) or right[0] != right[1]:
+        raise ExportError(f"{path}: logits differ by up to {largest:.2g}, {right[0]} and {right[1]} images right")
+    return largest
+
+
+def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int, rounds: int = 9) -> dict[str, float]:
+    """Milliseconds for a batch of images of shape (C, H, W) in onnxruntime, medians over `rounds` taken in turns."""
+    models = {name: session(path, torch.get_num_threads()) for name, path in paths.items()}
+    images = bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))
+    return metrics.in_turns({name: lambda m=m: m.run(None, {"images": images}) for name, m in models.items()}, rounds)
+
+
+def against_whole(recipe: Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
+    """The exported network and the whole one (fresh weights) in onnxruntime, side by side: kept as latency-onnx.csv.
+
+    Returns:
+        a line per batch size: batch, odn_ms, full_ms, latency_ratio, macs_ratio, threads, processor.
+    """
+    file = folder / "latency-onnx.csv"
+    if not file.exists():
+        whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+        paths, lines = {"odn": exported / "model.onnx", "full": folder / ".whole.onnx"}, []
+        to_onnx(whole.truncate(whole.max_depth), dataset, paths["full"])
+        depths = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]
+        ratio = depths.iloc[-1] / depths[read_json(folder / "result.json")["depth"]]
+        for batch in (1, 128):
+            taken = latency_ms(paths, dataset.image_shape, batch)
+            line = {"batch": batch} | {f"{name}_ms": value for name, value in taken.items()}
+            ratios = {"latency_ratio": taken["full"] / taken["odn"], "macs_ratio": ratio}
+            lines.append(line | ratios | {"threads": torch.get_num_threads(), "processor": processor()})
+        paths["full"].unlink()
+        write_csv(file, lines)
+    return pd.read_csv(file)
+
+
+def zipped_bytes(path: Path) -> int:
+    """Bytes of a file after zlib's best compression: what zeros and few bits save on disk and on the way."""
+    return len(zlib.compress(path.read_bytes(), 9))
+
+
+def write(folder: Path, data_splits: tuple[Split, Split], to: Path) -> dict:
+    """Export what the finished run in `folder` chose: model.onnx, model.safetensors, model.json, README.md.
+
+    Args:
+        data_splits: (training, validation); the file is checked on the validation images.
+
+    Returns:
+        what model.json holds.
+    """
+    training, validation = data_splits
+    dataset, network = training.dataset, chosen_network(folder, training.dataset)
+    to.mkdir(parents=True, exist_ok=True)
+    to_onnx(network, dataset, to / "model.onnx")
+    difference = check(to / "model.onnx", network, validation)
+    replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
+    recipe, result, made_by = read_recipe(folder), *(read_json(folder / f"{x}.json") for x in ("result", "provenance"))
+    about = {
+        "architecture": recipe.architecture,
+        "width": recipe.width,
+        "depth": result["depth"],
+        "image_shape": list(dataset.image_shape),
+        "classes": list(dataset.class_names) or [str(i) for i in range(dataset.classes)],
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "onnx_bytes": (to / "model.onnx").stat().st_size,
+        "onnx_largest_difference": difference,
+    }
+    write_json(to / "model.json", about)
+    replace(to / "README.md", lambda path: path.write_text(card(recipe, result, made_by, about, dataset)))
+    return about
+
+
+def load(folder: Path) -> TruncatedNetwork:
+    """The network that `write` left in `folder`, for PyTorch."""
+    about = read_json(folder / "model.json")
+    whole = MultiExitNetwork(about["architecture"], about["image_shape"][0], len(about["classes"]), about["width"])
+    network = whole.truncate(about["depth"])
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network.eval()
+
+
+def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Dataset) -> str:
+    """The model card: what, data, metrics, provenance (after Mitchell et al., 2019)."""
+    channels, height, width = dataset.image_shape
+    classes, images = len(about["classes"]), f"uint8 (N, {height}, {width}, {channels})"
+    cut = f"cut off behind block {result['depth']} of {result['max_depth']} (Optimally Deep Networks)"
+    tested = f"{result['test_acc_pct']:.2f} % on {result['test_images']:,} test images, looked at once"
+    table = {
+        "classes": ", ".join(about["classes"]),
+        "network": f"{recipe.architecture}, {recipe.width}/64 of its channels, {cut}",
+        "parameters, float32": f"{result['params']:,}, {result['size_mb']:.2f} MB",
+        "multiply-accumulates per image": f"{result['macs_m']:.1f} million",
+        "accuracy": f"{tested}; {result['val_acc_pct']:.2f} % on validation",
+        "goal on validation": f"{recipe.goal_pct:g} %, {'met' if result['met_goal'] else 'not met'}",
+        "images": dataset.source,
+        "training": f"{recipe.protocol}, {recipe.profile}, seed {recipe.seed}, {result['epochs']} epochs",
+        "input of model.onnx": f"`images`: {images}, as files have them",
+        "output": f"`logits`: float32 (N, {classes}), in the order of the classes",
+        "made by": f"commit {made_by['commit']}, training code {made_by['code_hash']}, {made_by['start']}",
+        "on": made_by["processor"],
+    } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
+    lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
+    return f"""# {dataset.title}: {recipe.architecture}, {result["depth"]} of {result["max_depth"]} blocks
+
+Classifies {"grey" if channels == 1 else "colour"} images of {height}x{width} pixels into {classes} classes.
+
+| | |
+|---|---|
+{lines}
+
+It knows these classes only: an image of anything else gets one of them too. It was tested on images held back from
+those it was trained on, and on no others: test it on yours before anything depends on it.
+"""

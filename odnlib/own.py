@@ -1,0 +1,237 @@
+"""Your own images as the three splits of a run: a folder with one folder per class, or a dataset of torchvision."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from odnlib import embedded
+from odnlib.data import Arrays, Data, DataError, Dataset, Split, generator
+
+HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
+FEWEST = 5  # images that a class needs, to be in every split
+LARGEST, SMALLEST = 64, 16  # pixels a side: larger images are scaled down unless `image_size` says otherwise
+TEST_PARTS, VALIDATION_PARTS = ("test",), ("val", "valid", "validation")
+SAID = 5  # problems that a message lists
+
+
+def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
+    """The images at `source`, square and of one size, as splits that are the same at every call.
+
+    Classes are the names of the folders. Folders `train`, `val` and `test` above them are taken as the splits that
+    they name; what is missing of validation and test is held back from training, class by class. Images are grey where
+    all of them are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
+
+    Args:
+        source: a folder, or the name of a class of torchvision.datasets, downloaded into `data_dir`.
+        image_size: pixels a side; 0: as they are if they are alike, square and small, otherwise at most 64.
+        flip: false where left and right matter, as in writing.
+
+    Raises:
+        DataError: what is wrong with the images, and what to do.
+    """
+    folder, name = Path(source).expanduser(), Path(source).name
+    if folder.is_dir():
+        found = listed(folder)
+        classes = sorted({path.parent.name for paths in found.values() for path in paths})
+        parts = {part: (paths, [classes.index(path.parent.name) for path in paths]) for part, paths in found.items()}
+        opened: Callable[[Path], Image.Image] = Image.open
+    elif dataset := _of_torchvision(source):
+        parts, classes = _items(dataset, source, Path(data_dir))
+        opened = Image.Image.copy
+    else:
+        raise DataError(f"images {source!r}: there is no such folder, and no such class in torchvision.datasets")
+    _refuse(parts, classes, source)
+    every = [image for images, _ in parts.values() for image in images]
+    size, channels = _shape(every, opened, source, image_size)
+    needed, free = len(every) * channels * size**2, psutil.virtual_memory().available
+    if needed > free / 2:
+        raise DataError(
+            f"{source}: {len(every):,} images of {size}x{size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
+            "GB of memory are free: pass a smaller image_size, or fewer images"
+        )
+    arrays = {}
+    for part, (images, labels) in parts.items():
+        arrays[part] = _pixels(images, opened, size, channels, source), np.asarray(labels, dtype=np.int64)
+    arrays = _with_all_splits(arrays)
+    scaled = arrays["train"][0].astype(np.float32) / 255
+    shape = (channels, size, size)
+    about = Dataset(
+        name, source, shape, len(classes), len(arrays["validation"][1]), float(scaled.mean()),
+        float(scaled.std()) or 1.0, size // 8, flip, tuple(classes),
+    )  # fmt: skip
+    splits = [arrays[part] for part in ("train", "validation", "test")]
+    return Data(*(Split(torch.tensor(x, device=device), torch.tensor(y, device=device), about) for x, y in splits))
+
+
+def row(data: Data) -> str:
+    """The name of these images among runs: other images, or the same ones prepared otherwise, have another."""
+    about = data.train.dataset
+    digest = hashlib.sha256(repr((about.image_shape, about.flip, about.class_names)).encode())
+    for split in (data.train, data.validation, data.test):
+        digest.update(split.sha256().encode())
+    plain = re.sub("[^a-z0-9]+", "_", about.title.lower()).strip("_") or "images"
+    return f"own_{plain}_{digest.hexdigest()[:8]}"
+
+
+def summary(data: Data) -> pd.DataFrame:
+    """Images of each class in each split, and all of them."""
+    names, splits = (
+        data.train.dataset.class_names,
+        {"training": data.train, "validation": data.validation, "test": data.test},
+    )
+    counts = {part: split.labels.bincount(minlength=len(names)).cpu() for part, split in splits.items()}
+    return pd.DataFrame(counts, index=pd.Index(names, name="class")).T.assign(all=lambda table: table.sum(axis=1))
+
+
+def listed(folder: Path) -> dict[str, list[Path]]:
+    """part -> its images, in order. A class is a folder that has images in it."""
+    known = set(Image.registered_extensions())
+
+    def images(place: Path) -> list[Path]:
+        return sorted(x for x in place.glob("*/*") if x.suffix.lower() in known and not x.name.startswith("."))
+
+    parts = {"train": ("train",), "validation": VALIDATION_PARTS, "test": TEST_PARTS}
+    if not (folder / "train").is_dir():
+        return {"train": images(folder)}
+    found = {part: [x for name in names for x in images(folder / name)] for part, names in parts.items()}
+    return {part: paths for part, paths in found.items() if paths or part == "train"}
+
+
+def _of_torchvision(name: str) -> type | None:
+    import torchvision.datasets  # takes seconds
+
+    found = getattr(torchvision.datasets, name, None)
+    return found if inspect.isclass(found) else None
+
+
+def _items(dataset: type, name: str, folder: Path) -> tuple[dict[str, tuple[list, list[int]]], list[str]]:
+    """part -> (images, labels), and the names of the classes."""
+    takes = inspect.signature(dataset).parameters
+    chosen = {"train": {"train": True}, "test": {"train": False}} if "train" in takes else {}
+    chosen = chosen or ({"train": {"split": "train"}, "test": {"split": "test"}} if "split" in takes else {})
+    try:
+        loaded = {part: dataset(root=folder, download=True, **which) for part, which in chosen.items()}
+        parts = {part: list(map(list, zip(*items, strict=True))) for part, items in loaded.items()}
+    except Exception as error:  # whatever a damaged file, a failed download or another kind of dataset raises
+        raise DataError(f"{name} of torchvision.datasets could not be had in {folder} ({error})") from None
+    kinds = {type(item) for images, labels in parts.values() for item in (images[0], labels[0])}
+    if not parts or not all(issubclass(kind, Image.Image | int) for kind in kinds):
+        raise DataError(
+            f"{name} of torchvision.datasets is not a training and a test part of images with a class each: save its "
+            "images into a folder per class"
+        )
+    count = 1 + max(label for _, labels in parts.values() for label in labels)
+    names = getattr(loaded["train"], "classes", None) or range(count)
+    return {part: (images, labels) for part, (images, labels) in parts.items()}, [str(x) for x in names]
+
+
+def _refuse(parts: dict[str, tuple[Sequence, Sequence[int]]], classes: Sequence[str], source: str) -> None:
+    """Raise DataError where these cannot be learned from."""
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no images in class folders"
+        raise DataError(f"{source} has {found}: put the images of each class into a folder of its own, two at least")
+    for part, (_, labels) in parts.items():
+        held_back = part == "train" and len(parts) < 3
+        fewest, counts = FEWEST if held_back else 1, Counter(labels)
+        few = [f"{name!r} {counts[i]}" for i, name in enumerate(classes) if counts[i] < fewest]
+        if few and (part == "train" or len(few) == len(classes)):
+            more = f" and {len(few) - SAID} more" if len(few) > SAID else ""
+            said = f"{', '.join(few[:SAID])}{more}"
+            raise DataError(
+                f"{source}, {part}: too few images ({said}): {fewest} per class are the least, hundreds are good"
+            )
+
+
+def _shape(images: list, opened: Callable, source: str, wanted: int) -> tuple[int, int]:
+    """Pixels a side and channels for all images, from their headers."""
+    if wanted and not SMALLEST <= wanted <= 1024:
+        raise DataError(f"image_size {wanted} is not 0 or a number of pixels from {SMALLEST} to 1024")
+    headers = _each(images, lambda image: (opened(image).size, opened(image).mode), source, "looking at")
+    sizes = Counter(size for size, _ in headers)
+    alike = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
+    shorter = sorted(min(size) for size, _ in headers)[len(headers) // 2]
+    size = wanted or (shorter if alike and shorter <= LARGEST else min(LARGEST, max(SMALLEST, shorter)))
+    return size, 1 if all(mode in ("1", "L", "LA") for _, mode in headers) else 3
+
+
+def _pixels(images: list, opened: Callable, size: int, channels: int, source: str) -> np.ndarray:
+    """(N, channels, size, size) uint8: scaled to the shorter side, the middle cut out."""
+
+    def one(image: object) -> np.ndarray:
+        loaded = opened(image)
+        if loaded.mode.startswith(("I", "F")):
+            raise ValueError(f"mode {loaded.mode}, more than 8 bits a channel")
+        upright = ImageOps.exif_transpose(loaded).convert("L" if channels == 1 else "RGB")
+        fitted = upright if upright.size == (size, size) else ImageOps.fit(upright, (size, size))
+        return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
+
+    return np.stack(_each(images, one, source, "reading"))
+
+
+def _each(images: list, do: Callable, source: str, doing: str) -> list:
+    """`do` for all images, side by side; DataError that names those where it fails."""
+
+    def tried(image: object) -> tuple[object, str]:
+        try:
+            return do(image), ""
+        except Exception as error:  # PIL raises all kinds on damaged files
+            name = (
+                Path(image).relative_to(source) if isinstance(image, Path) and Path(source) in image.parents else image
+            )
+            return None, f"{name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+    with ThreadPoolExecutor() as pool:
+        done = list(tqdm(pool.map(tried, images), doing, len(images), leave=False, unit="image"))
+    if failed := [problem for _, problem in done if problem]:
+        more = f" and {len(failed) - SAID} more" if len(failed) > SAID else ""
+        raise DataError(f"{source}: cannot be read: {'; '.join(failed[:SAID])}{more}: repair or remove them")
+    return [result for result, _ in done]
+
+
+def _with_all_splits(arrays: dict[str, Arrays]) -> dict[str, Arrays]:
+    """Hold validation and test images back from training where there are none, the same share of every class."""
+    missing = [part for part in ("validation", "test") if part not in arrays]
+    images, labels = arrays["train"]
+    taken: dict[str, list[int]] = {part: [] for part in (*missing, "train")}
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = members[torch.randperm(len(members), generator=generator("own split", int(label))).numpy()]
+        share = max(1, round(HELD_BACK * len(members)))
+        for i, part in enumerate(missing):
+            taken[part].extend(members[i * share : (i + 1) * share])
+        taken["train"].extend(members[len(missing) * share :])
+    return arrays | {part: (images[sorted(chosen)], labels[sorted(chosen)]) for part, chosen in taken.items()}
+
+
+def example(folder: Path) -> Path:
+    """A folder of class folders to try this with: embedded drawings, ten kinds of shapes (`embedded.SHAPES`)."""
+    if not folder.exists():
+        images, labels = embedded.load("cifar10")
+        _write(folder, images, labels, [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES])
+    return folder
+
+
+SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")
+
+
+def _write(folder: Path, images: np.ndarray, labels: np.ndarray, names: Iterable[str]) -> None:
+    """Images (N, C, H, W) uint8 as PNG files, whole or not at all."""
+    names, unfinished = list(names), folder.with_name(f".{folder.name}")
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = unfinished / names[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(place / f"{number:05d}.png")
+    unfinished.rename(folder)

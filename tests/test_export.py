@@ -1,0 +1,198 @@
+"""What is taken away computes what was trained; compression and reuse are counted rightly."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from odnlib import compress, experiment, export, families, metrics, results, reuse, tables
+from odnlib.data import Split
+from tests.conftest import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished search and a finished whole network on tiny data, with their folder."""
+    from odnlib.data import Data
+    from tests.conftest import tiny_split
+
+    data = Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
+    place = tmp_path_factory.mktemp("results")
+    runs = [experiment.run(tiny_recipe(variant), data, place) for variant in ("odn", "full")]
+    return data, place, runs
+
+
+def test_onnx_and_safetensors_compute_what_was_trained(finished, tmp_path):
+    data, _, (search, _) = finished
+    about = export.write(search, (data.train, data.validation), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md",
+        "model.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
+    assert about["onnx_largest_difference"] < export.CLOSE
+    result = results.read_json(search / "result.json")
+    assert export.accuracy_pct(export.session(tmp_path / "model.onnx"), data.test) == pytest.approx(
+        result["test_acc_pct"]
+    )
+    assert metrics.evaluate(export.load(tmp_path), data.test)[1][0] == pytest.approx(result["test_acc_pct"])
+    card = (tmp_path / "README.md").read_text()
+    for said in (f"{result['test_acc_pct']:.2f} % on 30 test images", "uint8 (N, 8, 8, 1)", results.read_json(
+        search / "provenance.json")["data_sha256"]["train"]):  # fmt: skip
+        assert said in card
+
+
+def test_onnxruntime_alone_classifies_an_image(finished, tmp_path):
+    data, _, (search, _) = finished
+    export.write(search, (data.train, data.validation), tmp_path)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    image = data.test.images[0].permute(1, 2, 0).numpy()
+    logits = session.run(None, {"images": image[None]})[0]
+    with torch.inference_mode():
+        expected = export.load(tmp_path)(data.test.normalise(data.test.images[:1]))
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == []
+
+
+def test_a_file_that_computes_something_else_is_refused(finished, tmp_path):
+    data, _, (search, _) = finished
+    export.write(search, (data.train, data.validation), tmp_path)
+    network = export.load(tmp_path)
+    with torch.no_grad():
+        network.head.bias += torch.tensor([0.01, 0.0, 0.0])
+    with pytest.raises(export.ExportError, match=r"logits differ by up to 0.01"):
+        export.check(tmp_path / "model.onnx", network, data.validation)
+
+
+def test_pruning_leaves_the_share_it_should(finished):
+    data, _, (search, _) = finished
+    network = export.chosen_network(search, data.train.dataset)
+    thinned = compress.pruned(network, 90, data, epochs=1, rate=0.01, seed=0)
+    weights = torch.cat([module.weight.flatten() for module, _ in compress.prunable(thinned)])
+    assert float((weights == 0).float().mean()) == pytest.approx(0.9, abs=1e-3)
+    before = torch.cat([module.weight.flatten() for module, _ in compress.prunable(network)])
+    assert before.count_nonzero() == len(before), "the network itself stays as it was"
+    assert not torch.equal(weights[weights != 0], before[weights != 0]), "what is left is trained on"
+
+
+def test_compression_chooses_on_validation_and_tests_the_chosen_alone(finished, monkeypatch):
+    data, _, (search, whole) = finished
+    monkeypatch.setattr(compress, "SPARSITIES_PCT", (50,))
+    lines = compress.study(search, whole, data, epochs=1)
+    assert len(lines) == 8
+    assert lines.loc[~lines["chosen"], ["test_acc_pct", "latency_1_ms"]].isna().all(axis=None)
+    chosen = lines[lines["chosen"]]
+    assert (chosen["val_acc_pct"] >= chosen["least_pct"]).all()
+    assert chosen[["test_acc_pct", "latency_1_ms", "latency_128_ms"]].notna().all(axis=None)
+    eight = lines[(lines["network"] == "whole") & (lines["sparsity_pct"] == 0)].set_index("method")
+    assert eight.loc["int8", "bytes"] < eight.loc["as trained", "bytes"]
+    half = lines[(lines["network"] == "whole") & (lines["method"] == "pruned")].iloc[0]
+    assert half["zipped_bytes"] < eight.loc["as trained", "zipped_bytes"] < half["bytes"] * 1.1
+    answers = compress.answers(results.read_recipe(search), lines)
+    as_trained = answers[(answers["network"] == "optimally deep") & (answers["method"] == "as trained")].iloc[0]
+    assert as_trained["share"] == 1
+    pd.testing.assert_frame_equal(compress.study(search, whole, data), lines), "not measured again"
+
+
+def chosen_lines(sizes: dict[str, list[float]]) -> pd.DataFrame:
+    lines = []
+    for seed in range(3):
+        for (network, method), values in sizes.items():
+            line = {"network": network, "method": method, "seed": seed, "chosen": True, "zipped_bytes": values[seed]}
+            lines.append(line | {"test_acc_pct": 90.0 + seed, "latency_1_ms": 1.0, "processor": "a machine"})
+    return pd.DataFrame(lines)
+
+
+def test_answers_of_compression():
+    sizes = {("optimally deep", "as trained"): [100, 100, 100], ("optimally deep", "int8"): [25, 26, 27]}
+    sizes |= {("whole", "as trained"): [900, 900, 900], ("whole", "pruned"): [150, 160, 140]}
+    answers = compress.answers(tiny_recipe(), chosen_lines(sizes)).set_index(["network", "method"])
+    assert answers.loc[("optimally deep", "int8"), "share"] == pytest.approx(0.26, abs=0.001)
+    assert answers.loc[("optimally deep", "int8"), "high"] < 1
+    assert answers.loc[("whole", "pruned"), "low"] > 1
+    assert answers.loc[("whole", "pruned"), "test_points"] == 0
+
+
+def test_front_and_recommendation(finished):
+    data, _, (search, _) = finished
+    recipe = replace(results.read_recipe(search), target_pct=40.0)
+    offered = tables.front(recipe, search, data.test.dataset)
+    assert (offered["latency_ms"].dropna() > 0).all()
+    result = results.read_json(search / "result.json")
+    said = tables.recommendation(recipe, offered, result | {"met_goal": True}, 30)
+    assert f"Depth {result['depth']} of 3" in said
+    assert "your 40 %" in said
+    assert "No depth reached your 40 %" in tables.recommendation(recipe, offered, result | {"met_goal": False}, 30)
+
+
+def test_plain_training_at_the_cost_of_the_search(finished):
+    _, _, (search, _) = finished
+    recipe = results.read_recipe(search)
+    plain = reuse.at_same_cost(recipe, search)
+    result = results.read_json(search / "result.json")
+    assert (plain.variant, plain.last_depth, plain.warmup_epochs) == ("full", result["depth"], recipe.warmup_epochs)
+    epochs = pd.read_csv(search / "epochs.csv")
+    per_epoch = epochs["train_tmacs"].diff().iloc[-1]
+    assert plain.full_epochs * per_epoch == pytest.approx(result["train_tmacs"], abs=per_epoch / 2)
+
+
+def reuse_lines(reused: list[float], plain: list[float]) -> pd.DataFrame:
+    lines = []
+    for seed, values in enumerate(zip([90.0, 91.0, 92.0], reused, plain, strict=True)):
+        for arm, value in zip(("search", "reused", "plain"), values, strict=True):
+            line = {
+                "row": "mnist",
+                "sibling": "emnist",
+                "seed": seed,
+                "protocol": "fast",
+                "settings": "w16",
+                "arm": arm,
+            }
+            line |= {"test_acc_pct": value, "train_tmacs": 2.0 if arm == "search" else 1.0}
+            lines.append(line | {"not_comparable": "", "processor": "a machine"})
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize(
+    ("reused", "plain", "verdicts"),
+    [
+        ([90.0, 91.1, 92.0], [88.0, 89.2, 90.1], ["holds", "holds"]),
+        ([80.0, 81.5, 82.0], [95.0, 96.2, 97.1], ["does not hold", "does not hold"]),
+        ([80.0, 91.5, 99.0], [80.0, 96.2, 92.1], ["open", "open"]),
+    ],
+)
+def test_answers_of_reuse(reused, plain, verdicts):
+    answers = reuse.answers(reuse_lines(reused, plain))
+    assert list(answers["verdict"]) == verdicts
+    assert list(answers["cost_ratio"]) == [0.5, 2.0]
+
+
+def family_lines(depths: dict[str, list[int]], goal: bool = True) -> pd.DataFrame:
+    lines = [
+        {"architecture": name, "seed": seed, "depth": depth, "of": 8, "met_goal": goal, "size_share": depth / 8}
+        for name, found in depths.items() for seed, depth in enumerate(found)
+    ]  # fmt: skip
+    return pd.DataFrame(lines).assign(goal_pct=90.0, row="mnist", processor="a machine")
+
+
+def test_verdict_on_families():
+    assert families.verdict(family_lines({"wrn_40_2": [2, 3], "mobilenet_v1": [7, 5]}))[0] == "holds"
+    assert families.verdict(family_lines({"wrn_40_2": [2, 8], "mobilenet_v1": [7, 5]}))[0] == "open"
+    assert families.verdict(family_lines({"wrn_40_2": [8, 8], "mobilenet_v1": [7, 5]}))[0] == "does not hold"
+    assert families.verdict(family_lines({"wrn_40_2": [2, 3]}, goal=False))[0] == "does not hold"
+
+
+def test_calibration_images_are_training_images(finished):
+    data, _, _ = finished
+    reader = compress.Calibration(data.train)
+    images = [image["images"] for image in iter(reader.get_next, None)]
+    assert {image.shape for image in images} == {(1, 8, 8, 1)}
+    known = {image.permute(1, 2, 0).numpy().tobytes() for image in data.train.images}
+    assert {image[0].tobytes() for image in images} == known
+    assert isinstance(data.train, Split)
