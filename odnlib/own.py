@@ -66,11 +66,10 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
     for part, (images, labels) in parts.items():
         arrays[part] = _pixels(images, opened, size, channels, source), np.asarray(labels, dtype=np.int64)
     arrays = _with_all_splits(arrays)
-    scaled = arrays["train"][0].astype(np.float32) / 255
-    shape = (channels, size, size)
+    mean, std = _mean_and_std(arrays["train"][0])
     about = Dataset(
-        name, source, shape, len(classes), len(arrays["validation"][1]), float(scaled.mean()),
-        float(scaled.std()) or 1.0, size // 8, flip, tuple(classes),
+        name, f"folder {name}" if folder.is_dir() else f"torchvision.datasets.{name}", (channels, size, size),
+        len(classes), len(arrays["validation"][1]), mean, std, size // 8, flip, tuple(classes),
     )  # fmt: skip
     splits = [arrays[part] for part in ("train", "validation", "test")]
     return Data(*(Split(torch.tensor(x, device=device), torch.tensor(y, device=device), about) for x, y in splits))
@@ -199,6 +198,15 @@ def _each(images: list, do: Callable, source: str, doing: str) -> list:
         more = f" and {len(failed) - SAID} more" if len(failed) > SAID else ""
         raise DataError(f"{source}: cannot be read: {'; '.join(failed[:SAID])}{more}: repair or remove them")
     return [result for result, _ in done]
+
+
+def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
+    """Of pixels scaled to 0..1; a thousand images at a time, because there is not the memory for all as numbers."""
+    mean = square = 0.0
+    for part in np.array_split(images, len(images) // 1000 + 1):
+        scaled = part.astype(np.float64) / 255
+        mean, square = mean + float(scaled.sum()) / images.size, square + float((scaled**2).sum()) / images.size
+    return mean, max(square - mean**2, 0.0) ** 0.5 or 1.0
 
 
 def _with_all_splits(arrays: dict[str, Arrays]) -> dict[str, Arrays]:
