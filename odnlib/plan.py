@@ -33,7 +33,7 @@ ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", 
 TREND = "09_depth_by_dataset"
 OWN, FAMILIES, COMPRESS, REUSE = "10_your_dataset", "11_other_networks", "12_compress_further", "13_reuse_the_depth"
 COMPARISON = "07_compare_with_paper"
-READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv")  # what the comparison reads
+READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv", "*/reuse.json")  # what the comparison reads
 
 
 @dataclass

@@ -15,7 +15,7 @@ import pandas as pd
 
 from odnlib import comparison, results
 from odnlib.compress import TOLERANCE_PCT, interval
-from odnlib.recipes import Recipe, resolve
+from odnlib.recipes import Recipe, RecipeError, resolve
 from odnlib.trend import settings
 
 PAIRS = [["mnist", "emnist"], ["emnist", "mnist"]]  # dataset, and the sibling whose depth it is given
@@ -40,7 +40,9 @@ def searches(
     Raises:
         RecipeError: see `recipes.resolve`.
     """  # fmt: skip
-    found = {}
+    pairs, found = [tuple(pair) for pair in pairs], {}
+    if not pairs or any(len(set(pair)) != 2 for pair in pairs):
+        raise RecipeError(f"pairs {pairs} name no two datasets: a dataset, and the sibling whose depth it is given")
     for row in dict.fromkeys(row for pair in pairs for row in pair):
         target = {"target_pct": targets[row]} if row in (targets or {}) else {}
         for seed in seeds:

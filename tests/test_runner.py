@@ -93,8 +93,9 @@ def main_tag():
         (["--seeds", "x"], "seed 'x' is not a whole number"),
         (["--rows", "mnist,mnist"], "rows ['mnist', 'mnist'] name one twice"),
         (["--device", "tpu"], "device 'tpu' is not here"),
-        (["--only", "08"], "only '08': no such notebook to train with these rows and this protocol (01 to 06, 09)"),
+        (["--only", "08"], "only '08': no such notebook to train with these rows and this protocol (01 to 06, 09 to 13)"),
         (["--rows", "mnist,svhn", "--only", "09"], "rows ['mnist', 'svhn'] are fewer than 3"),
+        (["--rows", "mnist", "--only", "13"], "pairs [] name no two datasets"),
         (["--jobs", "0"], "jobs '0': cpu has room for 1 to "),
         (["--set", "with=3"], "there is no parameter 'with'"),
         (["--profile", "big"], "profile 'big' does not exist"),
@@ -133,13 +134,13 @@ def test_the_whole_set_is_every_notebook_but_the_benchmark(tmp_path):
     jobs = runner.plan(main_arguments("--results-dir", str(tmp_path)))
     regenerating = {path.stem for path in NOTEBOOKS if path.stem != "08_benchmark"}  # wants an idle machine
     assert {job.source.stem for job in jobs} == regenerating
-    assert [len(job.recipes) for job in jobs] == [2, 2, 2, 2, 2, 4, 5, 0]
-    assert [job.reads_all for job in jobs] == [False] * 7 + [True]
+    assert [len(job.recipes) for job in jobs] == [2, 2, 2, 2, 2, 4, 5, 0, 8, 2, 2, 0]
+    assert [job.reads_all for job in jobs] == [False] * 11 + [True]
     assert all(job.source.exists() for job in jobs)
     seeds = runner.plan(main_arguments("--results-dir", str(tmp_path), "--seeds", "0,1,2"))
-    assert [len(job.recipes) for job in seeds] == [2] * 15 + [6, 15, 0]
-    some = runner.plan(main_arguments("--results-dir", str(tmp_path), "--only", "03,09"))
-    assert [job.source.stem[:2] for job in some] == ["03", "09", "07"]
+    assert [len(job.recipes) for job in seeds] == [2] * 15 + [6, 15, 0, 24, 6, 6, 0]
+    some = runner.plan(main_arguments("--results-dir", str(tmp_path), "--only", "03,09,13"))
+    assert [job.source.stem[:2] for job in some] == ["03", "09", "13", "07"]
 
 
 def test_quick_is_fast_and_fast_has_no_ablation(tmp_path):
