@@ -111,6 +111,8 @@ def train_rows(arguments: argparse.Namespace) -> int:
     overrides, ends = dict(arguments.overrides), time.monotonic() + (arguments.time_budget or math.inf)
     protocol = arguments.protocol or recipes.usual_protocol(arguments.profile)
     problems: list[str] = [] if arguments.variants else ["variants '' name none: choose from odn, full"]
+    if recipes.OWN.fullmatch(arguments.row):
+        problems.append(f"row {arguments.row!r} is of own images: 10_your_dataset trains with them")
     planned, device = [], ""
     try:
         device = experiment.choose_device(arguments.device)

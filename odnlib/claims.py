@@ -172,19 +172,15 @@ def other_families(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Jud
 
 def compression(question: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
     def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
-        found = [table for file in tables_of(folder, "compression-*") if len(table := pd.read_csv(file))]
+        found = [pd.read_csv(file) for file in tables_of(folder, "compression-*")]
         if not found:
             return "not measured", "12_compress_further has not been run in this profile"
         table = max(found, key=lambda table: table["n"].max())
-        at = table[(table["question"] == question) & ((question == "reach") | (table["method"] != "as trained"))]
-        best = at[at["n"] == at["n"].max()].sort_values("share").iloc[0]
-        if question == "further":
-            verdict = "holds" if best["high"] < 1 else "does not hold" if best["low"] > 1 else "open"
-        else:  # the paper's statement is that the whole network stays larger
-            verdict = "holds" if best["low"] > 1 else "does not hold" if best["high"] < 1 else "open"
-        said = "; ".join(compress.sentence(line) for _, line in at.iterrows())
-        said += f"; {best['row']}, {best['rule']}, on {best['processor']}"
-        return scaled(verdict, said, best["not_comparable"] if isinstance(best["not_comparable"], str) else "")
+        first, said = table.fillna({"not_comparable": ""}).iloc[0], []
+        for _, line in table[table["question"] == question].iterrows():
+            said.append(compress.sentence(line))
+        said.append(f"{first['row']}, {first['rule']}, on {first['processor']}")
+        return scaled(compress.verdict(question, table), "; ".join(said), first["not_comparable"])
 
     return judge
 
@@ -194,11 +190,9 @@ def reused(question: str) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgem
         found = [pd.read_csv(file) for file in tables_of(folder, "reuse_answers")]
         if not found:
             return "not measured", "13_reuse_the_depth has not been run in this profile"
-        at = found[0][found[0]["question"] == question]
-        verdicts = set(at["verdict"])
-        said, reason = "; ".join(reuse.sentence(line) for _, line in at.iterrows()), at["not_comparable"].iloc[0]
-        verdict = verdicts.pop() if len(verdicts) == 1 else "open"
-        return scaled(verdict, said, reason if isinstance(reason, str) else "")
+        at = found[0][found[0]["question"] == question].fillna({"not_comparable": ""})
+        said = "; ".join(reuse.sentence(line) for _, line in at.iterrows())
+        return scaled(reuse.verdict(at), said, at["not_comparable"].iloc[0])
 
     return judge
 

@@ -39,13 +39,13 @@ def prunable(network: nn.Module) -> list[tuple[nn.Module, str]]:
 
 def pruned(network: nn.Module, sparsity_pct: float, data: Data, epochs: int, rate: float, seed: int) -> nn.Module:
     """A copy without the smallest `sparsity_pct` % of its weights, the others trained on for some epochs."""
-    thinned = copy.deepcopy(network)
+    thinned = copy.deepcopy(network).to(data.train.images.device)
     weights = prunable(thinned)
     prune.global_unstructured(weights, prune.L1Unstructured, amount=sparsity_pct / 100)
     train_on(thinned, data.train, epochs, rate, seed)
     for module, name in weights:
         prune.remove(module, name)
-    return thinned.eval()
+    return thinned.cpu().eval()
 
 
 def train_on(network: nn.Module, split: Split, epochs: int, rate: float, seed: int, batch: int = 32) -> None:
@@ -158,7 +158,7 @@ def study(search: Path, whole: Path, data: Data, epochs: int = 3, rate: float = 
 def studies(results_dir: Path, profile: str) -> Iterator[tuple[Recipe, pd.DataFrame]]:
     """Per kind of search: the first recipe, and the lines of all its seeds."""
     kinds: dict[tuple, list[Path]] = {}
-    for file in sorted((results_dir / profile / "runs").glob("*/compression.csv")):
+    for file in results.files_of_runs(results_dir / profile, "compression.csv"):
         recipe = results.read_recipe(file.parent)
         kinds.setdefault((recipe.row, recipe.protocol, recipe.tag), []).append(file)
     for files in kinds.values():
@@ -170,35 +170,51 @@ def answers(recipe: Recipe, lines: pd.DataFrame) -> pd.DataFrame:
     interval over seeds (of the logarithm), and how the test accuracy differs.
 
     `further`: the optimally deep network compressed. `reach`: the whole network compressed instead; above 1 it stays
-    larger.
+    larger. `without`: seeds of which no file was accurate enough.
     """
-    made, settings = [], vars(recipe) | {"tag": recipe.tag}
     about = {"row": recipe.row, "rule": f"{recipe.architecture}, {recipe.protocol} {recipe.tag}".strip()}
-    about |= {"processor": lines["processor"].iloc[0], "not_comparable": comparison.why_not_comparable(settings)}
-    chosen = lines[lines["chosen"]].set_index(["network", "method", "seed"])
-    reference = chosen.loc[("optimally deep", "as trained")]
+    reason = comparison.why_not_comparable(vars(recipe) | {"tag": recipe.tag})
+    about |= {"processor": lines["processor"].iloc[0], "not_comparable": reason}
+    made, chosen = [], lines[lines["chosen"]]
+    reference = chosen[(chosen["network"] == "optimally deep") & (chosen["method"] == "as trained")].set_index("seed")
     for network, question in {"optimally deep": "further", "whole": "reach"}.items():
-        for method in METHODS:
-            if (network, method) not in chosen.index.droplevel("seed"):
-                continue
-            at = chosen.loc[(network, method)]
+        for method in METHODS[question == "further" :]:
+            at = chosen[(chosen["network"] == network) & (chosen["method"] == method)].set_index("seed")
             share = np.log(at["zipped_bytes"] / reference["zipped_bytes"]).dropna()
             lost = (at["test_acc_pct"] - reference["test_acc_pct"]).dropna()
-            faster = (reference["latency_1_ms"] / at["latency_1_ms"]).median()
             line = {"question": question, "network": network, "method": method, "n": len(share)}
+            line |= {"without": len(reference) - len(share)}
             line |= dict(zip(("share", "low", "high"), np.exp(interval(share)), strict=True))
             line |= dict(zip(("test_points", "test_low", "test_high"), interval(lost), strict=True))
+            faster = (reference["latency_1_ms"] / at["latency_1_ms"]).median()
             made.append(line | {"times_faster_1": faster} | about)
     return pd.DataFrame(made)
 
 
+def verdict(question: str, answered: pd.DataFrame) -> str:
+    """Whether a claim holds: `further`, that a method makes the optimally deep network smaller with every seed;
+    `reach`, that no method makes the whole network as small.
+    """
+    at = answered[answered["question"] == question]
+    if question == "further":
+        sure = at[at["without"] == 0]
+        clear = (sure["high"] < 1).any(), (at["n"].max() > 2 and (sure["low"] > 1).all())
+    else:
+        larger = (at["low"] > 1) | (at["n"] == 0)
+        clear = larger.all(), ((at["without"] == 0) & (at["high"] < 1)).any()
+    return "holds" if clear[0] else "does not hold" if clear[1] else "open"
+
+
 def sentence(answer: pd.Series) -> str:
     """What one line of `answers` says, in words."""
+    name = f"{answer['network']} network, {answer['method']}"
+    without = f", {answer['without']} seeds without an accurate enough file" if answer["without"] else ""
+    if not answer["n"]:
+        return f"{name}: no file is accurate enough"
     sure = f"95 % interval {answer['low']:.2f} to {answer['high']:.2f}" if answer["n"] > 2 else "no interval"
-    than = f"{answer['share']:.2f} of the optimally deep one's bytes as trained ({sure})"
+    than = f"{answer['share']:.2f} of the optimally deep one's bytes as trained ({sure}, n = {answer['n']}{without})"
     lost = f"{answer['test_points']:+.2f} points of test accuracy"
-    fast = f"{answer['times_faster_1']:.2f} times as fast at batch 1"
-    return f"{answer['network']} network, {answer['method']}: {than}, {lost}, {fast}, n = {answer['n']}"
+    return f"{name}: {than}, {lost}, {answer['times_faster_1']:.2f} times as fast at batch 1"
 
 
 def interval(values: pd.Series) -> tuple[float, float, float]:

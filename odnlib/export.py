@@ -24,7 +24,7 @@ from odnlib import metrics
 from odnlib.data import Dataset, Split
 from odnlib.models import MultiExitNetwork, TruncatedNetwork
 from odnlib.recipes import Recipe
-from odnlib.results import processor, read_json, read_recipe, replace, write_csv, write_json
+from odnlib.results import RunConflict, processor, read_json, read_recipe, replace, write_csv, write_json
 
 CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
 
@@ -48,8 +48,10 @@ def chosen_network(folder: Path, dataset: Dataset) -> TruncatedNetwork:
     """The network that a finished run chose, with its weights.
 
     Raises:
-        FileNotFoundError: where they are not there, as in results that were committed without them.
+        RunConflict: where they are not there, as in results that were committed without them.
     """
+    if not (folder / "network.safetensors").exists():
+        raise RunConflict(f"{folder} has no weights: take the folder away, and the run is made again")
     recipe, depth = read_recipe(folder), read_json(folder / "result.json")["depth"]
     network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     network = network.truncate(depth)
@@ -136,7 +138,7 @@ def against_whole(recipe: Recipe, folder: Path, dataset: Dataset, exported: Path
     if not file.exists():
         whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
         paths, lines = {"odn": exported / "model.onnx", "full": folder / ".whole.onnx"}, []
-        to_onnx(whole.truncate(whole.max_depth), dataset, paths["full"])
+        to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full"])
         depths = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]
         ratio = depths.iloc[-1] / depths[read_json(folder / "result.json")["depth"]]
         for batch in (1, 128):
@@ -218,7 +220,8 @@ def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Data
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
     return f"""# {dataset.title}: {recipe.architecture}, {result["depth"]} of {result["max_depth"]} blocks
 
-Classifies {"grey" if channels == 1 else "colour"} images of {height}x{width} pixels into {classes} classes.
+Classifies {"grey" if channels == 1 else "colour"} images into {classes} classes. They must have {width}x{height} pixels:
+scale the shorter side down and cut the middle out, as was done with the training images.
 
 | | |
 |---|---|

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,15 +48,13 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
         found = listed(folder)
         classes = sorted({path.parent.name for paths in found.values() for path in paths})
         parts = {part: (paths, [classes.index(path.parent.name) for path in paths]) for part, paths in found.items()}
-        opened: Callable[[Path], Image.Image] = Image.open
     elif dataset := _of_torchvision(source):
         parts, classes = _items(dataset, source, Path(data_dir))
-        opened = Image.Image.copy
     else:
         raise DataError(f"images {source!r}: there is no such folder, and no such class in torchvision.datasets")
     _refuse(parts, classes, source)
     every = [image for images, _ in parts.values() for image in images]
-    size, channels = _shape(every, opened, source, image_size)
+    size, channels = _shape(every, source, image_size)
     needed, free = len(every) * channels * size**2, psutil.virtual_memory().available
     if needed > free / 2:
         raise DataError(
@@ -64,7 +63,7 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
         )
     arrays = {}
     for part, (images, labels) in parts.items():
-        arrays[part] = _pixels(images, opened, size, channels, source), np.asarray(labels, dtype=np.int64)
+        arrays[part] = _pixels(images, size, channels, source), np.asarray(labels, dtype=np.int64)
     arrays = _with_all_splits(arrays)
     mean, std = _mean_and_std(arrays["train"][0])
     about = Dataset(
@@ -96,16 +95,27 @@ def summary(data: Data) -> pd.DataFrame:
 
 
 def listed(folder: Path) -> dict[str, list[Path]]:
-    """part -> its images, in order. A class is a folder that has images in it."""
+    """part -> its images, in order. A class is a folder that has images in it.
+
+    Raises:
+        DataError: where images lie elsewhere than in class folders, so that they would be left out.
+    """
     known = set(Image.registered_extensions())
 
-    def images(place: Path) -> list[Path]:
-        return sorted(x for x in place.glob("*/*") if x.suffix.lower() in known and not x.name.startswith("."))
+    def images(place: Path, pattern: str) -> list[Path]:
+        hidden = len(place.parts)
+        found = (path for path in place.glob(pattern) if path.suffix.lower() in known)
+        return sorted(path for path in found if not any(part.startswith(".") for part in path.parts[hidden:]))
 
     parts = {"train": ("train",), "validation": VALIDATION_PARTS, "test": TEST_PARTS}
-    if not (folder / "train").is_dir():
-        return {"train": images(folder)}
-    found = {part: [x for name in names for x in images(folder / name)] for part, names in parts.items()}
+    if (folder / "train").is_dir():
+        found = {part: [x for name in names for x in images(folder / name, "*/*")] for part, names in parts.items()}
+    else:
+        found = {"train": images(folder, "*/*")}
+    elsewhere = sorted(set(images(folder, "**/*")).difference(*found.values()))
+    if elsewhere:
+        where = f"{len(elsewhere)} images lie elsewhere than in class folders, e.g. {elsewhere[0].relative_to(folder)}"
+        raise DataError(f"{folder}: {where}: put them into the folder of their class, or take them away")
     return {part: paths for part, paths in found.items() if paths or part == "train"}
 
 
@@ -116,25 +126,45 @@ def _of_torchvision(name: str) -> type | None:
     return found if inspect.isclass(found) else None
 
 
+class Item(NamedTuple):
+    """One image of a dataset of torchvision, not yet read."""
+
+    dataset: Sequence
+    number: int
+
+    def __str__(self) -> str:
+        return f"image {self.number}"
+
+
 def _items(dataset: type, name: str, folder: Path) -> tuple[dict[str, tuple[list, list[int]]], list[str]]:
     """part -> (images, labels), and the names of the classes."""
-    takes = inspect.signature(dataset).parameters
-    chosen = {"train": {"train": True}, "test": {"train": False}} if "train" in takes else {}
-    chosen = chosen or ({"train": {"split": "train"}, "test": {"split": "test"}} if "split" in takes else {})
+    takes, loaded = inspect.signature(dataset).parameters, {}
+    splits = {"train": "train", "validation": "val", "test": "test"}
+    chosen = {part: {"split": split} for part, split in splits.items()} if "split" in takes else {}
+    chosen = {"train": {"train": True}, "test": {"train": False}} if "train" in takes else chosen
     try:
-        loaded = {part: dataset(root=folder, download=True, **which) for part, which in chosen.items()}
-        parts = {part: list(map(list, zip(*items, strict=True))) for part, items in loaded.items()}
+        for part, which in chosen.items():
+            try:
+                loaded[part] = dataset(root=folder, download=True, **which)
+            except ValueError:  # no such split, which only validation may lack
+                if part != "validation":
+                    raise
+        labels = {part: [int(label) for _, label in items] for part, items in loaded.items()}
+        pictures = all(isinstance(items[0][0], Image.Image) for items in loaded.values())
     except Exception as error:  # whatever a damaged file, a failed download or another kind of dataset raises
         raise DataError(f"{name} of torchvision.datasets could not be had in {folder} ({error})") from None
-    kinds = {type(item) for images, labels in parts.values() for item in (images[0], labels[0])}
-    if not parts or not all(issubclass(kind, Image.Image | int) for kind in kinds):
+    if not loaded or not pictures:
         raise DataError(
             f"{name} of torchvision.datasets is not a training and a test part of images with a class each: save its "
             "images into a folder per class"
         )
-    count = 1 + max(label for _, labels in parts.values() for label in labels)
-    names = getattr(loaded["train"], "classes", None) or range(count)
-    return {part: (images, labels) for part, (images, labels) in parts.items()}, [str(x) for x in names]
+    names = getattr(loaded["train"], "classes", None) or range(1 + max(map(max, labels.values())))
+    parts = {part: ([Item(items, i) for i in range(len(items))], labels[part]) for part, items in loaded.items()}
+    return parts, [str(x) for x in names]
+
+
+def opened(image: Path | Item) -> Image.Image:
+    return Image.open(image) if isinstance(image, Path) else image.dataset[image.number][0]
 
 
 def _refuse(parts: dict[str, tuple[Sequence, Sequence[int]]], classes: Sequence[str], source: str) -> None:
@@ -154,26 +184,28 @@ def _refuse(parts: dict[str, tuple[Sequence, Sequence[int]]], classes: Sequence[
             )
 
 
-def _shape(images: list, opened: Callable, source: str, wanted: int) -> tuple[int, int]:
+def _shape(images: list, source: str, wanted: int) -> tuple[int, int]:
     """Pixels a side and channels for all images, from their headers."""
     if wanted and not SMALLEST <= wanted <= 1024:
         raise DataError(f"image_size {wanted} is not 0 or a number of pixels from {SMALLEST} to 1024")
     headers = _each(images, lambda image: (opened(image).size, opened(image).mode), source, "looking at")
     sizes = Counter(size for size, _ in headers)
-    alike = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
-    shorter = sorted(min(size) for size, _ in headers)[len(headers) // 2]
-    size = wanted or (shorter if alike and shorter <= LARGEST else min(LARGEST, max(SMALLEST, shorter)))
+    shorter = sorted(min(size) for size in sizes.elements())[len(headers) // 2]
+    size = wanted or min(LARGEST, max(SMALLEST, shorter))
     return size, 1 if all(mode in ("1", "L", "LA") for _, mode in headers) else 3
 
 
-def _pixels(images: list, opened: Callable, size: int, channels: int, source: str) -> np.ndarray:
+def _pixels(images: list, size: int, channels: int, source: str) -> np.ndarray:
     """(N, channels, size, size) uint8: scaled to the shorter side, the middle cut out."""
 
-    def one(image: object) -> np.ndarray:
+    def one(image: Path | Item) -> np.ndarray:
         loaded = opened(image)
         if loaded.mode.startswith(("I", "F")):
             raise ValueError(f"mode {loaded.mode}, more than 8 bits a channel")
-        upright = ImageOps.exif_transpose(loaded).convert("L" if channels == 1 else "RGB")
+        upright = ImageOps.exif_transpose(loaded)
+        if upright.has_transparency_data:  # on white, as pages show it
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        upright = upright.convert("L" if channels == 1 else "RGB")
         fitted = upright if upright.size == (size, size) else ImageOps.fit(upright, (size, size))
         return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
 

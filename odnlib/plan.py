@@ -153,7 +153,8 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
             add(ABLATION, suffix_of(recipes[0]), recipes, row=ABLATION_ROW, seeds=pairs, **trained)
     own = [COMMON] if smoke else ["", COMMON]
     study(TREND, trend.planned, rows=rows, architectures=own, seeds=seeds, overrides=overrides)
-    study(OWN, lambda **_: [], seed=seeds[0], overrides=overrides)  # which runs it needs is known from the images
+    all_of_them = {name: x for name, x in overrides.items() if name not in ("train_images", "validation_images")}
+    study(OWN, lambda **_: [], seed=seeds[0], overrides=all_of_them)  # which run it needs is known from the images
     quick = families.SMOKE if smoke else {}
     study(FAMILIES, families.planned, row=rows[0], seeds=seeds, overrides=quick | overrides)
     study(COMPRESS, compress_runs, row=rows[0], protocol=protocol, seeds=seeds, overrides=overrides)

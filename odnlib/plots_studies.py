@@ -122,7 +122,7 @@ MARKERS = {"as trained": "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}
 
 
 def compression(lines: pd.DataFrame, recipe: Recipe) -> Figure:
-    """Validation accuracy against bytes of every compressed network; those chosen are ringed (`compress.table`)."""
+    """Validation accuracy against bytes of every compressed network; those chosen are ringed (`compress.study`)."""
     seeds = list(dict.fromkeys(lines["seed"]))
     figure, axes = plt.subplots(
         1, len(seeds), figsize=(max(10, 4.5 * len(seeds)), 5.4), layout="constrained", sharey=True, squeeze=False

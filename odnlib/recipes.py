@@ -206,6 +206,8 @@ def resolve(
     if type(seed) is not int or not 0 <= seed < 2**31:
         problems.append(f"seed {seed!r} is not a whole number from 0 to {2**31 - 1}")
     problems += [problem for name, value in overrides.items() if (problem := _problem(name, value))]
+    if isinstance(row, str) and OWN.fullmatch(row) and overrides.keys() & {"train_images", "validation_images"}:
+        problems.append("own images are all used: for fewer of them take some out of the folder")
     if not problems:
         recipe = _layers(row, variant, profile, protocol, seed, overrides)
         problems = _contradictions(recipe)

@@ -119,7 +119,7 @@ def benchmarks(folder: Path) -> None:
 
 def own(results_dir: Path, profile: str) -> None:
     """What each search on somebody's own images offers to choose from, and its history."""
-    for file in sorted((results_dir / profile / "runs").glob("own_*/front.csv")):
+    for file in results.files_of_runs(results_dir / profile, "front.csv"):
         recipe, figures = results.read_recipe(file.parent), results_dir / profile / "figures"
         save(plots.depth_choice(pd.read_csv(file), recipe), figures / f"{recipe.name}-choice.png")
         save(plots.history(pd.read_csv(file.with_name("epochs.csv")), recipe), figures / f"{recipe.name}-history.png")
@@ -131,7 +131,7 @@ def other_networks(results_dir: Path, profile: str) -> None:
     if lines.empty:
         return
     results.write_csv(results_dir / profile / "families.csv", lines.drop(columns="folder"))
-    for settings, at in lines.groupby("settings", sort=False):
+    for (_, _, settings), at in lines.groupby(["row", "protocol", "settings"], sort=False):
         first = results.read_recipe(Path(at["folder"].iloc[0]))
         usual = TABLE_1[first.row].architecture  # so that the caption names none of several
         first = dataclasses.replace(first, architecture=usual, last_depth=ARCHITECTURES[usual].depth)

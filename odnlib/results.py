@@ -90,6 +90,11 @@ def uncommented(source: str) -> bytes:
     return ast.unparse(tree).encode()  # ast.dump differs between Python versions
 
 
+def files_of_runs(folder: Path, name: str) -> list[Path]:
+    """The files of this name in the run folders of results/<profile>, those set aside left out."""
+    return [file for file in sorted(folder.glob(f"runs/*/{name}")) if ".replaced" not in file.parent.name]
+
+
 def code_hash(embedded: bool) -> str:
     """Hash of what the training code does - and of the images' own code where they are embedded."""
     digest = hashlib.sha256()

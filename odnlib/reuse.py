@@ -15,6 +15,7 @@ import pandas as pd
 
 from odnlib import comparison, results
 from odnlib.compress import TOLERANCE_PCT, interval
+from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, RecipeError, resolve
 from odnlib.trend import settings
 
@@ -60,7 +61,8 @@ def at_same_cost(search: Recipe, folder: Path) -> Recipe:
     """`plainly` at the depth that the search found, for as many epochs as it could have paid with its own cost."""
     epochs, depth = pd.read_csv(folder / "epochs.csv"), results.read_json(folder / "result.json")["depth"]
     per_epoch = epochs["train_tmacs"].diff().fillna(epochs["train_tmacs"])[epochs["depth"] == depth].iloc[-1]
-    return replace(plainly(search, depth), full_epochs=round(epochs["train_tmacs"].iloc[-1] / per_epoch))
+    most = round(epochs["train_tmacs"].iloc[-1] / per_epoch)
+    return replace(plainly(search, depth), full_epochs=most, patience=max(most, search.patience))  # all of them
 
 
 def study(
@@ -81,7 +83,9 @@ def study(
             lines.append({"row": row, "sibling": sibling, "seed": seed, "protocol": search.protocol} | names)
     file = results_dir / search.profile / INDEX
     kept = (results.read_json(file) or {"studies": []})["studies"]
-    results.write_json(file, {"studies": kept + [line for line in lines if line not in kept]})
+    again = {(line["search"], line["sibling"]) for line in lines}  # a search done again may have other arms
+    kept = [line for line in kept if (line["search"], line["sibling"]) not in again]
+    results.write_json(file, {"studies": kept + lines})
     made = table(results_dir, search.profile)
     return made[made["search"].isin([line["search"] for line in lines])]
 
@@ -90,8 +94,10 @@ def table(results_dir: Path, profile: str) -> pd.DataFrame:
     """One line per dataset, sibling, seed and arm: depth, epochs, train_tmacs, accuracies, why not comparable."""
     lines = []
     for study in (results.read_json(results_dir / profile / INDEX) or {"studies": []})["studies"]:
-        for arm in ("search", "reused", "plain"):
-            folder = results_dir / profile / "runs" / study[arm]
+        folders = {arm: results_dir / profile / "runs" / study[arm] for arm in ("search", "reused", "plain")}
+        if not all((folder / "result.json").exists() for folder in folders.values()):
+            continue  # one was set aside
+        for arm, folder in folders.items():
             result, recipe = results.read_json(folder / "result.json"), results.read_recipe(folder)
             cells = {name: result[name] for name in ("depth", "epochs", "train_tmacs", "val_acc_pct", "test_acc_pct")}
             named = {name: study[name] for name in ("row", "sibling", "seed", "protocol", "search")}
@@ -105,35 +111,41 @@ def table(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def answers(lines: pd.DataFrame) -> pd.DataFrame:
-    """Per study and question: mean difference in test accuracy and its 95 % interval over datasets and seeds, ratio
-    of the training cost, verdict.
+    """Per study, question and dataset: mean difference in test accuracy and its 95 % interval over seeds, ratio of the
+    training cost, verdict.
 
     `reused` holds if at most `TOLERANCE_PCT` are lost, `expansion` if the search's network is the better one.
     """
     made = []
-    for (protocol, shared), at in lines.groupby(["protocol", "settings"], sort=False):
+    for (protocol, shared, row, sibling), at in lines.groupby(["protocol", "settings", "row", "sibling"], sort=False):
+        arms = at.pivot(index="seed", columns="arm")
         for question, (arm, reference) in QUESTIONS.items():
-            index = ["row", "sibling", "seed"] if question == "reused" else ["row", "seed"]
-            arms = at.drop_duplicates([*index, "arm"]).pivot(index=index, columns="arm")
             difference = arms["test_acc_pct"][arm] - arms["test_acc_pct"][reference]
             mean, low, high = interval(difference)
             least = -TOLERANCE_PCT if question == "reused" else 0.0
-            verdict = "holds" if low > least else "does not hold" if high < least else "open"
+            judged = "holds" if low > least else "does not hold" if high < least else "open"
             cost = (arms["train_tmacs"][arm] / arms["train_tmacs"][reference]).median()
-            line = {"protocol": protocol, "settings": shared, "question": question, "arm": arm, "reference": reference}
+            line = {"protocol": protocol, "settings": shared, "question": question, "row": row, "sibling": sibling}
             line |= {"difference": mean, "low": low, "high": high, "n": len(difference), "cost_ratio": cost}
-            line |= {"verdict": verdict, "not_comparable": at["not_comparable"].iloc[0]}
+            line |= {"verdict": judged, "not_comparable": at["not_comparable"].iloc[0]}
             made.append(line | {"processor": at["processor"].iloc[0]})
     return pd.DataFrame(made)
 
 
+def verdict(answered: pd.DataFrame) -> str:
+    """On one question: holds if it does for every dataset, does not if it does not for one, otherwise open."""
+    found = set(answered["verdict"])
+    return "does not hold" if "does not hold" in found else "open" if "open" in found else "holds"
+
+
 def sentence(answer: pd.Series) -> str:
     """What one line of `answers` says, in words."""
+    row, sibling = TABLE_1[answer["row"]].title, TABLE_1[answer["sibling"]].title
     said = {
-        "reused": "trained plainly at the depth that the sibling's search found, against a search",
+        "reused": f"trained plainly at the depth that the search on {sibling} found, against a search",
         "expansion": "found by the search, against the same network trained plainly at the same cost",
     }[answer["question"]]
     sure = f"95 % interval {answer['low']:+.2f} to {answer['high']:+.2f}" if answer["n"] > 2 else "no interval"
-    points = f"{answer['difference']:+.2f} points of test accuracy ({sure}, n = {answer['n']} datasets and seeds)"
+    points = f"{answer['difference']:+.2f} points of test accuracy ({sure}, n = {answer['n']})"
     cost = f"{answer['cost_ratio']:.2f} of the training cost, on {answer['processor']}"
-    return f"{answer['protocol']}, {said}: {points} for {cost}: {answer['verdict']}"
+    return f"{row}, {answer['protocol']}, {said}: {points} for {cost}: {answer['verdict']}"

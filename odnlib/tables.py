@@ -72,7 +72,7 @@ def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
     if not file.exists():
         lines = pd.read_csv(folder / "depths.csv")
         whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-        timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], whole.max_depth})
+        timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], recipe.last_depth})
         networks = {depth: whole.truncate(depth).to(memory_format=torch.channels_last) for depth in timed}
         taken = metrics.latency_ms(networks, dataset.image_shape, batch=1)
         lines["latency_ms"] = lines["depth"].map(taken)
@@ -84,17 +84,18 @@ def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validati
     """What to take, in words; `offered` as `front` gives it."""
     tried, whole = offered.dropna(subset="val_acc_pct"), offered.iloc[-1]
     at = tried[tried["chosen"]].iloc[0]
-    p = at["val_acc_pct"] / 100
-    sure = 196 * (p * (1 - p) / validation_images) ** 0.5
+    n = validation_images + 4  # Agresti and Coull (1998): sensible for few images, and at 100 %
+    p = (at["val_acc_pct"] / 100 * validation_images + 2) / n
+    sure = 196 * (p * (1 - p) / n) ** 0.5
     has = "{:.1f} % on validation, {:.2f} MB, {:.0f} million multiply-accumulates, {:.1f} ms an image"
     cells = ["val_acc_pct", "size_mb", "macs_m", "latency_ms"]
     said = [f"Depth {at['depth']} of {whole['depth']}: {has.format(*at[cells])}."]
     if result["met_goal"]:
         said.insert(0, f"Take the shallowest that has your {recipe.goal_pct:g} %.")
         smaller, faster = 100 * (1 - at["size_mb"] / whole["size_mb"]), whole["latency_ms"] / at["latency_ms"]
-        said.append(f"It is {smaller:.1f} % smaller and {faster:.1f} times as fast as all {whole['depth']} blocks.")
+        said.append(f"It is {smaller:.1f} % smaller and {faster:.1f} times as fast as depth {whole['depth']}.")
     else:
-        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %; this one came nearest among the last tried.")
+        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %; the last one is exported.")
         best = tried.loc[tried["val_acc_pct"].idxmax()]
         if best["depth"] != at["depth"]:
             said.append(f"Depth {best['depth']} was better: {has.format(*best[cells])}.")

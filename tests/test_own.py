@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from odnlib import own, recipes
+from odnlib import ROOT, own, recipes
 from odnlib.data import DataError
 
 
@@ -55,7 +55,7 @@ def test_given_splits_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "asked", "wanted"), [((200, 90), 0, 64), ((30, 24), 0, 24), ((20, 20), 32, 32), ((9, 9), 0, 9)]
+    ("size", "asked", "wanted"), [((200, 90), 0, 64), ((30, 24), 0, 24), ((20, 20), 32, 32), ((9, 9), 0, 16)]
 )
 def test_sizes(tmp_path, size, asked, wanted):
     data = own.load(str(folder(tmp_path, size=size)), tmp_path, image_size=asked)
@@ -111,8 +111,10 @@ def test_a_dataset_of_torchvision_by_name(tmp_path, monkeypatch):
         def __init__(self, root, train=True, download=False):
             self.train = train
 
-        def __iter__(self):
-            return iter([(Image.new("RGB", (32, 32), (10 * i, 99 * self.train, 0)), i % 2) for i in range(12)])
+        def __getitem__(self, i):
+            if i >= 12:
+                raise IndexError
+            return Image.new("RGB", (32, 32), (10 * i, 99 * self.train, 0)), i % 2
 
         def __len__(self):
             return 12
@@ -122,8 +124,9 @@ def test_a_dataset_of_torchvision_by_name(tmp_path, monkeypatch):
     assert [len(split) for split in (data.train, data.validation, data.test)] == [10, 2, 12]
     with pytest.raises(DataError, match=r"save its images into a folder per class"):
         own.load("FakeData", tmp_path)
-    with pytest.raises(DataError, match=r"STL10 of torchvision.datasets could not be had"):
-        own.load("STL10", tmp_path)
+    monkeypatch.setattr(Tiny, "__getitem__", lambda self, i: [])
+    with pytest.raises(DataError, match=r"Tiny of torchvision.datasets could not be had"):
+        own.load("Tiny", tmp_path)
 
 
 def test_example(tmp_path):
@@ -133,3 +136,37 @@ def test_example(tmp_path):
     recipe = recipes.resolve(own.row(data), "odn", "smoke", "fast")
     assert recipe.embedded
     assert not recipes.resolve("own_photos_01234567", "odn", "quick", "fast").embedded
+
+
+def test_images_outside_class_folders_are_not_left_out_silently(tmp_path):
+    place = folder(tmp_path)
+    picture(place / ".thumbs" / "0.png")
+    assert own.load(str(place), tmp_path).train.dataset.class_names == ("cat", "dog")
+    picture(place / "cat" / "2020" / "deep.png")
+    with pytest.raises(DataError, match=r"1 images lie elsewhere than in class folders, e.g. cat/2020/deep.png"):
+        own.load(str(place), tmp_path)
+
+
+def test_transparency_is_white(tmp_path):
+    place = folder(tmp_path, mode="RGB")
+    for path in place.glob("*/*.png"):
+        Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(path)
+    data = own.load(str(place), tmp_path)
+    assert (data.train.images == 255).all()
+
+
+def test_the_readmes_snippet_prepares_an_image_as_training_did(tmp_path):
+    """Up to the call of onnxruntime, which test_export.py makes."""
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    lines = [line for line in code.splitlines() if line.startswith(("import numpy", "from PIL", "image =", "pixels ="))]
+    picture(tmp_path / "pets" / "cat" / "0.png", size=(90, 50), value=7)
+    expected = own._pixels([tmp_path / "pets" / "cat" / "0.png"], 24, 1, str(tmp_path / "pets"))
+    known = {"height": 24, "width": 24, "channels": 1}
+    source = "\n".join(lines).replace('"1.jpg"', repr(str(tmp_path / "pets" / "cat" / "0.png")))
+    exec(source.replace(", onnxruntime", ""), known)
+    np.testing.assert_array_equal(known["pixels"][0].transpose(2, 0, 1), expected[0])
+
+
+def test_fewer_own_images_are_not_a_setting():
+    with pytest.raises(recipes.RecipeError, match="own images are all used"):
+        recipes.resolve("own_photos_01234567", "odn", "quick", "fast", train_images=5)

@@ -93,7 +93,10 @@ def main_tag():
         (["--seeds", "x"], "seed 'x' is not a whole number"),
         (["--rows", "mnist,mnist"], "rows ['mnist', 'mnist'] name one twice"),
         (["--device", "tpu"], "device 'tpu' is not here"),
-        (["--only", "08"], "only '08': no such notebook to train with these rows and this protocol (01 to 06, 09 to 13)"),
+        (
+            ["--only", "08"],
+            "only '08': no such notebook to train with these rows and this protocol (01 to 06, 09 to 13)",
+        ),
         (["--rows", "mnist,svhn", "--only", "09"], "rows ['mnist', 'svhn'] are fewer than 3"),
         (["--rows", "mnist", "--only", "13"], "pairs [] name no two datasets"),
         (["--jobs", "0"], "jobs '0': cpu has room for 1 to "),
