@@ -200,6 +200,7 @@ def load(folder: Path) -> TruncatedNetwork:
 def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Dataset) -> str:
     """The model card: what, data, metrics, provenance (after Mitchell et al., 2019)."""
     channels, height, width = dataset.image_shape
+    size = f"{width}x{height}"
     classes, images = len(about["classes"]), f"uint8 (N, {height}, {width}, {channels})"
     cut = f"cut off behind block {result['depth']} of {result['max_depth']} (Optimally Deep Networks)"
     tested = f"{result['test_acc_pct']:.2f} % on {result['test_images']:,} test images, looked at once"
@@ -220,7 +221,7 @@ def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Data
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
     return f"""# {dataset.title}: {recipe.architecture}, {result["depth"]} of {result["max_depth"]} blocks
 
-Classifies {"grey" if channels == 1 else "colour"} images into {classes} classes. They must have {width}x{height} pixels:
+Classifies {"grey" if channels == 1 else "colour"} images into {classes} classes. They must have {size} pixels:
 scale the shorter side down and cut the middle out, as was done with the training images.
 
 | | |
