@@ -136,7 +136,7 @@ def study(search: Path, whole: Path, data: Data, epochs: int = 3, rate: float = 
         return pd.read_csv(file)
     seed, lines = results.read_recipe(search).seed, []
     for name, run in {"optimally deep": search, "whole": whole}.items():
-        network = export.chosen_network(run, data.train.dataset)
+        network = export.network_of(run, data.train.dataset)
         lines += variants(network, name, data, folder, epochs, rate, seed)
     made = pd.DataFrame(lines)
     as_trained = (made["network"] == "optimally deep") & (made["method"] == "as trained")

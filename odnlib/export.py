@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from odnlib import metrics
-from odnlib.data import Dataset, Split
+from odnlib.data import Data, Dataset, Split
 from odnlib.models import MultiExitNetwork, TruncatedNetwork
 from odnlib.recipes import Recipe
 from odnlib.results import RunConflict, processor, read_json, read_recipe, replace, write_csv, write_json
@@ -44,18 +44,19 @@ class FromBytes(nn.Module):
         return self.network((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
 
 
-def chosen_network(folder: Path, dataset: Dataset) -> TruncatedNetwork:
-    """The network that a finished run chose, with its weights.
+def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> TruncatedNetwork:
+    """The network that a finished run left at a depth it tried, with its weights; none: the one that it chose.
 
     Raises:
         RunConflict: where they are not there, as in results that were committed without them.
     """
-    if not (folder / "network.safetensors").exists():
-        raise RunConflict(f"{folder} has no weights: take the folder away, and the run is made again")
-    recipe, depth = read_recipe(folder), read_json(folder / "result.json")["depth"]
+    recipe, chosen = read_recipe(folder), read_json(folder / "result.json")["depth"]
+    file = folder / ("network.safetensors" if depth in (None, chosen) else f"depth{depth:02d}.safetensors")
+    if not file.exists():
+        raise RunConflict(f"{file} is not there: take its folder away, and the run is made again")
     network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-    network = network.truncate(depth)
-    network.load_state_dict(load_file(folder / "network.safetensors"))
+    network = network.truncate(depth or chosen)
+    network.load_state_dict(load_file(file))
     return network.eval()
 
 
@@ -129,26 +130,25 @@ def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int, 
 
 
 def against_whole(recipe: Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
-    """The exported network and the whole one (fresh weights) in onnxruntime, side by side: kept as latency-onnx.csv.
+    """The exported network and the deepest one (fresh weights) in onnxruntime, taken in turns.
 
     Returns:
-        a line per batch size: batch, odn_ms, full_ms, latency_ratio, macs_ratio, threads, processor.
+        a line per batch size: batch, odn_ms, full_ms, latency_ratio, macs_ratio, threads, processor; kept beside the
+        export as latency.csv.
     """
-    file = folder / "latency-onnx.csv"
-    if not file.exists():
-        whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-        paths, lines = {"odn": exported / "model.onnx", "full": folder / ".whole.onnx"}, []
-        to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full"])
-        depths = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]
-        ratio = depths.iloc[-1] / depths[read_json(folder / "result.json")["depth"]]
-        for batch in (1, 128):
-            taken = latency_ms(paths, dataset.image_shape, batch)
-            line = {"batch": batch} | {f"{name}_ms": value for name, value in taken.items()}
-            ratios = {"latency_ratio": taken["full"] / taken["odn"], "macs_ratio": ratio}
-            lines.append(line | ratios | {"threads": torch.get_num_threads(), "processor": processor()})
-        paths["full"].unlink()
-        write_csv(file, lines)
-    return pd.read_csv(file)
+    whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    paths, lines = {"odn": exported / "model.onnx", "full": exported / ".whole.onnx"}, []
+    to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full"])
+    macs = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]
+    ratio = macs[recipe.last_depth] / macs[read_json(exported / "model.json")["depth"]]
+    for batch in (1, 128):
+        taken = latency_ms(paths, dataset.image_shape, batch)
+        line = {"batch": batch} | {f"{name}_ms": value for name, value in taken.items()}
+        ratios = {"latency_ratio": taken["full"] / taken["odn"], "macs_ratio": ratio}
+        lines.append(line | ratios | {"threads": torch.get_num_threads(), "processor": processor()})
+    paths["full"].unlink()
+    write_csv(exported / "latency.csv", lines)
+    return pd.DataFrame(lines)
 
 
 def zipped_bytes(path: Path) -> int:
@@ -156,30 +156,38 @@ def zipped_bytes(path: Path) -> int:
     return len(zlib.compress(path.read_bytes(), 9))
 
 
-def write(folder: Path, data_splits: tuple[Split, Split], to: Path) -> dict:
-    """Export what the finished run in `folder` chose: model.onnx, model.safetensors, model.json, README.md.
+def write(folder: Path, data: Data, to: Path, depth: int | None = None) -> dict:
+    """Export a network of the finished run in `folder`: model.onnx, model.safetensors, model.json, README.md.
+
+    The file is checked on the validation images. A depth that the run did not choose meets the test images here.
 
     Args:
-        data_splits: (training, validation); the file is checked on the validation images.
+        depth: one of those that the run tried; none: the one that it chose.
 
     Returns:
         what model.json holds.
     """
-    training, validation = data_splits
-    dataset, network = training.dataset, chosen_network(folder, training.dataset)
+    dataset, network = data.train.dataset, network_of(folder, data.train.dataset, depth)
+    recipe, result, made_by = read_recipe(folder), *(read_json(folder / f"{x}.json") for x in ("result", "provenance"))
     to.mkdir(parents=True, exist_ok=True)
     to_onnx(network, dataset, to / "model.onnx")
-    difference = check(to / "model.onnx", network, validation)
+    difference = check(to / "model.onnx", network, data.validation)
     replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
-    recipe, result, made_by = read_recipe(folder), *(read_json(folder / f"{x}.json") for x in ("result", "provenance"))
+    model = session(to / "model.onnx")
+    chosen = depth in (None, result["depth"])
     about = {
         "architecture": recipe.architecture,
         "width": recipe.width,
-        "depth": result["depth"],
+        "depth": depth or result["depth"],
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.class_names) or [str(i) for i in range(dataset.classes)],
         "mean": dataset.mean,
         "std": dataset.std,
+        **metrics.structure(network, dataset.image_shape),
+        "val_acc_pct": accuracy_pct(model, data.validation),
+        "test_acc_pct": result["test_acc_pct"] if chosen else accuracy_pct(model, data.test),
+        "test_images": len(data.test),
+        "goal_pct": recipe.goal_pct,
         "onnx_bytes": (to / "model.onnx").stat().st_size,
         "onnx_largest_difference": difference,
     }
@@ -202,15 +210,15 @@ def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Data
     channels, height, width = dataset.image_shape
     size = f"{width}x{height}"
     classes, images = len(about["classes"]), f"uint8 (N, {height}, {width}, {channels})"
-    cut = f"cut off behind block {result['depth']} of {result['max_depth']} (Optimally Deep Networks)"
-    tested = f"{result['test_acc_pct']:.2f} % on {result['test_images']:,} test images, looked at once"
+    cut = f"cut off behind block {about['depth']} of {result['max_depth']} (Optimally Deep Networks)"
+    tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images, looked at once"
     table = {
         "classes": ", ".join(about["classes"]),
         "network": f"{recipe.architecture}, {recipe.width}/64 of its channels, {cut}",
-        "parameters, float32": f"{result['params']:,}, {result['size_mb']:.2f} MB",
-        "multiply-accumulates per image": f"{result['macs_m']:.1f} million",
-        "accuracy": f"{tested}; {result['val_acc_pct']:.2f} % on validation",
-        "goal on validation": f"{recipe.goal_pct:g} %, {'met' if result['met_goal'] else 'not met'}",
+        "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
+        "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
+        "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
+        "goal on validation": f"{recipe.goal_pct:g} %, {'' if about['val_acc_pct'] >= recipe.goal_pct else 'not '}met",
         "images": dataset.source,
         "training": f"{recipe.protocol}, {recipe.profile}, seed {recipe.seed}, {result['epochs']} epochs",
         "input of model.onnx": f"`images`: {images}, as files have them",
@@ -219,7 +227,7 @@ def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Data
         "on": made_by["processor"],
     } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
-    return f"""# {dataset.title}: {recipe.architecture}, {result["depth"]} of {result["max_depth"]} blocks
+    return f"""# {dataset.title}: {recipe.architecture}, {about["depth"]} of {result["max_depth"]} blocks
 
 Classifies {"grey" if channels == 1 else "colour"} images into {classes} classes. They must have {size} pixels:
 scale the shorter side down and cut the middle out, as was done with the training images.

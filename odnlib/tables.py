@@ -80,25 +80,26 @@ def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
+def recommended(offered: pd.DataFrame, result: dict) -> int:
+    """The depth to take: the first that met the goal, or if none did, the one of the best validation accuracy."""
+    return result["depth"] if result["met_goal"] else int(offered.loc[offered["val_acc_pct"].idxmax(), "depth"])
+
+
 def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validation_images: int) -> str:
     """What to take, in words; `offered` as `front` gives it."""
-    tried, whole = offered.dropna(subset="val_acc_pct"), offered.iloc[-1]
-    at = tried[tried["chosen"]].iloc[0]
+    at, whole = offered.set_index("depth", drop=False).loc[recommended(offered, result)], offered.iloc[-1]
     n = validation_images + 4  # Agresti and Coull (1998): sensible for few images, and at 100 %
     p = (at["val_acc_pct"] / 100 * validation_images + 2) / n
     sure = 196 * (p * (1 - p) / n) ** 0.5
     has = "{:.1f} % on validation, {:.2f} MB, {:.0f} million multiply-accumulates, {:.1f} ms an image"
-    cells = ["val_acc_pct", "size_mb", "macs_m", "latency_ms"]
-    said = [f"Depth {at['depth']} of {whole['depth']}: {has.format(*at[cells])}."]
-    if result["met_goal"]:
-        said.insert(0, f"Take the shallowest that has your {recipe.goal_pct:g} %.")
+    has = has.format(*at[["val_acc_pct", "size_mb", "macs_m", "latency_ms"]])
+    why = f"the shallowest that has your {recipe.goal_pct:g} %" if result["met_goal"] else "the most accurate one"
+    said = [f"Take depth {at['depth']} of {whole['depth']}, {why}: {has}."]
+    if at["depth"] != whole["depth"]:
         smaller, faster = 100 * (1 - at["size_mb"] / whole["size_mb"]), whole["latency_ms"] / at["latency_ms"]
         said.append(f"It is {smaller:.1f} % smaller and {faster:.1f} times as fast as depth {whole['depth']}.")
-    else:
-        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %; the last one is exported.")
-        best = tried.loc[tried["val_acc_pct"].idxmax()]
-        if best["depth"] != at["depth"]:
-            said.append(f"Depth {best['depth']} was better: {has.format(*best[cells])}.")
+    if not result["met_goal"]:
+        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %.")
         said.append("More or larger images, a wider network or more epochs may reach it - or a lower target is right.")
     said.append(f"From {validation_images} validation images an accuracy is known to about {sure:.1f} points.")
     return " ".join(said)

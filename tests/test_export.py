@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
 
 def test_onnx_and_safetensors_compute_what_was_trained(finished, tmp_path):
     data, _, (search, _) = finished
-    about = export.write(search, (data.train, data.validation), tmp_path)
+    about = export.write(search, data, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "README.md",
         "model.json",
@@ -45,9 +45,19 @@ def test_onnx_and_safetensors_compute_what_was_trained(finished, tmp_path):
         assert said in card
 
 
+def test_another_depth_is_exported_with_its_own_accuracy(finished, tmp_path):
+    data, _, (search, _) = finished
+    about = export.write(search, data, tmp_path, depth=1)
+    tried = pd.read_csv(search / "depths.csv").set_index("depth")
+    assert about["depth"] == 1
+    assert about["params"] == tried.loc[1, "params"]
+    assert about["val_acc_pct"] == pytest.approx(tried.loc[1, "val_acc_pct"])
+    assert metrics.evaluate(export.load(tmp_path), data.test)[1][0] == pytest.approx(about["test_acc_pct"])
+
+
 def test_onnxruntime_alone_classifies_an_image(finished, tmp_path):
     data, _, (search, _) = finished
-    export.write(search, (data.train, data.validation), tmp_path)
+    export.write(search, data, tmp_path)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -61,7 +71,7 @@ def test_onnxruntime_alone_classifies_an_image(finished, tmp_path):
 
 def test_a_file_that_computes_something_else_is_refused(finished, tmp_path):
     data, _, (search, _) = finished
-    export.write(search, (data.train, data.validation), tmp_path)
+    export.write(search, data, tmp_path)
     network = export.load(tmp_path)
     with torch.no_grad():
         network.head.bias += torch.tensor([0.01, 0.0, 0.0])
@@ -73,13 +83,13 @@ def test_a_run_without_weights_says_what_to_do(finished, tmp_path):
     data, _, (search, _) = finished
     for name in ("recipe.json", "result.json"):
         (tmp_path / name).write_bytes((search / name).read_bytes())
-    with pytest.raises(results.RunConflict, match="has no weights: take the folder away, and the run is made again"):
-        export.chosen_network(tmp_path, data.train.dataset)
+    with pytest.raises(results.RunConflict, match="is not there: take its folder away, and the run is made again"):
+        export.network_of(tmp_path, data.train.dataset)
 
 
 def test_pruning_leaves_the_share_it_should(finished):
     data, _, (search, _) = finished
-    network = export.chosen_network(search, data.train.dataset)
+    network = export.network_of(search, data.train.dataset)
     thinned = compress.pruned(network, 90, data, epochs=1, rate=0.01, seed=0)
     weights = torch.cat([module.weight.flatten() for module, _ in compress.prunable(thinned)])
     assert float((weights == 0).float().mean()) == pytest.approx(0.9, abs=1e-3)
@@ -156,7 +166,7 @@ def test_front_and_recommendation(finished):
     assert (offered.loc[timed, "latency_ms"] > 0).all()
     result = results.read_json(search / "result.json")
     said = tables.recommendation(recipe, offered, result | {"met_goal": True}, 30)
-    assert f"Depth {result['depth']} of 3" in said
+    assert f"depth {result['depth']} of 3" in said
     assert "your 40 %" in said
     assert "to about 0.0 points" not in tables.recommendation(recipe, offered.assign(val_acc_pct=100.0), result, 6)
     assert "No depth reached your 40 %" in tables.recommendation(recipe, offered, result | {"met_goal": False}, 30)
