@@ -48,7 +48,7 @@ def test_size_reduction_follows_from_the_printed_sizes(row):
 
 def test_macs_by_hand():
     """3x3 convolution 2 -> 4 channels on 6x6: 36 outputs x 4 x 18; norm 5 x 144; pool 144; linear 4 x 3."""
-    from odnlib.models import GlobalAveragePool
+    from odnlib.architectures import GlobalAveragePool
 
     layers = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), GlobalAveragePool(), nn.Linear(4, 3)
