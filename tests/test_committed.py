@@ -11,7 +11,7 @@ from PIL import Image
 from odnlib import ROOT, report
 
 PROFILES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/runs") if folder.parent.name != "smoke")
-MEASURED = ("benchmark.csv", "benchmark_scaling.csv")  # times that 08 took: not a function of run folders
+MEASURED = ("benchmark.csv", "benchmark_scaling.csv", "reuse.json")  # times that 08 took; which runs are 13's
 PICTURE = re.compile(r'src="data:[^"]*"')
 
 
