@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from odnlib import metrics
@@ -172,7 +172,7 @@ def write(folder: Path, data: Data, to: Path, depth: int | None = None) -> dict:
     to.mkdir(parents=True, exist_ok=True)
     to_onnx(network, dataset, to / "model.onnx")
     difference = check(to / "model.onnx", network, data.validation)
-    replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
+    replace(to / "model.safetensors", lambda path: path.write_bytes(save(network.state_dict())))
     model = session(to / "model.onnx")
     chosen = depth in (None, result["depth"])
     about = {

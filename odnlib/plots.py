@@ -131,13 +131,16 @@ class LiveCurve:
 
 
 def samples(split: Split, count: int = 12) -> Figure:
-    """The first images of a split with their labels."""
+    """Images of a split with their labels, every class in turn."""
     figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained")
     names = split.dataset.class_names or range(split.dataset.classes)
-    for axis, image, label in zip(axes, split.images.cpu(), split.labels.tolist(), strict=False):
-        axis.imshow(image.permute(1, 2, 0).squeeze(), cmap="gray")
-        axis.set_title(names[label], fontsize=8 if split.dataset.class_names else 10)
+    labels = pd.Series(split.labels.cpu())
+    numbers = labels.groupby(labels).cumcount().sort_values(kind="stable").index[:count]
+    for axis in axes:
         axis.axis("off")
+    for axis, number in zip(axes, numbers, strict=False):
+        axis.imshow(split.images[number].cpu().permute(1, 2, 0).squeeze(), cmap="gray")
+        axis.set_title(names[labels[number]], fontsize=8 if split.dataset.class_names else 10)
     return figure
 
 
@@ -199,6 +202,7 @@ def depth_choice(depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow | Non
         axis.axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
         axis.set_xlabel(label)
         axis.margins(x=0.2, y=0.15)
+        axis.set_xlim(left=0)
     axes[0].set_ylabel("validation accuracy (%)")
     title = f"the paper chose depth {printed.odn.depth} of {printed.full.depth}" if printed else None
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, title=title)
