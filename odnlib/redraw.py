@@ -43,11 +43,24 @@ def finished(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def rows(results_dir: Path, profile: str) -> None:
-    """`row` for every search whose whole network was trained too, by the same settings."""
+    """`row` for every search whose whole network was trained too, by the same settings.
+
+    Figures that a row's notebook has just drawn are left as they are: the comparison follows those notebooks, and most
+    of its time would go into drawing them a second time.
+    """
     for _, pair in finished(results_dir, profile).groupby(["row", "protocol", "tag", "seed"], sort=False):
-        by_variant = {run.variant: results.read_recipe(Path(run.folder)) for run in pair.itertuples()}
-        if set(by_variant) == {"odn", "full"}:
-            row(by_variant["odn"], by_variant["full"], results_dir)
+        folders = {run.variant: Path(run.folder) for run in pair.itertuples()}
+        if set(folders) == {"odn", "full"}:
+            odn, full = (results.read_recipe(folders[variant]) for variant in ("odn", "full"))
+            names = [*(f"{odn.name}-{what}" for what in ("structure", "choice", "history")), f"{full.name}-history"]
+            figures = [results_dir / profile / "figures" / f"{name}.png" for name in names]
+            sources = [*(folder / "result.json" for folder in folders.values()), Path(plots.__file__), Path(__file__)]
+            if not all(map(Path.exists, figures)) or min(map(written, figures)) < max(map(written, sources)):
+                row(odn, full, results_dir)
+
+
+def written(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def ablations(results_dir: Path, profile: str) -> dict[str, pd.DataFrame]:
