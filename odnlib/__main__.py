@@ -145,7 +145,9 @@ DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75  # exit codes; 75 (EX_TEMPFAIL): no
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 something failed, 2 bad input, 75 stopped or held by another process."""
     parsed = parser().parse_args(arguments)
-    from odnlib import campaign, checkpoint, data, experiment, recipes, results, runner, trainer
+    from odnlib import checkpoint, data, experiment, recipes, results, trainer
+    from odnlib.notebooks import runner
+    from odnlib.verdict import campaign
 
     said = logging.StreamHandler()
     said.setFormatter(logging.Formatter("odnlib: %(message)s"))

@@ -11,10 +11,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from odnlib import ablation, benchmark, comparison, compress, families, plots, plots_studies, results, reuse, trend
+from odnlib import plots, results
 from odnlib.architectures import ARCHITECTURES
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe
+from odnlib.studies import ablation, benchmark, compress, families, figures, reuse, trend
+from odnlib.verdict import comparison
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -25,13 +27,13 @@ def save(figure: Figure, path: Path) -> Path:
 
 def row(odn: Recipe, full: Recipe, results_dir: Path) -> None:
     """Structure, choice and history of a row's search, history of its whole network."""
-    figures = results_dir / odn.profile / "figures"
+    to = results_dir / odn.profile / "figures"
     depths = pd.read_csv(results.run_folder(odn, results_dir) / "depths.csv")
-    save(plots.structure(depths, odn, TABLE_1[odn.row]), figures / f"{odn.name}-structure.png")
-    save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), figures / f"{odn.name}-choice.png")
+    save(plots.structure(depths, odn, TABLE_1[odn.row]), to / f"{odn.name}-structure.png")
+    save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), to / f"{odn.name}-choice.png")
     for recipe in (odn, full):
         epochs = pd.read_csv(results.run_folder(recipe, results_dir) / "epochs.csv")
-        save(plots.history(epochs, recipe), figures / f"{recipe.name}-history.png")
+        save(plots.history(epochs, recipe), to / f"{recipe.name}-history.png")
 
 
 def finished(results_dir: Path, profile: str) -> pd.DataFrame:
@@ -53,9 +55,9 @@ def rows(results_dir: Path, profile: str) -> None:
         if set(folders) == {"odn", "full"}:
             odn, full = (results.read_recipe(folders[variant]) for variant in ("odn", "full"))
             names = [*(f"{odn.name}-{what}" for what in ("structure", "choice", "history")), f"{full.name}-history"]
-            figures = [results_dir / profile / "figures" / f"{name}.png" for name in names]
+            drawn = [results_dir / profile / "figures" / f"{name}.png" for name in names]
             sources = [*(folder / "result.json" for folder in folders.values()), Path(plots.__file__), Path(__file__)]
-            if not all(map(Path.exists, figures)) or min(map(written, figures)) < max(map(written, sources)):
+            if not all(map(Path.exists, drawn)) or min(map(written, drawn)) < max(map(written, sources)):
                 row(odn, full, results_dir)
 
 
@@ -82,7 +84,7 @@ def ablations(results_dir: Path, profile: str) -> dict[str, pd.DataFrame]:
                 {"arm": arm, "seed": recipe.seed, **ablation.statistics(epochs[arm], recipe.goal_pct)} for arm in arms
             ]
             if recipe == first:
-                save(plots_studies.ablation(epochs, first), folder / "figures" / f"{name}.png")
+                save(figures.ablation(epochs, first), folder / "figures" / f"{name}.png")
         reason = comparison.why_not_comparable(dataclasses.asdict(first) | {"tag": first.tag})
         tables[name] = ablation.paired(pd.DataFrame(lines)).assign(row=first.row, not_comparable=reason)
         results.write_csv(folder / f"{name}.csv", tables[name])
@@ -100,7 +102,7 @@ def depths_by_dataset(results_dir: Path, profile: str) -> pd.DataFrame:
     for (protocol, settings), group in found.groupby(["protocol", "settings"], sort=False):
         at = strictest[(strictest["protocol"] == protocol) & (strictest["settings"] == settings)]
         first = results.read_recipe(Path(group["folder"].iloc[0]))
-        figure = plots_studies.depth_by_dataset(trend.curves(group), at, first)
+        figure = figures.depth_by_dataset(trend.curves(group), at, first)
         save(figure, results_dir / profile / "figures" / f"depth_by_dataset-{protocol}-{settings}.png")
     return needed
 
@@ -125,7 +127,7 @@ def search_costs(results_dir: Path, profile: str) -> pd.DataFrame:
 
 def benchmarks(folder: Path) -> None:
     """The figures of what `08_benchmark` measured."""
-    for name, draw in {"benchmark": plots_studies.ratios, "benchmark_scaling": plots_studies.scaling}.items():
+    for name, draw in {"benchmark": figures.ratios, "benchmark_scaling": figures.scaling}.items():
         if (folder / f"{name}.csv").exists():
             save(draw(pd.read_csv(folder / f"{name}.csv")), folder / "figures" / f"{name}.png")
 
@@ -133,9 +135,9 @@ def benchmarks(folder: Path) -> None:
 def own(results_dir: Path, profile: str) -> None:
     """What each search on somebody's own images offers to choose from, and its history."""
     for file in results.files_of_runs(results_dir / profile, "front.csv"):
-        recipe, figures = results.read_recipe(file.parent), results_dir / profile / "figures"
-        save(plots.depth_choice(pd.read_csv(file), recipe), figures / f"{recipe.name}-choice.png")
-        save(plots.history(pd.read_csv(file.with_name("epochs.csv")), recipe), figures / f"{recipe.name}-history.png")
+        recipe, to = results.read_recipe(file.parent), results_dir / profile / "figures"
+        save(plots.depth_choice(pd.read_csv(file), recipe), to / f"{recipe.name}-choice.png")
+        save(plots.history(pd.read_csv(file.with_name("epochs.csv")), recipe), to / f"{recipe.name}-history.png")
 
 
 def other_networks(results_dir: Path, profile: str) -> None:
@@ -148,7 +150,7 @@ def other_networks(results_dir: Path, profile: str) -> None:
         first = results.read_recipe(Path(at["folder"].iloc[0]))
         usual = TABLE_1[first.row].architecture  # so that the caption names none of several
         first = dataclasses.replace(first, architecture=usual, last_depth=ARCHITECTURES[usual].depth)
-        figure = plots_studies.families(at, first)
+        figure = figures.families(at, first)
         name = f"families-{first.row}-{first.protocol}-{settings}.png"
         save(figure, results_dir / profile / "figures" / name)
 
@@ -157,7 +159,7 @@ def compressions(results_dir: Path, profile: str) -> None:
     """Bytes and accuracy of every compressed network."""
     for recipe, lines in compress.studies(results_dir, profile):
         name = "-".join(filter(None, ("compression", recipe.row, recipe.protocol, recipe.tag)))
-        save(plots_studies.compression(lines, recipe), results_dir / profile / "figures" / f"{name}.png")
+        save(figures.compression(lines, recipe), results_dir / profile / "figures" / f"{name}.png")
         results.write_csv(results_dir / profile / f"{name}.csv", compress.answers(recipe, lines))
 
 
@@ -171,7 +173,7 @@ def reuses(results_dir: Path, profile: str) -> None:
     for names, at in lines.groupby(["protocol", "settings"], sort=False):
         recipe = results.read_recipe(results_dir / profile / "runs" / at["search"].iloc[0])
         file = f"reuse-{'-'.join(filter(None, names))}.png"
-        save(plots_studies.reuse(at, recipe), results_dir / profile / "figures" / file)
+        save(figures.reuse(at, recipe), results_dir / profile / "figures" / file)
 
 
 def everything(results_dir: Path, profile: str) -> None:

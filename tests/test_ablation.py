@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from odnlib import ablation
+from odnlib.studies import ablation
 
 # stage, depth, validation accuracy, validation loss
 SEARCH = [

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from odnlib import benchmark, experiment, metrics
+from odnlib import experiment, metrics
 from odnlib.results import read_json, run_folder
+from odnlib.studies import benchmark
 from tests.conftest import tiny_recipe
 
 

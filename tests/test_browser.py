@@ -12,7 +12,8 @@ import time
 import nbformat
 import pytest
 
-from odnlib import ROOT, experiment, report
+from odnlib import ROOT, experiment
+from odnlib.verdict import report
 from tests.conftest import tiny_recipe
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

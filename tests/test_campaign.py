@@ -2,10 +2,11 @@
 
 import pytest
 
-from odnlib import ROOT, campaign
+from odnlib import ROOT
 from odnlib.__main__ import main
 from odnlib.recipes import resolve
 from odnlib.results import read_json, run_folder
+from odnlib.verdict import campaign
 
 
 def test_planned_cost_is_what_a_finished_run_took():

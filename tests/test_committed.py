@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odnlib import ROOT, report
+from odnlib import ROOT
+from odnlib.verdict import report
 
 PROFILES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/runs") if folder.parent.name != "smoke")
 MEASURED = ("benchmark.csv", "benchmark_scaling.csv", "reuse.json")  # times that 08 took; which runs are 13's

@@ -7,10 +7,11 @@ import re
 import pandas as pd
 import pytest
 
-from odnlib import campaign, claims, comparison, experiment, report
-from odnlib.comparison import accuracy_tolerance, accuracy_verdict, best_evidence, compare, depth_verdict
+from odnlib import experiment
 from odnlib.paper import CLAIMS, SLIPS, TABLE_1
 from odnlib.recipes import resolve
+from odnlib.verdict import campaign, claims, comparison, report
+from odnlib.verdict.comparison import accuracy_tolerance, accuracy_verdict, best_evidence, compare, depth_verdict
 from tests.conftest import tiny_recipe
 
 VERDICTS = {"equal", "close", "better", "worse", "paper's slip", "not measured", "not comparable"}

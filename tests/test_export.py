@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from odnlib import compress, experiment, export, families, metrics, results, reuse, tables
+from odnlib import experiment, export, metrics, results, tables
+from odnlib.studies import compress, families, reuse
 from tests.conftest import tiny_recipe
 
 

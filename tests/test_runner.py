@@ -14,8 +14,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from odnlib import ROOT, plan, runner
+from odnlib import ROOT
 from odnlib.__main__ import main
+from odnlib.notebooks import plan, runner
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = "width=8 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
@@ -210,8 +211,8 @@ def test_everything_killed_in_mid_run_ends_in_the_same_files(tmp_path):
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         wait_for(lambda victim=victim: epochs_of(tmp_path / "killed", "full") > (2 if victim == "everything" else 6))
         tree = psutil.Process(process.pid).children(recursive=True)
-        killed = [process, *tree] if victim == "everything" else [x for x in tree if "odnlib.render" in x.cmdline()]
-        for each in killed:
+        papermill = [x for x in tree if "odnlib.notebooks.render" in x.cmdline()]
+        for each in [process, *tree] if victim == "everything" else papermill:
             each.kill()
         shown, _ = process.communicate(timeout=60)
         psutil.wait_procs(tree, timeout=20)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from odnlib import ROOT, cluster
+from odnlib import ROOT
 from odnlib.__main__ import main
+from odnlib.notebooks import cluster
 from odnlib.recipes import RecipeError
 from tests.test_runner import wait_for
 

@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
-from odnlib import comparison, redraw, trend
+from odnlib import redraw
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
+from odnlib.studies import trend
+from odnlib.verdict import comparison
 from tests.test_comparison import pretend_run
 
 

@@ -108,7 +108,7 @@ def peak_memory_mb(images: int, rounds: int = 1) -> float:
 
     The median over `rounds` processes: how much a process takes from the system varies by more than small images need.
     """
-    command = [sys.executable, "-m", "odnlib.benchmark", str(images)]
+    command = [sys.executable, "-m", "odnlib.studies.benchmark", str(images)]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(rounds)]
     return statistics.median(float(run.stdout) for run in runs)
 

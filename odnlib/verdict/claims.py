@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import ablation, comparison, compress, families, reuse, trend
 from odnlib.paper import CLAIMS, TABLE_1
 from odnlib.recipes import PROFILES
+from odnlib.studies import ablation, compress, families, reuse, trend
+from odnlib.verdict import comparison
 
 Judgement = tuple[str, str]  # verdict, reason with the figures
 

@@ -16,11 +16,12 @@ import nbformat
 import pandas as pd
 import torch
 
-from odnlib import ROOT, families, results, reuse, trend
-from odnlib.ablation import ARMS
+from odnlib import ROOT, results
 from odnlib.experiment import choose_device
 from odnlib.recipes import PROFILES, VARIANTS, Recipe, RecipeError, resolve, usual_protocol
-from odnlib.trend import COMMON
+from odnlib.studies import families, reuse, trend
+from odnlib.studies.ablation import ARMS
+from odnlib.studies.trend import COMMON
 
 NOTEBOOKS = {  # row: notebook
     "mnist": "01_mnist_resnet18",
@@ -62,7 +63,7 @@ class Job:
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
         written = [path for pattern in READ_BY_ALL for path in sorted(self.results_dir.glob(pattern))]
         read = written if self.reads_all else []
-        for path in [self.source, *sorted((ROOT / "odnlib").glob("*.py")), *read]:
+        for path in [self.source, *sorted((ROOT / "odnlib").rglob("*.py")), *read]:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 

@@ -21,10 +21,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from odnlib import comparison, export, results
+from odnlib import export, results
 from odnlib.data import Data, Split, generator
 from odnlib.recipes import Recipe
 from odnlib.schedule import one_cycle
+from odnlib.verdict import comparison
 
 CALIBRATION_IMAGES = 256
 SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away

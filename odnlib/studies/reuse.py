@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import comparison, results
-from odnlib.compress import TOLERANCE_PCT, interval
+from odnlib import results
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, RecipeError, resolve
-from odnlib.trend import settings
+from odnlib.studies.compress import TOLERANCE_PCT, interval
+from odnlib.studies.trend import settings
+from odnlib.verdict import comparison
 
 PAIRS = [["mnist", "emnist"], ["emnist", "mnist"]]  # dataset, and the sibling whose depth it is given
 COMMON = "resnet18"  # a depth can be handed on only within one architecture

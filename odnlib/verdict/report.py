@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import campaign, claims, comparison, plots, redraw, results
+from odnlib import plots, redraw, results
 from odnlib.paper import CONTRADICTIONS, TABLE_1
+from odnlib.verdict import campaign, claims, comparison
 
 WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",

@@ -15,14 +15,14 @@ from pathlib import Path
 import pandas as pd
 
 from odnlib import ROOT, metrics
-from odnlib.ablation import ARMS
 from odnlib.data import DATASETS
 from odnlib.models import MultiExitNetwork
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, RecipeError, resolve
 from odnlib.results import read_json, run_folder, status
 from odnlib.schedule import next_stage
-from odnlib.trend import COMMON, EVERY_DEPTH
+from odnlib.studies.ablation import ARMS
+from odnlib.studies.trend import COMMON, EVERY_DEPTH
 
 MACHINES = (1, 8)  # that the campaign's time is told for
 ASSUMED_EPOCHS = 45  # of a stage that ends when it has converged: about what the authors' logs have per depth

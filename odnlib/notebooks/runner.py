@@ -21,9 +21,10 @@ from queue import SimpleQueue
 import nbformat
 import psutil
 
-from odnlib import ROOT, cluster, results
+from odnlib import ROOT, results
 from odnlib.experiment import held
-from odnlib.plan import Job, plan, read_notebook
+from odnlib.notebooks import cluster
+from odnlib.notebooks.plan import Job, plan, read_notebook
 
 STARTING = threading.Lock()  # no notebook starts while the others are being stopped
 REPORT_EVERY = 60  # seconds
@@ -42,7 +43,8 @@ def execute(job: Job, slots: SimpleQueue[dict[str, str]]) -> None:
         return
     job.state = "running"
     job.executed.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "odnlib.render", str(job.source), str(job.executed), json.dumps(job.parameters)]
+    told = [str(job.source), str(job.executed), json.dumps(job.parameters)]
+    command = [sys.executable, "-m", "odnlib.notebooks.render", *told]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     # A session of its own: Ctrl-C comes here, and `stop` asks the notebooks to keep what they have.
     job.executed.unlink(missing_ok=True)  # what an earlier attempt left would be taken for this one's

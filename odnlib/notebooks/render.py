@@ -1,4 +1,4 @@
-"""Run one notebook through papermill: python -m odnlib.render SOURCE EXECUTED PARAMETERS (JSON).
+"""Run one notebook through papermill: python -m odnlib.notebooks.render SOURCE EXECUTED PARAMETERS (JSON).
 
 Unlike papermill's own command it connects to the kernel through sockets in a folder. TCP ports are chosen before the
 kernel binds them, and of many notebooks that start together two may choose the same.

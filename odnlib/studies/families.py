@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import comparison, metrics, results
+from odnlib import metrics, results
 from odnlib.data import DATASETS
 from odnlib.models import MultiExitNetwork
 from odnlib.recipes import Recipe, resolve
-from odnlib.trend import settings
+from odnlib.studies.trend import settings
+from odnlib.verdict import comparison
 
 NAMED = (  # by the paper, which does not try them
     "resnet101", "wrn_40_2", "wrn_16_8", "wrn_28_10",

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from odnlib import comparison
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, RecipeError, resolve
+from odnlib.verdict import comparison
 
 EVERY_DEPTH = {"target_pct": 100.0, "tolerance_pct": 0.0}  # a goal that no depth meets
 TOLERANCES_PCT = (0.5, 1.0, 2.0)  # points; verdicts are taken at the first, which is the released code's
