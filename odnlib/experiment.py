@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import datetime
 import logging
@@ -60,6 +61,18 @@ def choose_device(wanted: str = "auto") -> str:
     except (RuntimeError, AssertionError):
         raise RecipeError(f"device {wanted!r} is not here: use auto, cpu, or a device that PyTorch sees") from None
     return wanted
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse freed memory rather than give it back, where it is glibc; the bytes are the same.
+
+    By default every large activation is new memory, which the system fills with zeros page by page: evaluation then
+    takes up to three times as long (`results/notes.md`).
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 @contextmanager
@@ -144,6 +157,7 @@ def run(
 
 def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener], budget_s: float | None) -> None:
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    keep_freed_memory()
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     made_by = provenance(
         recipe, str(data.train.images.device), {name: split.sha256() for name, split in splits.items()}
