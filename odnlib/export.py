@@ -48,9 +48,13 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> Trun
     """The network that a finished run left at a depth it tried, with its weights; none: the one that it chose.
 
     Raises:
-        RunConflict: where they are not there, as in results that were committed without them.
+        RunConflict: where the depth was not tried, or its weights are not there, as in results that were committed.
     """
     recipe, chosen = read_recipe(folder), read_json(folder / "result.json")["depth"]
+    if depth is not None:
+        tried = pd.read_csv(folder / "depths.csv").dropna(subset="val_acc_pct")["depth"].tolist()
+        if depth not in tried:
+            raise RunConflict(f"depth {depth} was not tried: choose one of {', '.join(map(str, tried))}")
     file = folder / ("network.safetensors" if depth in (None, chosen) else f"depth{depth:02d}.safetensors")
     if not file.exists():
         raise RunConflict(f"{file} is not there: take its folder away, and the run is made again")
@@ -95,7 +99,7 @@ def bytes_of(images: Tensor) -> np.ndarray:
 
 def logits_of(model: onnxruntime.InferenceSession, images: Tensor) -> np.ndarray:
     """Logits (N, classes) of uint8 images (N, C, H, W), in batches."""
-    parts = images.split(metrics.EVALUATION_BATCH)
+    parts = images.split(metrics.evaluation_batch(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
 
 
@@ -113,7 +117,8 @@ def check(path: Path, network: nn.Module, split: Split) -> float:
     """
     model, network = session(path), network.cpu().eval()
     images = Split(split.images.cpu(), split.labels.cpu(), split.dataset)
-    expected = torch.cat([network(batch) for batch, _ in images.batches(metrics.EVALUATION_BATCH)]).numpy()
+    batches = images.batches(metrics.evaluation_batch(split.dataset.image_shape))
+    expected = torch.cat([network(batch) for batch, _ in batches]).numpy()
     found = logits_of(model, images.images)
     largest = float(np.abs(found - expected).max())
     right = [(logits.argmax(1) == images.labels.numpy()).sum() for logits in (found, expected)]
@@ -211,14 +216,17 @@ def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Data
     size = f"{width}x{height}"
     classes, images = len(about["classes"]), f"uint8 (N, {height}, {width}, {channels})"
     cut = f"cut off behind block {about['depth']} of {result['max_depth']} (Optimally Deep Networks)"
-    tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images, looked at once"
+    tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images"
+    if about["depth"] != result["depth"]:
+        tested += f" (that depth {result['depth']}, where the search ended, was tested on too)"
+    met = round(about["val_acc_pct"], recipe.search_decimals) >= recipe.goal_pct  # as the search sees it
     table = {
         "classes": ", ".join(about["classes"]),
         "network": f"{recipe.architecture}, {recipe.width}/64 of its channels, {cut}",
         "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
         "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
         "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
-        "goal on validation": f"{recipe.goal_pct:g} %, {'' if about['val_acc_pct'] >= recipe.goal_pct else 'not '}met",
+        "goal on validation": f"{recipe.goal_pct:g} %, {'' if met else 'not '}met",
         "images": dataset.source,
         "training": f"{recipe.protocol}, {recipe.profile}, seed {recipe.seed}, {result['epochs']} epochs",
         "input of model.onnx": f"`images`: {images}, as files have them",

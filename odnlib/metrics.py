@@ -20,7 +20,7 @@ from torch.nn import functional
 from odnlib.architectures import GlobalAveragePool
 from odnlib.data import Split
 
-EVALUATION_BATCH = 1000  # images
+EVALUATION_BATCH = 1000  # images of up to 64x64 pixels
 
 # What one module costs by the paper's rule, from (module, input, output).
 PAPER_RULE: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], int]] = {
@@ -86,6 +86,12 @@ def structure(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
     }
 
 
+def evaluation_batch(image_shape: tuple[int, int, int]) -> int:
+    """How many images of a shape (C, H, W) are evaluated at a time."""
+    _, height, width = image_shape
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH * 64**2 // (height * width)))
+
+
 @torch.inference_mode()
 def evaluate(
     network: nn.Module, split: Split, forward: Callable[[Tensor], Tensor] | None = None
@@ -98,7 +104,7 @@ def evaluate(
     forward = forward or (lambda images: network(images)[None])
     network.eval()
     loss, correct = 0.0, 0
-    for images, labels in split.batches(EVALUATION_BATCH):
+    for images, labels in split.batches(evaluation_batch(split.dataset.image_shape)):
         logits = forward(images)
         loss = loss + functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits))) * len(labels)
         correct = correct + (logits.argmax(-1) == labels).sum(-1)
@@ -106,7 +112,7 @@ def evaluate(
 
 
 def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each task over `rounds`, taken side by side after one round that warms up."""
+    """Median milliseconds of each task over `rounds`, all taken in turns after one round that warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(rounds + 1):
         for name, task in tasks.items():

@@ -36,6 +36,9 @@ SAME_BYTES = {
     "f5694b54b331d76f": "before networks other than ResNets: smoke runs of width 16 of mnist (released, fast), cifar10 "
     "and fashion_mnist (released; bfloat16), both variants, and fast runs on real EMNIST compared, 2026-11-23; below "
     "width 16 a strided shortcut is computed otherwise now",
+    "e956c0a377951b6d": "before large images were evaluated fewer at a time: smoke runs of mnist (released, fast) and "
+    "cifar10 (released), and fast runs in bfloat16 on real Fashion-MNIST, both variants, compared, 2026-11-24",
+    "8c8fd386370f4bbb": "the same code with the embedded images' own",
 }
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "thop", "scikit-learn", "safetensors")
 

@@ -76,3 +76,15 @@ def test_accuracy_counts_every_image_once(monkeypatch):
     loss, accuracies = metrics.evaluate(network, split)
     assert accuracies == [100 * (logits.argmax(1) == split.labels).sum().item() / 70]
     assert loss == pytest.approx(nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-5)
+
+
+def test_timing_takes_turns():
+    order = []
+    tasks = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    assert set(metrics.in_turns(tasks, rounds=2)) == {"a", "b"}
+    assert order == ["a", "b"] * 3  # the first round warms up
+
+
+@pytest.mark.parametrize(("side", "images"), [(28, 1000), (64, 1000), (128, 250), (224, 81), (8192, 1)])
+def test_large_images_are_evaluated_fewer_at_a_time(side, images):
+    assert metrics.evaluation_batch((3, side, side)) == images
