@@ -54,6 +54,10 @@ def options(text: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in parts]
 
 
+def folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -65,9 +69,11 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     shared.add_argument("--protocol", help="released, printed or fast (default: released; in quick, fast)")
     shared.add_argument(
-        "--data-dir", default=ROOT / "data", help="where torchvision keeps the datasets (default: data)"
+        "--data-dir", type=folder, default=ROOT / "data", help="where torchvision keeps the datasets (default: data)"
     )
-    shared.add_argument("--results-dir", default=ROOT / "results", help="where to write (default: results)")
+    shared.add_argument(
+        "--results-dir", type=folder, default=ROOT / "results", help="where to write (default: results)"
+    )
     shared.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     shared.add_argument("--fresh", action="store_true", help="start over; what is there is kept beside it")
     shared.add_argument("--time-budget", type=duration, metavar="TIME", help="keep and stop after e.g. 90s, 9m or 1.5h")
@@ -99,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
     )
     notebooks.add_argument("--collect", action="store_true", help="train nothing: go on with what Slurm has finished")
     campaign = commands.add_parser("campaign", allow_abbrev=False, help="how far the list of runs is, and its cost")
-    campaign.add_argument("--results-dir", default=ROOT / "results", help="where to look (default: results)")
+    campaign.add_argument(
+        "--results-dir", type=folder, default=ROOT / "results", help="where to look (default: results)"
+    )
     campaign.add_argument("--runs", action="store_true", help="list every run")
     campaign.add_argument("--rate", type=float, help="your machine's 10^9 multiply-accumulates a second, for the hours")
     return main

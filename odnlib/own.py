@@ -26,6 +26,7 @@ FEWEST = 5  # images that a class needs, to be in every split
 LARGEST, SMALLEST = 64, 16  # pixels a side: larger images are scaled down unless `image_size` says otherwise
 TEST_PARTS, VALIDATION_PARTS = ("test",), ("val", "valid", "validation")
 SAID = 5  # problems that a message lists
+PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng"}  # that Pillow may lack
 
 
 def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
@@ -43,7 +44,8 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
     Raises:
         DataError: what is wrong with the images, and what to do.
     """
-    folder, name = Path(source).expanduser(), Path(source).name
+    folder = Path(source).expanduser()
+    name = folder.resolve().name if folder.is_dir() else source
     if folder.is_dir():
         found = listed(folder)
         classes = sorted({path.parent.name for paths in found.values() for path in paths})
@@ -51,7 +53,8 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
     elif dataset := _of_torchvision(source):
         parts, classes = _items(dataset, source, Path(data_dir))
     else:
-        raise DataError(f"images {source!r}: there is no such folder, and no such class in torchvision.datasets")
+        place = folder.absolute()
+        raise DataError(f"images {source!r}: there is no folder {place}, and no such class in torchvision.datasets")
     _refuse(parts, classes, source)
     every = [image for images, _ in parts.values() for image in images]
     size, channels = _shape(every, source, image_size)
@@ -98,9 +101,13 @@ def listed(folder: Path) -> dict[str, list[Path]]:
     """part -> its images, in order. A class is a folder that has images in it.
 
     Raises:
-        DataError: where images lie elsewhere than in class folders, so that they would be left out.
+        DataError: where images would be left out: elsewhere than in class folders, or of a kind that cannot be read.
     """
     known = set(Image.registered_extensions())
+    unknown = [x for x in folder.glob("**/*") if x.suffix.lower() in PICTURES - known]
+    if unknown:
+        where = f"{len(unknown)} images cannot be read, e.g. {unknown[0].relative_to(folder)}"
+        raise DataError(f"{folder}: {where}: convert them to JPEG or PNG, or take them away")
 
     def images(place: Path, pattern: str) -> list[Path]:
         hidden = len(place.parts)
@@ -116,6 +123,12 @@ def listed(folder: Path) -> dict[str, list[Path]]:
     if elsewhere:
         where = f"{len(elsewhere)} images lie elsewhere than in class folders, e.g. {elsewhere[0].relative_to(folder)}"
         raise DataError(f"{folder}: {where}: put them into the folder of their class, or take them away")
+    top = folder / "train" if (folder / "train").is_dir() else folder
+    filled = {path.parent for path in found["train"]}
+    if empty := sorted(x.name for x in top.iterdir() if x.is_dir() and x.name[0] != "." and x not in filled):
+        raise DataError(
+            f"{top}: no images in {', '.join(empty[:SAID])}: a folder there is a class; fill it or remove it"
+        )
     return {part: paths for part, paths in found.items() if paths or part == "train"}
 
 
@@ -233,9 +246,9 @@ def _each(images: list, do: Callable, source: str, doing: str) -> list:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
-    """Of pixels scaled to 0..1; a thousand images at a time, because there is not the memory for all as numbers."""
+    """Of pixels scaled to 0..1; some million at a time, because there is not the memory for all as numbers."""
     mean = square = 0.0
-    for part in np.array_split(images, len(images) // 1000 + 1):
+    for part in np.array_split(images.reshape(-1), images.size // 10**7 + 1):
         scaled = part.astype(np.float64) / 255
         mean, square = mean + float(scaled.sum()) / images.size, square + float((scaled**2).sum()) / images.size
     return mean, max(square - mean**2, 0.0) ** 0.5 or 1.0

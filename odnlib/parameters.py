@@ -1,11 +1,13 @@
-"""Refuse what papermill would silently take: misspelt parameters of a notebook, and values of another type."""
+"""Parameters of notebooks: refuse what papermill would silently take, misspelt names and values of another type."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
+from odnlib import ROOT
 from odnlib.recipes import RecipeError
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
@@ -28,9 +30,14 @@ def problems(defaults: dict[str, object], given: dict[str, object]) -> list[str]
     lines = [f"there is no parameter {name!r}: choose from {', '.join(defaults)}" for name in given.keys() - defaults]
     for name in given.keys() & defaults:
         value, kind = given[name], type(defaults[name])
-        if type(value) is not kind:
+        if type(value) is not kind and (type(value), kind) != (int, float):  # 90 will do for 90.0
             lines.append(f"{name} {value!r} is not of type {kind.__name__}, as {defaults[name]!r} is")
     return sorted(lines)
+
+
+def folder(given: str, usual: str) -> Path:
+    """The folder that a notebook was given, or where that is empty the `usual` one of the repository."""
+    return Path(given).expanduser() if given else ROOT / usual
 
 
 def check(cells: Sequence[str]) -> None:

@@ -87,18 +87,21 @@ class Recipe:
         return getattr(self, f"{stage}_epochs")
 
     @property
-    def tag(self) -> str:
-        """Names every difference from (row, protocol, profile), e.g. `w16-n5000`; empty where there is none."""
+    def overridden(self) -> dict[str, Any]:
+        """Every setting that differs from what (row, protocol, profile) say."""
         plain = _layers(self.row, self.variant, self.profile, self.protocol, self.seed, {})
         if self.architecture != plain.architecture:  # whose largest depth follows
             plain = dataclasses.replace(plain, last_depth=ARCHITECTURES[self.architecture].depth)
+        return {name: getattr(self, name) for name in SETTINGS if getattr(self, name) != getattr(plain, name)}
+
+    @property
+    def tag(self) -> str:
+        """Abbreviates `overridden`, e.g. `w16-n5000`; empty where nothing is."""
         parts = []
-        for item in SETTINGS.values():
-            value = getattr(self, item.name)
-            if value != getattr(plain, item.name):
-                name = item.metadata["tag"]
-                switch = {True: name, False: f"no{name}"}
-                parts.append(switch[value] if isinstance(value, bool) else f"{name}{value}")
+        for name, value in self.overridden.items():
+            short = SETTINGS[name].metadata["tag"]
+            switch = {True: short, False: f"no{short}"}
+            parts.append(switch[value] if isinstance(value, bool) else f"{short}{value}")
         return "-".join(parts)
 
     @property
@@ -211,6 +214,8 @@ def resolve(
     if isinstance(row, str) and OWN.fullmatch(row) and overrides.keys() & {"train_images", "validation_images"}:
         problems.append("own images are all used: for fewer of them take some out of the folder")
     if not problems:
+        floats = {name for name, item in SETTINGS.items() if item.type == "float"}  # 90 names the same run as 90.0
+        overrides = {name: float(value) if name in floats else value for name, value in overrides.items()}
         recipe = _layers(row, variant, profile, protocol, seed, overrides)
         problems = _contradictions(recipe)
     if problems:
@@ -252,5 +257,5 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if recipe.nesterov and recipe.momentum == 0:
         problems.append("nesterov needs a momentum above 0")
     if recipe.tolerance_pct > recipe.target_pct:
-        problems.append(f"tolerance_pct {recipe.tolerance_pct} is larger than target_pct {recipe.target_pct}")
+        problems.append(f"tolerance_pct {recipe.tolerance_pct:g} is larger than target_pct {recipe.target_pct:g}")
     return problems

@@ -69,7 +69,7 @@ def test_mixed_sizes_and_colours_become_alike(tmp_path):
 
 
 def test_what_cannot_be_used_is_refused_in_words(tmp_path):
-    with pytest.raises(DataError, match=r"no such folder, and no such class in torchvision.datasets"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere, and no such class in torchvision.datasets"):
         own.load(str(tmp_path / "nowhere"), tmp_path)
     place = folder(tmp_path, classes=("cat",))
     with pytest.raises(DataError, match=r"only the class 'cat': put the images of each class into a folder of its own"):
@@ -93,6 +93,16 @@ def test_more_than_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(own.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10_000})())
     with pytest.raises(DataError, match=r"20 images of 20x20 pixels take 0.0 GB, and 0.0 GB of memory are free"):
         own.load(str(folder(tmp_path)), tmp_path)
+
+
+def test_nothing_is_left_out_silently(tmp_path):
+    place = folder(tmp_path)
+    (place / "bird").mkdir()
+    with pytest.raises(DataError, match=r"no images in bird: a folder there is a class; fill it or remove it"):
+        own.load(str(place), tmp_path)
+    (place / "bird" / "1.HEIC").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 images cannot be read, e.g. bird/1.HEIC: convert them to JPEG or PNG"):
+        own.load(str(place), tmp_path)
 
 
 def test_sixteen_bits_are_refused(tmp_path):
