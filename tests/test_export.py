@@ -1,7 +1,7 @@
 """What is taken away computes what was trained; compression and reuse are counted rightly."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -80,6 +80,12 @@ def test_a_file_that_computes_something_else_is_refused(finished, tmp_path):
         export.check(tmp_path / "model.onnx", network, data.validation)
 
 
+def test_a_depth_that_was_not_tried_is_refused(finished, tmp_path):
+    data, _, (search, _) = finished
+    with pytest.raises(results.RunConflict, match=r"depth 99 was not tried: choose one of 1"):
+        export.write(search, data, tmp_path, depth=99)
+
+
 def test_a_run_without_weights_says_what_to_do(finished, tmp_path):
     data, _, (search, _) = finished
     for name in ("recipe.json", "result.json"):
@@ -122,7 +128,14 @@ def chosen_lines(sizes: dict[str, list[float]]) -> pd.DataFrame:
     lines = []
     for seed in range(3):
         for (network, method), values in sizes.items():
-            line = {"network": network, "method": method, "seed": seed, "chosen": True, "zipped_bytes": values[seed]}
+            line = {
+                "network": network,
+                "method": method,
+                "seed": seed,
+                "chosen": True,
+                "zipped_bytes": values[seed],
+                "bytes": 100,
+            }
             lines.append(line | {"test_acc_pct": 90.0 + seed, "latency_1_ms": 1.0, "processor": "a machine"})
     return pd.DataFrame(lines)
 
@@ -183,6 +196,29 @@ def test_plain_training_at_the_cost_of_the_search(finished):
     per_epoch = epochs["train_tmacs"].diff().iloc[-1]
     assert plain.patience >= plain.full_epochs, "convergence does not end it before it has cost as much"
     assert plain.full_epochs * per_epoch == pytest.approx(result["train_tmacs"], abs=per_epoch / 2)
+
+
+def test_a_study_of_reuse_done_again_with_other_targets_replaces_the_one_before(tmp_path):
+    """Two studies at one place would have two answers to one question."""
+
+    def train(recipe):
+        at = results.run_folder(recipe, tmp_path)
+        at.mkdir(parents=True, exist_ok=True)
+        told = {"depth": 2, "epochs": 4, "train_tmacs": 1.0, "val_acc_pct": 90.0, "test_acc_pct": 90.0}
+        results.write_json(at / "recipe.json", asdict(recipe))
+        results.write_json(at / "result.json", told)
+        results.write_json(at / "provenance.json", {"processor": "a machine"})
+        results.write_csv(at / "epochs.csv", [{"depth": 2, "train_tmacs": 0.5}, {"depth": 2, "train_tmacs": 1.0}])
+        return at
+
+    for targets in ({"mnist": 90.0}, {"mnist": 95.0, "emnist": 60.0}):
+        searches = reuse.searches("smoke", "fast", reuse.PAIRS, [0, 1, 2], {}, targets)
+        made = reuse.study(searches, reuse.PAIRS, tmp_path, train)
+    assert len(made) == len(reuse.table(tmp_path, "smoke")) == 2 * 3 * 3
+    assert len(reuse.answers(reuse.table(tmp_path, "smoke"))) == 4
+    plain = reuse.plain_runs(tmp_path / "smoke" / "runs")
+    assert plain
+    assert all("-full-" in at.name and (at / "result.json").exists() for at in plain)
 
 
 def reuse_lines(reused: list[float], plain: list[float]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """run_all.sh and the notebooks, as a user starts them."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from odnlib import ROOT
+from odnlib import ROOT, results
 from odnlib.__main__ import main
 from odnlib.notebooks import plan, runner
 
@@ -132,6 +133,24 @@ def test_row_notebooks_differ_only_in_their_parameters_and_prose():
         assert cells[0].source.startswith(f'row = "{row}"')
         code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
     assert all(cells == code["mnist"] for cells in code.values())
+
+
+def test_runs_that_others_led_to_are_stale_with_their_notebook(tmp_path):
+    """10 and 13 know some of their runs only once they have run; other code makes those stale too."""
+    from odnlib.recipes import resolve
+
+    runs = tmp_path / "smoke" / "runs"
+    own = resolve("own_example_shapes_01234567", "odn", "smoke", "fast")
+    plain = resolve("mnist", "full", "smoke", "fast", last_depth=2)
+    for recipe in (own, plain):
+        (runs / recipe.name).mkdir(parents=True)
+        results.write_json(runs / recipe.name / "recipe.json", dataclasses.asdict(recipe))
+        results.write_json(runs / recipe.name / "provenance.json", {"code_hash": "of other code"})
+    results.write_json(runs.with_name("reuse.json"), {"studies": [{"reused": plain.name, "plain": plain.name}]})
+    jobs = {job.source.stem[:2]: job for job in runner.plan(main_arguments("--results-dir", str(tmp_path)))}
+    assert jobs["10"].runs() == {"stale"}
+    assert jobs["13"].runs() == {"missing", "stale"}
+    assert set(jobs["13"].known_later) == {runs / plain.name}
 
 
 def test_the_whole_set_is_every_notebook_but_the_benchmark(tmp_path):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 
 from odnlib import ROOT, results
 from odnlib.experiment import choose_device
-from odnlib.recipes import PROFILES, VARIANTS, Recipe, RecipeError, resolve, usual_protocol
+from odnlib.recipes import EXAMPLE, PROFILES, VARIANTS, Recipe, RecipeError, resolve, usual_protocol
 from odnlib.studies import families, reuse, trend
 from odnlib.studies.ablation import ARMS
 from odnlib.studies.trend import COMMON
@@ -34,7 +34,7 @@ ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", 
 TREND = "09_depth_by_dataset"
 OWN, FAMILIES, COMPRESS, REUSE = "10_your_dataset", "11_other_networks", "12_compress_further", "13_reuse_the_depth"
 COMPARISON = "07_compare_with_paper"
-READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv", "*/reuse.json")  # what the comparison reads
+READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv", "*/benchmark*.csv", "*/reuse.json")  # by the comparison
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Job:
     recipes: list[Recipe]  # of the runs that it needs
     results_dir: Path
     reads_all: bool = False  # every run folder: it comes last
+    known_later: dict[Path, Recipe] = field(default_factory=dict)  # runs that earlier ones led to, if it was run before
     state: str = "waiting"
     seconds: float = 0.0
     problem: str = ""
@@ -68,7 +69,8 @@ class Job:
         return digest.hexdigest()
 
     def runs(self) -> set[str]:
-        return {results.status(recipe, folder) for recipe, folder in zip(self.recipes, self.folders, strict=True)}
+        every = dict(zip(self.folders, self.recipes, strict=True)) | self.known_later
+        return {results.status(recipe, folder) for folder, recipe in every.items()}
 
     def done(self) -> bool:
         """Whether the executed notebook is what would come out again."""
@@ -127,13 +129,14 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     def chosen(name: str, unless: bool = True) -> bool:
         return name[:2] in arguments.only if arguments.only else unless
 
-    def study(name: str, make: Callable[..., list[Recipe]], **parameters: object) -> None:
+    def study(name: str, make: Callable[..., list[Recipe]], later: Iterable[Path] = (), **parameters: object) -> None:
         """A notebook that takes several runs; unasked in smoke only: elsewhere these are costly."""
         if not chosen(name, smoke and not arguments.rows):
             return
         try:
             recipes = make(profile=arguments.profile, **parameters)
             add(name, suffix_of(recipes[0]) if recipes else "", recipes, **parameters, **places)
+            jobs[-1].known_later = {at: results.read_recipe(at) for at in later if (at / "recipe.json").exists()}
         except RecipeError as error:
             problems.extend(line for line in str(error).splitlines() if line not in problems)
 
@@ -155,12 +158,14 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     own = [COMMON] if smoke else ["", COMMON]
     study(TREND, trend.planned, rows=rows, architectures=own, seeds=seeds, overrides=overrides)
     all_of_them = {name: x for name, x in overrides.items() if name not in ("train_images", "validation_images")}
-    study(OWN, lambda **_: [], seed=seeds[0], overrides=all_of_them)  # which run it needs is known from the images
+    runs = results_dir / arguments.profile / "runs"
+    example = sorted(runs.glob(f"own_{EXAMPLE}_*-seed{seeds[0]}"))  # named after the images' checksum
+    study(OWN, lambda **_: [], example, seed=seeds[0], overrides=all_of_them)
     quick = families.SMOKE if smoke else {}
     study(FAMILIES, families.planned, row=rows[0], seeds=seeds, overrides=quick | overrides)
     study(COMPRESS, compress_runs, row=rows[0], protocol=protocol, seeds=seeds, overrides=overrides)
     pairs = reuse.PAIRS if not arguments.rows else [list(pair) for pair in permutations(rows, 2)]
-    study(REUSE, reuse_runs, pairs=pairs, protocol="fast", seeds=seeds, overrides=overrides)
+    study(REUSE, reuse_runs, reuse.plain_runs(runs), pairs=pairs, protocol="fast", seeds=seeds, overrides=overrides)
     made = {job.source.name[:2] for job in jobs}
     for number in (x for x in arguments.only or [] if x not in made and not problems):
         problems.append(

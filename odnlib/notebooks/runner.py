@@ -97,7 +97,7 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         else None
     )
     every = {folder: recipe for job in jobs for recipe, folder in zip(job.recipes, job.folders, strict=True)}
-    for folder, recipe in every.items():
+    for folder, recipe in [*every.items(), *(run for job in jobs for run in job.known_later.items())]:
         state = results.status(recipe, folder)
         if state != "missing" and (arguments.fresh or (arguments.stale and state == "stale")):
             with held(folder, wait=False):

@@ -167,8 +167,8 @@ def studies(results_dir: Path, profile: str) -> Iterator[tuple[Recipe, pd.DataFr
 
 
 def answers(recipe: Recipe, lines: pd.DataFrame) -> pd.DataFrame:
-    """One line per question and method: bytes over those of the optimally deep network as trained, mean and 95 %
-    interval over seeds (of the logarithm), and how the test accuracy differs.
+    """One line per question and method: zipped bytes over those of the optimally deep network as trained, mean and 95 %
+    interval over seeds (of the logarithm), the same mean of the files as they are, and how the test accuracy differs.
 
     `further`: the optimally deep network compressed. `reach`: the whole network compressed instead; above 1 it stays
     larger. `without`: seeds of which no file was accurate enough.
@@ -185,7 +185,9 @@ def answers(recipe: Recipe, lines: pd.DataFrame) -> pd.DataFrame:
             lost = (at["test_acc_pct"] - reference["test_acc_pct"]).dropna()
             line = {"question": question, "network": network, "method": method, "n": len(share)}
             line |= {"without": len(reference) - len(share)}
+            unzipped = np.log(at["bytes"] / reference["bytes"]).dropna()
             line |= dict(zip(("share", "low", "high"), np.exp(interval(share)), strict=True))
+            line |= {"unzipped_share": np.exp(unzipped.mean())}
             line |= dict(zip(("test_points", "test_low", "test_high"), interval(lost), strict=True))
             faster = (reference["latency_1_ms"] / at["latency_1_ms"]).median()
             made.append(line | {"times_faster_1": faster} | about)
@@ -213,7 +215,8 @@ def sentence(answer: pd.Series) -> str:
     if not answer["n"]:
         return f"{name}: no file is accurate enough"
     sure = f"95 % interval {answer['low']:.2f} to {answer['high']:.2f}" if answer["n"] > 2 else "no interval"
-    than = f"{answer['share']:.2f} of the optimally deep one's bytes as trained ({sure}, n = {answer['n']}{without})"
+    than = f"{answer['share']:.2f} of the optimally deep one's zipped bytes as trained ({sure}, n = {answer['n']}"
+    than += f"{without}; {answer['unzipped_share']:.2f} unzipped)"
     lost = f"{answer['test_points']:+.2f} points of test accuracy"
     return f"{name}: {than}, {lost}, {answer['times_faster_1']:.2f} times as fast at batch 1"
 

@@ -66,6 +66,12 @@ def at_same_cost(search: Recipe, folder: Path) -> Recipe:
     return replace(plainly(search, depth), full_epochs=most, patience=max(most, search.patience))  # all of them
 
 
+def shared(search: Recipe) -> str:
+    """What a search's tag has in common with those of the other rows, which have targets of their own."""
+    parts = settings(search.tag, search.architecture).split("-")
+    return "-".join(part for part in parts if not part.startswith("target"))
+
+
 def study(
     found: dict[tuple[str, int], Recipe],
     pairs: Iterable[tuple[str, str]],
@@ -84,11 +90,24 @@ def study(
             lines.append({"row": row, "sibling": sibling, "seed": seed, "protocol": search.protocol} | names)
     file = results_dir / search.profile / INDEX
     kept = (results.read_json(file) or {"studies": []})["studies"]
-    again = {(line["search"], line["sibling"]) for line in lines}  # a search done again may have other arms
-    kept = [line for line in kept if (line["search"], line["sibling"]) not in again]
+    runs = results_dir / search.profile / "runs"
+
+    def place(line: dict) -> tuple:  # there is one study at a place: with other targets it replaces the one before
+        there = (runs / line["search"] / "recipe.json").exists()
+        named = [line[name] for name in ("row", "sibling", "seed", "protocol")]
+        return *named, shared(results.read_recipe(runs / line["search"])) if there else ""
+
+    again = {place(line) for line in lines}
+    kept = [line for line in kept if place(line) not in again]
     results.write_json(file, {"studies": kept + lines})
     made = table(results_dir, search.profile)
     return made[made["search"].isin([line["search"] for line in lines])]
+
+
+def plain_runs(runs: Path) -> list[Path]:
+    """Folders of the plain trainings of all studies in results/<profile>/runs."""
+    studies = (results.read_json(runs.with_name(INDEX)) or {"studies": []})["studies"]
+    return [runs / name for name in sorted({study[arm] for study in studies for arm in ("reused", "plain")})]
 
 
 def table(results_dir: Path, profile: str) -> pd.DataFrame:
@@ -102,9 +121,7 @@ def table(results_dir: Path, profile: str) -> pd.DataFrame:
             result, recipe = results.read_json(folder / "result.json"), results.read_recipe(folder)
             cells = {name: result[name] for name in ("depth", "epochs", "train_tmacs", "val_acc_pct", "test_acc_pct")}
             named = {name: study[name] for name in ("row", "sibling", "seed", "protocol", "search")}
-            tag = results.read_recipe(folder.with_name(study["search"])).tag
-            shared = settings(tag, recipe.architecture).split("-")  # rows have targets of their own
-            named["settings"] = "-".join(part for part in shared if not part.startswith("target"))
+            named["settings"] = shared(results.read_recipe(folder.with_name(study["search"])))
             reason = comparison.why_not_comparable(vars(recipe) | {"tag": named["settings"]})
             machine = results.read_json(folder / "provenance.json")["processor"]
             lines.append(named | {"arm": arm} | cells | {"not_comparable": reason, "processor": machine})
@@ -118,15 +135,17 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
     `reused` holds if at most `TOLERANCE_PCT` are lost, `expansion` if the search's network is the better one.
     """
     made = []
-    for (protocol, shared, row, sibling), at in lines.groupby(["protocol", "settings", "row", "sibling"], sort=False):
+    for (protocol, settings_, row, sibling), at in lines.groupby(
+        ["protocol", "settings", "row", "sibling"], sort=False
+    ):
         arms = at.pivot(index="seed", columns="arm")
         for question, (arm, reference) in QUESTIONS.items():
             difference = arms["test_acc_pct"][arm] - arms["test_acc_pct"][reference]
             mean, low, high = interval(difference)
             least = -TOLERANCE_PCT if question == "reused" else 0.0
             judged = "holds" if low > least else "does not hold" if high < least else "open"
-            cost = (arms["train_tmacs"][arm] / arms["train_tmacs"][reference]).median()
-            line = {"protocol": protocol, "settings": shared, "question": question, "row": row, "sibling": sibling}
+            cost = arms["train_tmacs"][arm].sum() / arms["train_tmacs"][reference].sum()
+            line = {"protocol": protocol, "settings": settings_, "question": question, "row": row, "sibling": sibling}
             line |= {"difference": mean, "low": low, "high": high, "n": len(difference), "cost_ratio": cost}
             line |= {"verdict": judged, "not_comparable": at["not_comparable"].iloc[0]}
             made.append(line | {"processor": at["processor"].iloc[0]})

@@ -19,7 +19,7 @@ from odnlib.data import DATASETS
 from odnlib.models import MultiExitNetwork
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, RecipeError, resolve
-from odnlib.results import read_json, run_folder, status
+from odnlib.results import files_of_runs, read_json, run_folder, status
 from odnlib.schedule import next_stage
 from odnlib.studies.ablation import ARMS
 from odnlib.studies.trend import COMMON, EVERY_DEPTH
@@ -127,14 +127,17 @@ def wall_hours(hours: Iterable[float], machines: int) -> float:
 
 
 def why_not_run(row: str, variant: str) -> str:
-    """In words, for a row without a run at full width on its images."""
+    """In words, for a row without a run at full width on its images: what the committed runs of `quick` let expect."""
     if row in NOT_AT_HAND:
         return f"not run: {NOT_AT_HAND[row]}"
-    measured = measured_rate(ROOT / "results")
-    if measured is None:
+    finished = [
+        read_json(file.with_name("provenance.json")) for file in files_of_runs(ROOT / "results/quick", "result.json")
+    ]
+    if not finished:
         return "not run"
-    hours = planned_tmacs(resolve(row, variant, "quick", "fast")) / measured[0] / 3.6
-    return f"not run: profile quick would take about {hours:.0f} h on {measured[1].partition(', torch')[0]}"
+    hours_per_tmac = sum(run["seconds"] for run in finished) / 3600 / sum(run["train_tmacs"] for run in finished)
+    hours = planned_tmacs(resolve(row, variant, "quick", "fast")) * hours_per_tmac
+    return f"not run: profile quick would take about {max(hours, 1):.0f} h on the machine of the rows above"
 
 
 def show(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,11 @@ def holds(condition: bool) -> str:
     return "holds" if condition else "does not hold"
 
 
+def holds_for_all(condition: bool, rows: set[str]) -> str:
+    """A statement about the method is borne out by all of Table I's rows, and refuted by one."""
+    return ("holds" if rows >= set(TABLE_1) else "open") if condition else "does not hold"
+
+
 def scaled(verdict: str, said: str, not_comparable: str) -> Judgement:
     """A verdict on a general statement: stand-ins bear none out, narrow networks or few images do at their scale."""
     if "stand-in" in not_comparable:
@@ -28,9 +33,9 @@ def scaled(verdict: str, said: str, not_comparable: str) -> Judgement:
 
 
 def tables_of(folder: Path, pattern: str) -> list[Path]:
-    """Tables of results/<profile> and, where it has none, of the stronger ones."""
+    """Tables of the strongest profile that has them, from results/<profile> on."""
     profiles = list(PROFILES)
-    for profile in profiles[profiles.index(folder.name) :]:
+    for profile in reversed(profiles[profiles.index(folder.name) :]):
         if found := sorted(folder.with_name(profile).glob(f"{pattern}.csv")):
             return found
     return []
@@ -69,7 +74,9 @@ def within_1_75(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgem
     if not {"full", "odn"} <= set(pairs.columns) or (gaps := (pairs["full"] - pairs["odn"]).dropna()).empty:
         return "not measured", f"{said}; no row has both networks at full width yet"
     measured = ", ".join(f"{keys[0]} {gap:.2f}" for keys, gap in gaps.items())
-    return holds(gaps.max() <= 1.75), f"{said}; measured {measured} points"
+    rows = set(gaps.index.get_level_values("row"))
+    said = f"{said}; measured {measured} points ({len(rows)} of {len(TABLE_1)} rows)"
+    return holds_for_all(gaps.max() <= 1.75, rows), said
 
 
 def warmup(names: tuple[str, ...]) -> Callable[[pd.DataFrame, pd.DataFrame, Path], Judgement]:
@@ -125,7 +132,7 @@ def flops_mean_latency(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) ->
     )
     if not comparable:
         return "not comparable", f"narrow networks: {said}"
-    return ("holds" if faster == 1 else "open" if faster > 0.5 else "does not hold"), said
+    return ("open" if 0.5 < faster < 1 else holds_for_all(faster == 1, set(measured["row"]))), said
 
 
 def byproducts(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:
@@ -137,10 +144,12 @@ def byproducts(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgeme
             choices.append((tried["val_acc_pct"].cummax().diff().fillna(1) > 0).sum())
     if not choices:
         return "not measured", "no search has tried more than one depth"
-    said = f"{len(choices)} searches leave {min(choices)} to {max(choices)} networks, each better than all smaller ones"
+    rows = set(searches["row"])
+    said = f"{len(choices)} searches ({len(rows)} of {len(TABLE_1)} rows) leave {min(choices)} to {max(choices)} "
+    said += "networks, each better than all smaller ones"
     if not comparable:
         return "not comparable", f"stand-ins, narrow networks or shortened rules: {said}"
-    return holds(min(choices) > 1), said
+    return holds_for_all(min(choices) > 1, rows), said
 
 
 def algorithm_stops(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> Judgement:

@@ -180,9 +180,20 @@ def trained_lines(runs: pd.DataFrame) -> list[dict]:
     return lines
 
 
+def of_table_1(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without runs that answer other questions: other architectures, networks cut beforehand, goals that no depth meets
+    (`studies.trend`).
+    """
+    if runs.empty:
+        return runs
+    own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
+    whole = runs["last_depth"] == runs["architecture"].map(lambda name: ARCHITECTURES[name].depth)
+    return runs[own & (whole | (runs["variant"] == "odn")) & (runs["target_pct"] - runs["tolerance_pct"] < 100)]
+
+
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """All lines of comparison.csv; a printed cell that nothing measured gets one that says so."""
-    frame = pd.DataFrame([*structural_lines(), *trained_lines(runs)], columns=COLUMNS)
+    frame = pd.DataFrame([*structural_lines(), *trained_lines(of_table_1(runs))], columns=COLUMNS)
     covered = set(frame[["row", "variant", "cell"]].itertuples(index=False, name=None))
     missing = [
         line(row, variant, cell, getattr(getattr(TABLE_1[row], variant), cell), None, "not measured", "no run yet")

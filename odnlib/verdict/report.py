@@ -68,7 +68,7 @@ class Report:
                 for cell, (title, form) in HEADLINE.items():
                     line[f"{title} (paper)"] = f"{form.format(at[cell].mean())} ({form.format(getattr(paper, cell))})"
                 lines.append(line | {"trained": (
-                    f"{strongest}, {at['protocol'].iloc[0]}, n = {len(at)}; {hours:.1f} h in all on "
+                    f"profile {strongest}, protocol {at['protocol'].iloc[0]}, n = {len(at)}; {hours:.1f} h in all on "
                     f"{made_by[0]['processor']}, {made_by[0]['threads']} thread{'s' * (made_by[0]['threads'] > 1)}"
                 )})  # fmt: skip
         return pd.DataFrame(lines)
@@ -214,9 +214,7 @@ def write(results_dir: Path, profile: str) -> Report:
         results.write_csv(report.folder / f"{name}.csv", table)
     accuracies = report.comparison[(report.comparison["cell"] == "test_acc_pct") & (report.comparison["n"] > 0)]
     if len(accuracies):
-        figure = plots.accuracies(accuracies)
-        plots.save(figure, report.folder / "figures" / "accuracies.png")
-        plots.plt.close(figure)
+        plots.save(plots.accuracies(accuracies), report.folder / "figures" / "accuracies.png")
     told = list(sections(report))
     write_markdown(report, told)
     write_html(report, told)
