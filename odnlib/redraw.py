@@ -9,20 +9,14 @@ import dataclasses
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from odnlib import plots, results
+from odnlib import plots, results, tables
 from odnlib.architectures import ARCHITECTURES
 from odnlib.paper import TABLE_1
+from odnlib.plots import save
 from odnlib.recipes import Recipe
 from odnlib.studies import ablation, benchmark, compress, families, figures, reuse, trend
 from odnlib.verdict import comparison
-
-
-def save(figure: Figure, path: Path) -> Path:
-    plots.save(figure, path)
-    plots.plt.close(figure)
-    return path
 
 
 def row(odn: Recipe, full: Recipe, results_dir: Path) -> None:
@@ -136,7 +130,9 @@ def own(results_dir: Path, profile: str) -> None:
     """What each search on somebody's own images offers to choose from, and its history."""
     for file in results.files_of_runs(results_dir / profile, "front.csv"):
         recipe, to = results.read_recipe(file.parent), results_dir / profile / "figures"
-        save(plots.depth_choice(pd.read_csv(file), recipe), to / f"{recipe.name}-choice.png")
+        front, result = pd.read_csv(file), results.read_json(file.with_name("result.json"))
+        choice = plots.depth_choice(front, recipe, recommended=tables.recommended(front, result))
+        save(choice, to / f"{recipe.name}-choice.png")
         save(plots.history(pd.read_csv(file.with_name("epochs.csv")), recipe), to / f"{recipe.name}-history.png")
 
 

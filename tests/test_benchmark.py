@@ -11,13 +11,6 @@ from odnlib.studies import benchmark
 from tests.conftest import tiny_recipe
 
 
-def test_side_by_side_takes_turns():
-    order = []
-    tasks = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    assert set(benchmark.side_by_side(tasks, rounds=2)) == {"a", "b"}
-    assert order == ["a", "b"] * 3  # the first round warms up
-
-
 def test_a_line_says_ratio_and_machine():
     line = benchmark.line("measure", 3.0, 2.0, "images/s", 5)
     assert (line["ratio"], line["unit"], line["n"]) == (1.5, "images/s", 5)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from odnlib import checkpoint, experiment, results
+from odnlib import ROOT, checkpoint, experiment, results
 from odnlib.__main__ import main
 from odnlib.checkpoint import Keeper, Stopped
 from odnlib.data import DataError, load
@@ -244,6 +244,8 @@ def test_results_that_cannot_be_written(tmp_path):
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     nobody = 65534 if os.getuid() == 0 else None  # root may write anywhere
+    if nobody and not all(path.stat().st_mode & 0o001 for path in ROOT.parents):
+        pytest.skip("user nobody cannot enter the folder that the repository lies in")
     said = tmp_path / "said"
     said.touch()
     code, said = children.run_command(["run", *SMALL, "--results-dir", place / "results"], said, user=nobody)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from odnlib import metrics
 from odnlib.data import DATASETS, Data, Split
+from odnlib.experiment import keep_freed_memory
 from odnlib.models import MultiExitNetwork
 from odnlib.recipes import Recipe, resolve
 from odnlib.results import processor, read_json, write_csv
@@ -24,17 +25,16 @@ from odnlib.schedule import Stage
 from odnlib.trainer import Training
 
 
-def side_by_side(tasks: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each task, taken in turns (`metrics.in_turns`)."""
-    return {name: taken / 1000 for name, taken in metrics.in_turns(tasks, rounds).items()}
-
-
 def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
     """One line of benchmark.csv; the ratio is ours / reference, `n` the number of repetitions or seeds."""
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    machine = f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
-    return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
+    return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine()}
+
+
+def machine() -> str:
+    """Device, threads and torch that the measurements were made with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def random_data(row: str, images: int) -> Data:
@@ -46,7 +46,11 @@ def random_data(row: str, images: int) -> Data:
 
 
 def epoch(row: str, depth: int, images: int, **overrides: object) -> Callable[[], object]:
-    """One pass of the trainer over random images at one depth (0: the warm-up of all), ready to be timed."""
+    """One pass of the trainer over random images at one depth (0: the warm-up of all), ready to be timed.
+
+    Freed memory is kept from now on, as in a run; whatever is timed beside it in this process has that too.
+    """
+    keep_freed_memory()
     recipe = resolve(row, profile="paper", **overrides)
     training = Training(recipe, random_data(row, images), Path(tempfile.gettempdir()))
     if depth:
@@ -96,10 +100,10 @@ def computes_in_bfloat16() -> bool:
     return torch.cuda.is_available() or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def training_macs(row: str, depth: int, images: int) -> int:
-    """Multiply-accumulates of one pass over `images` at full width: three times the forward pass."""
+def training_macs(row: str, depth: int, images: int, width: int = 64) -> int:
+    """Multiply-accumulates of one pass over `images`: three times the forward pass."""
     recipe, dataset = resolve(row, profile="paper"), DATASETS[row]
-    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes)
+    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, width)
     return 3 * images * metrics.macs(network.truncate(depth), dataset.image_shape)
 
 
