@@ -128,14 +128,8 @@ def chosen_lines(sizes: dict[str, list[float]]) -> pd.DataFrame:
     lines = []
     for seed in range(3):
         for (network, method), values in sizes.items():
-            line = {
-                "network": network,
-                "method": method,
-                "seed": seed,
-                "chosen": True,
-                "zipped_bytes": values[seed],
-                "bytes": 100,
-            }
+            line = {"network": network, "method": method, "seed": seed, "chosen": True}
+            line |= dict.fromkeys(("bytes", "zipped_bytes"), values[seed])
             lines.append(line | {"test_acc_pct": 90.0 + seed, "latency_1_ms": 1.0, "processor": "a machine"})
     return pd.DataFrame(lines)
 
@@ -169,6 +163,14 @@ def test_verdicts_on_compression(deep_int8, whole_pruned, whole_int8, verdicts):
         assert line["share"] == pytest.approx(0.26, abs=0.001)
         assert line["test_points"] == 0
     assert all(compress.sentence(answer) for _, answer in answers.iterrows())
+
+
+def test_a_network_that_is_small_only_when_zipped_leaves_the_claim_open():
+    sizes = {("optimally deep", "as trained"): [100, 100, 100], ("whole", "pruned"): SMALLER}
+    lines = chosen_lines(sizes)
+    assert compress.verdict("reach", compress.answers(tiny_recipe(), lines)) == "does not hold"
+    lines.loc[lines["network"] == "whole", "bytes"] = 900
+    assert compress.verdict("reach", compress.answers(tiny_recipe(), lines)) == "open"
 
 
 def test_front_and_recommendation(finished):
