@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train_rows(arguments: argparse.Namespace) -> int:
-    from odnlib import data, experiment, plots, recipes
+    from odnlib import data, experiment, progress, recipes
 
     overrides, ends = dict(arguments.overrides), time.monotonic() + (arguments.time_budget or math.inf)
     protocol = arguments.protocol or recipes.usual_protocol(arguments.profile)
@@ -136,7 +136,7 @@ def train_rows(arguments: argparse.Namespace) -> int:
         raise recipes.RecipeError("\n".join(problems))
     images = data.load(planned[0], arguments.data_dir, device)
     for recipe in planned:
-        with plots.ProgressBar(recipe) as bar:
+        with progress.ProgressBar(recipe) as bar:
             settings = {"fresh": arguments.fresh, "wait": False, "budget_s": ends - time.monotonic()}
             folder = experiment.run(recipe, images, Path(arguments.results_dir), [bar], **settings)
         print(f"{folder}: {json.dumps(json.loads((folder / 'result.json').read_text()))}", flush=True)

@@ -20,6 +20,8 @@ NAMED = (  # by the paper, which does not try them
 )  # fmt: skip
 SMOKE = {"train_images": 600, "target_pct": 75.0}  # what profile smoke overrides, to be done soon
 FEWEST = 3  # architectures searched alike that make a study
+SAME = ("profile", "row", "protocol", "settings", "architecture", "seed", "depth", "met_goal", "val_acc_pct")
+SAME += ("test_acc_pct", "params", "size_mb", "train_tmacs")  # of a run, as columns of the table
 
 
 def planned(
@@ -61,23 +63,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for _, group in kinds:
         for run in group.itertuples() if group["architecture"].nunique() >= FEWEST else ():
-            same = (
-                "profile",
-                "row",
-                "protocol",
-                "settings",
-                "architecture",
-                "seed",
-                "depth",
-                "met_goal",
-                "val_acc_pct",
-            )
-            line = {name: getattr(run, name) for name in (*same, "test_acc_pct", "params", "size_mb", "train_tmacs")}
-            line |= {
-                "of": run.max_depth,
-                "depth_share": run.depth / run.max_depth,
-                "goal_pct": run.target_pct - run.tolerance_pct,
-            }
+            line = {name: getattr(run, name) for name in SAME}
+            line |= {"of": run.max_depth, "depth_share": run.depth / run.max_depth}
+            line |= {"goal_pct": run.target_pct - run.tolerance_pct}
             line |= {"size_share": run.size_mb / run.full_size_mb, "folder": run.folder}
             reason = comparison.why_not_comparable(run._asdict() | {"tag": run.settings})
             made_by = results.read_json(Path(run.folder) / "provenance.json")
