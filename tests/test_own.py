@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from odnlib import ROOT, own, recipes
+from odnlib import ROOT, own, pictures, recipes
 from odnlib.data import DataError
 
 
@@ -170,7 +170,7 @@ def test_the_readmes_snippet_prepares_an_image_as_training_did(tmp_path):
     code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
     lines = [line for line in code.splitlines() if line.startswith(("import numpy", "from PIL", "image =", "pixels ="))]
     picture(tmp_path / "pets" / "cat" / "0.png", size=(90, 50), value=7)
-    expected = own._pixels([tmp_path / "pets" / "cat" / "0.png"], 24, 1, str(tmp_path / "pets"))
+    expected = pictures.pixels([tmp_path / "pets" / "cat" / "0.png"], 24, 1, str(tmp_path / "pets"))
     known = {"height": 24, "width": 24, "channels": 1}
     source = "\n".join(lines).replace('"1.jpg"', repr(str(tmp_path / "pets" / "cat" / "0.png")))
     exec(source.replace(", onnxruntime", ""), known)
