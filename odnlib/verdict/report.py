@@ -83,9 +83,11 @@ class Report:
             here = self.runs[self.runs["profile"] == profile] if len(self.runs) else self.runs
             if len(here):
                 rows, seeds = ", ".join(here["row"].unique()), here["seed"].nunique()
-                lines.append(f"{profile}: {len(here)} runs ({rows}; {seeds} seeds) - {WORTH[profile]}")
+                lines.append(
+                    f"{profile}: {len(here)} runs ({rows}; {seeds} seed{'s' * (seeds > 1)}) - {WORTH[profile]}"
+                )
         judged = self.claims[self.claims["key"].isin(TOLD_FIRST)]
-        lines += [f"{x.statement}: {x.verdict} ({x.why})" for x in judged.itertuples() if x.verdict not in UNTOLD]
+        lines += [f"{x.statement}: {x.verdict}" for x in judged.itertuples() if x.verdict not in UNTOLD]
         if not len(self.runs) or not set(self.runs["profile"]) & {"quick", "paper"}:
             lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
         return lines
@@ -150,7 +152,7 @@ def sections(report: Report) -> Iterable[tuple[str, str, pd.DataFrame]]:
         "Best evidence for each printed number. Parameters, sizes and MACs are measured at the paper's depth and full "
         "width, whatever the profile; accuracies and depths come from training. Verdicts: equal (same printed digits), "
         "close (stated tolerance), better, worse, paper's slip, not comparable, not measured.",
-        report.best[cells],
+        report.best[cells].assign(n=report.best["n"].where(report.best["n"] > 0, "")),
     )
     columns = ["section", "statement", "verdict", "why", "check"]
     yield "Claims of the text", "What the paper says in words, and how it was checked.", report.claims[columns]
