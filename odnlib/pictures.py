@@ -28,15 +28,15 @@ def listed(folder: Path) -> dict[str, list[Path]]:
         DataError: where images would be left out: elsewhere than in class folders, or of a kind that cannot be read.
     """
     known = set(Image.registered_extensions())
-    unknown = [x for x in folder.glob("**/*") if x.suffix.lower() in PICTURES - known]
-    if unknown:
+
+    def images(place: Path, pattern: str, kinds: set[str] = known) -> list[Path]:
+        hidden = len(place.parts)
+        found = (path for path in place.glob(pattern) if path.suffix.lower() in kinds)
+        return sorted(path for path in found if not any(part.startswith(".") for part in path.parts[hidden:]))
+
+    if unknown := images(folder, "**/*", PICTURES - known):
         where = f"{len(unknown)} images cannot be read, e.g. {unknown[0].relative_to(folder)}"
         raise DataError(f"{folder}: {where}: convert them to JPEG or PNG, or take them away")
-
-    def images(place: Path, pattern: str) -> list[Path]:
-        hidden = len(place.parts)
-        found = (path for path in place.glob(pattern) if path.suffix.lower() in known)
-        return sorted(path for path in found if not any(part.startswith(".") for part in path.parts[hidden:]))
 
     parts = {"train": ("train",), "validation": VALIDATION_PARTS, "test": TEST_PARTS}
     if (folder / "train").is_dir():

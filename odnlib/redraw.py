@@ -33,9 +33,7 @@ def row(odn: Recipe, full: Recipe, results_dir: Path) -> None:
 def finished(results_dir: Path, profile: str) -> pd.DataFrame:
     """The finished runs of one profile (`comparison.load_runs`)."""
     runs = comparison.load_runs(results_dir, profile)
-    return (
-        runs[runs["profile"] == profile] if len(runs) else pd.DataFrame(columns=["variant", *comparison.GROUP, "seed"])
-    )
+    return runs[runs["profile"] == profile] if len(runs) else pd.DataFrame(columns=[*comparison.GROUP, "seed"])
 
 
 def rows(results_dir: Path, profile: str) -> None:

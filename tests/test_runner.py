@@ -140,13 +140,17 @@ def test_runs_that_others_led_to_are_stale_with_their_notebook(tmp_path):
     from odnlib.recipes import resolve
 
     runs = tmp_path / "smoke" / "runs"
-    own = resolve("own_example_shapes_01234567", "odn", "smoke", "fast")
+    own = resolve("own_example_shapes_01234567", "odn", "smoke", "fast", target_pct=60.0, tolerance_pct=0.0)
+    searched = resolve("mnist", "odn", "smoke", "fast")
     plain = resolve("mnist", "full", "smoke", "fast", last_depth=2)
     for recipe in (own, plain):
         (runs / recipe.name).mkdir(parents=True)
         results.write_json(runs / recipe.name / "recipe.json", dataclasses.asdict(recipe))
         results.write_json(runs / recipe.name / "provenance.json", {"code_hash": "of other code"})
-    results.write_json(runs.with_name("reuse.json"), {"studies": [{"reused": plain.name, "plain": plain.name}]})
+    results.write_json(
+        runs.with_name("reuse.json"),
+        {"studies": [{"search": searched.name, "reused": plain.name, "plain": plain.name}]},
+    )
     jobs = {job.source.stem[:2]: job for job in runner.plan(main_arguments("--results-dir", str(tmp_path)))}
     assert jobs["10"].runs() == {"stale"}
     assert jobs["13"].runs() == {"missing", "stale"}

@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -33,8 +34,10 @@ NOTEBOOKS = {  # row: notebook
 ABLATION, ABLATION_ROW, ABLATION_SEEDS = "06_warmup_ablation", "fashion_mnist", [0, 1]
 TREND = "09_depth_by_dataset"
 OWN, FAMILIES, COMPRESS, REUSE = "10_your_dataset", "11_other_networks", "12_compress_further", "13_reuse_the_depth"
+EXAMPLE_SETTINGS = {"architecture": "resnet18", "target_pct": 60.0}  # of 10, as it stands
 COMPARISON = "07_compare_with_paper"
 READ_BY_ALL = ("*/runs/*/*.[cj]s*", "*/warmup_ablation*.csv", "*/benchmark*.csv", "*/reuse.json")  # by the comparison
+Later = Callable[[list[Recipe]], Iterable[Path]]  # the runs that a notebook's recipes led to when it was run before
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Job:
 
 
 def plan(arguments: argparse.Namespace) -> list[Job]:
-    """One job per row and seed, the ablation, depth by dataset, and the comparison; `--rows` and `--only` choose some.
+    """One job per row and seed, one per study (06, 09 to 13), and the comparison; `--rows` and `--only` choose some.
 
     Raises:
         RecipeError: every problem of every job, before anything starts.
@@ -129,14 +132,15 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     def chosen(name: str, unless: bool = True) -> bool:
         return name[:2] in arguments.only if arguments.only else unless
 
-    def study(name: str, make: Callable[..., list[Recipe]], later: Iterable[Path] = (), **parameters: object) -> None:
+    def study(name: str, make: Callable[..., list[Recipe]], later: Later = lambda _: (), **parameters: object) -> None:
         """A notebook that takes several runs; unasked in smoke only: elsewhere these are costly."""
         if not chosen(name, smoke and not arguments.rows):
             return
         try:
             recipes = make(profile=arguments.profile, **parameters)
             add(name, suffix_of(recipes[0]) if recipes else "", recipes, **parameters, **places)
-            jobs[-1].known_later = {at: results.read_recipe(at) for at in later if (at / "recipe.json").exists()}
+            there = [at for at in later(recipes) if (at / "recipe.json").exists()]
+            jobs[-1].known_later = {at: results.read_recipe(at) for at in there}
         except RecipeError as error:
             problems.extend(line for line in str(error).splitlines() if line not in problems)
 
@@ -159,13 +163,14 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     study(TREND, trend.planned, rows=rows, architectures=own, seeds=seeds, overrides=overrides)
     all_of_them = {name: x for name, x in overrides.items() if name not in ("train_images", "validation_images")}
     runs = results_dir / arguments.profile / "runs"
-    example = sorted(runs.glob(f"own_{EXAMPLE}_*-seed{seeds[0]}"))  # named after the images' checksum
-    study(OWN, lambda **_: [], example, seed=seeds[0], overrides=all_of_them)
+    study(OWN, lambda **_: [], lambda _: own_example(runs, seeds[0], all_of_them), seed=seeds[0],
+          overrides=all_of_them, **EXAMPLE_SETTINGS)  # fmt: skip
     quick = families.SMOKE if smoke else {}
     study(FAMILIES, families.planned, row=rows[0], seeds=seeds, overrides=quick | overrides)
     study(COMPRESS, compress_runs, row=rows[0], protocol=protocol, seeds=seeds, overrides=overrides)
     pairs = reuse.PAIRS if not arguments.rows else [list(pair) for pair in permutations(rows, 2)]
-    study(REUSE, reuse_runs, reuse.plain_runs(runs), pairs=pairs, protocol="fast", seeds=seeds, overrides=overrides)
+    plain = partial(reuse.plain_runs, runs)
+    study(REUSE, reuse_runs, plain, pairs=pairs, protocol="fast", seeds=seeds, overrides=overrides)
     made = {job.source.name[:2] for job in jobs}
     for number in (x for x in arguments.only or [] if x not in made and not problems):
         problems.append(
@@ -175,6 +180,14 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
     if problems:
         raise RecipeError("\n".join(problems))
     return jobs
+
+
+def own_example(runs: Path, seed: int, overrides: dict) -> list[Path]:
+    """Folders of earlier searches by these settings on the images that 10 draws, named after the images' checksum."""
+    found = sorted(runs.glob(f"own_{EXAMPLE}_*-seed{seed}"))
+    settings = EXAMPLE_SETTINGS | {"tolerance_pct": 0.0} | overrides
+    rows = {at: at.name.partition("-")[0] for at in found}
+    return [at for at in found if at.name == resolve(rows[at], "odn", runs.parent.name, "fast", seed, **settings).name]
 
 
 def compress_runs(profile: str, row: str, protocol: str, seeds: list[int], overrides: dict) -> list[Recipe]:

@@ -92,22 +92,25 @@ def study(
     kept = (results.read_json(file) or {"studies": []})["studies"]
     runs = results_dir / search.profile / "runs"
 
-    def place(line: dict) -> tuple:  # there is one study at a place: with other targets it replaces the one before
-        there = (runs / line["search"] / "recipe.json").exists()
-        named = [line[name] for name in ("row", "sibling", "seed", "protocol")]
-        return *named, shared(results.read_recipe(runs / line["search"])) if there else ""
+    def place(line: dict) -> tuple[str, ...]:  # of the study that a line belongs to, and with which targets
+        recipe = results.read_recipe(runs / line["search"])
+        return line["row"], line["sibling"], line["protocol"], shared(recipe), recipe.tag
 
-    again = {place(line) for line in lines}
-    kept = [line for line in kept if place(line) not in again]
+    new = {place(line)[:-1]: place(line)[-1] for line in lines}  # a study with other targets replaces the one before
+    kept = [line for line in kept if (runs / line["search"] / "recipe.json").exists()]
+    kept = [line for line in kept if new.get(place(line)[:-1], place(line)[-1]) == place(line)[-1]]
+    kept = [line for line in kept if line["search"] not in {line["search"] for line in lines}]
     results.write_json(file, {"studies": kept + lines})
     made = table(results_dir, search.profile)
     return made[made["search"].isin([line["search"] for line in lines])]
 
 
-def plain_runs(runs: Path) -> list[Path]:
-    """Folders of the plain trainings of all studies in results/<profile>/runs."""
+def plain_runs(runs: Path, searches: Iterable[Recipe]) -> list[Path]:
+    """Folders, in results/<profile>/runs, of the plain trainings that earlier studies of these searches led to."""
+    names = {search.name for search in searches}
     studies = (results.read_json(runs.with_name(INDEX)) or {"studies": []})["studies"]
-    return [runs / name for name in sorted({study[arm] for study in studies for arm in ("reused", "plain")})]
+    arms = {study[arm] for study in studies if study["search"] in names for arm in ("reused", "plain")}
+    return [runs / name for name in sorted(arms)]
 
 
 def table(results_dir: Path, profile: str) -> pd.DataFrame:

@@ -147,7 +147,8 @@ def why_not_run(row: str, variant: str) -> str:
         return "not run"
     hours_per_tmac = sum(run["seconds"] for run in finished) / 3600 / sum(run["train_tmacs"] for run in finished)
     hours = planned_tmacs(resolve(row, variant, "quick", "fast")) * hours_per_tmac
-    return f"not run: profile quick would take about {max(hours, 1):.0f} h on the machine of the rows above"
+    machine = f"{finished[0]['processor']}, {finished[0]['threads']} thread"
+    return f"not run: profile quick would take about {max(hours, 1):.0f} h on {machine}"
 
 
 def show(arguments: argparse.Namespace) -> int:

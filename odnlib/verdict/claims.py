@@ -230,7 +230,7 @@ def judge(frame: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> pd.DataFrame
     """One line per claim of `paper.CLAIMS`: its fields, verdict and why.
 
     Args:
-        frame: `comparison.compare`. runs: `comparison.load_runs`. folder: results/<profile>, for the ablation.
+        frame: `comparison.compare`. runs: `comparison.load_runs`. folder: results/<profile>.
     """
     lines = []
     for claim in CLAIMS:

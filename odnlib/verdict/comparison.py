@@ -181,8 +181,8 @@ def trained_lines(runs: pd.DataFrame) -> list[dict]:
 
 
 def of_table_1(runs: pd.DataFrame) -> pd.DataFrame:
-    """Without runs that answer other questions: other architectures, networks cut beforehand, goals that no depth meets
-    (`studies.trend`).
+    """Without runs that answer other questions: other architectures, whole networks cut beforehand, goals that no depth
+    meets (`studies.trend`).
     """
     if runs.empty:
         return runs
