@@ -99,8 +99,8 @@ def study(
     new = {place(line)[:-1]: place(line)[-1] for line in lines}  # a study with other targets replaces the one before
     kept = [line for line in kept if (runs / line["search"] / "recipe.json").exists()]
     kept = [line for line in kept if new.get(place(line)[:-1], place(line)[-1]) == place(line)[-1]]
-    kept = [line for line in kept if line["search"] not in {line["search"] for line in lines}]
-    results.write_json(file, {"studies": kept + lines})
+    every = {(line["search"], line["sibling"]): line for line in kept + lines}  # done again, a line keeps its place
+    results.write_json(file, {"studies": list(every.values())})
     made = table(results_dir, search.profile)
     return made[made["search"].isin([line["search"] for line in lines])]
 
