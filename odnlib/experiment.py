@@ -1,4 +1,4 @@
-"""One run from recipe to result: train, choose on validation, cut out, measure, test once, write."""
+"""One run from recipe to result: train what is left, choose on validation, cut out, measure, test once, write."""
 
 from __future__ import annotations
 
@@ -17,23 +17,12 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from odnlib import metrics
-from odnlib.checkpoint import Keeper, Stopped, log
+from odnlib import files, metrics, models
 from odnlib.data import Data
-from odnlib.recipes import Recipe, RecipeError
-from odnlib.results import (
-    RunConflict,
-    differences,
-    provenance,
-    read_json,
-    run_folder,
-    set_aside,
-    status,
-    write_csv,
-    write_json,
-)
-from odnlib.tables import structure_per_depth
-from odnlib.trainer import Training
+from odnlib.files import RunConflict, read_json, write_csv, write_json
+from odnlib.recipes import SETTINGS, Recipe, RecipeError
+from odnlib.search import find_depth
+from odnlib.trainer import Listener, Run, log
 
 
 class Held(RuntimeError):
@@ -45,7 +34,6 @@ class OutOfMemory(RuntimeError):
 
 
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
-Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -77,9 +65,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold a run's folder, so that no other process works in it.
-
-    The system takes the lock from a process that is gone, so a lock file that was left behind holds nobody up.
+    """Hold a run's folder, so that no other process works in it; the system frees the lock of one that is gone.
 
     Raises:
         Held: another process holds it, and we do not `wait`.
@@ -103,39 +89,64 @@ def held(folder: Path, wait: bool) -> Iterator[None]:
         lock.release()
 
 
+def run_folder(recipe: Recipe, results_dir: Path | str) -> Path:
+    return Path(results_dir) / recipe.profile / "runs" / recipe.name
+
+
+def differences(recipe: Recipe, folder: Path) -> list[str]:
+    """What keeps a run's folder from being today's run of `recipe`, a line each; empty: nothing does."""
+    # A setting that did not exist then was what its default is now.
+    recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
+    wanted = dataclasses.asdict(recipe)
+    found = [(name, recorded.get(name), wanted.get(name)) for name in sorted(recorded.keys() | wanted.keys())]
+    lines = [f"{name}: there {there}, wanted {want}" for name, there, want in found if there != want]
+    version = read_json(folder / "provenance.json").get("training_version", 1)
+    if version != files.TRAINING_VERSION:
+        lines.append(f"training version: there {version}, today {files.TRAINING_VERSION}")
+    return lines
+
+
+def status(recipe: Recipe, folder: Path) -> str:
+    """missing, partial (goes on when run again), finished, or stale (made by another training version or settings)."""
+    if not ((folder / "recipe.json").exists() and (folder / "provenance.json").exists()):
+        return "missing"
+    if differences(recipe, folder):
+        return "stale"
+    return "finished" if (folder / "result.json").exists() else "partial"
+
+
 def run(
     recipe: Recipe,
-    data: Data,
-    results_dir: Path,
+    images: Callable[[], Data],
+    results_dir: Path | str,
     listeners: Iterable[Listener] = (),
+    *,
     fresh: bool = False,
     wait: bool = True,
-    budget_s: float | None = None,
+    network: Callable[[], models.MultiExitNetwork] | None = None,
 ) -> Path:
     """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
 
     Args:
+        images: loads them; called only where something is left to train.
         listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way.
         fresh: start over; what is there is kept under another name beside it.
         wait: where another process is at this run, for it to end.
-        budget_s: seconds after which to stop.
+        network: makes the network; by default the registry's, from the recipe's seed.
 
     Raises:
-        RunConflict: where the folder was made by other training code or settings.
+        RunConflict: where the folder was made by another training version, other settings or other images.
         Held: where another process is at it and we do not wait.
-        Stopped: by a signal, or out of time; all is kept.
         TrainingDiverged: where the loss is not finite. OutOfMemory: where the network does not fit.
     """
     folder = run_folder(recipe, results_dir)
     with held(folder, wait):
         if fresh and folder.exists():
-            set_aside(folder)
+            files.set_aside(folder)
         state = status(recipe, folder)
         if state == "stale":
             listed = "; ".join(differences(recipe, folder))
-            raise RunConflict(
-                f"{folder} was made by other training code or settings ({listed}): keep it, or start over with --fresh"
-            )
+            raise RunConflict(f"{folder} was made otherwise ({listed}): keep it, or start over with --fresh")
         if state == "finished":
             for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
                 for listener in listeners:
@@ -148,106 +159,85 @@ def run(
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
-            _run(recipe, data, folder, listeners, budget_s)
+            _train(recipe, images(), folder, listeners, network)
         finally:
             log.removeHandler(file)
             file.close()
     return folder
 
 
-def _run(recipe: Recipe, data: Data, folder: Path, listeners: Iterable[Listener], budget_s: float | None) -> None:
+def _train(
+    recipe: Recipe,
+    data: Data,
+    folder: Path,
+    listeners: Iterable[Listener],
+    network: Callable[[], models.MultiExitNetwork] | None,
+) -> None:
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     keep_freed_memory()
+    device, dataset = data.train.images.device, data.train.dataset
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    made_by = provenance(
-        recipe, str(data.train.images.device), {name: split.sha256() for name, split in splits.items()}
-    )
-    begun_by = read_json(folder / "provenance.json")
-    if begun_by is None:
-        write_json(folder / "recipe.json", dataclasses.asdict(recipe))
-        write_json(folder / "provenance.json", made_by)
-    else:
-        go_on(folder, begun_by, made_by)
-    training = None
+    begin_or_go_on(recipe, folder, str(device), {name: split.sha256() for name, split in splits.items()})
+    run = None
     try:
-        training = Training(recipe, data, folder)
-        with Keeper(training, budget_s, [x.within_epoch for x in listeners if hasattr(x, "within_epoch")]) as keeper:
-            for record in keeper.epochs():
-                if record is training.records[-1]:
-                    write_csv(folder / "epochs.csv", training.records)
-                    write_csv(folder / "timing.csv", timing(keeper))
-                for listen in listeners:
-                    listen(recipe, record)
-            _conclude(training, keeper)
+        torch.manual_seed(recipe.seed)
+        registry = (recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+        made = network() if network else models.build(*registry)
+        run = Run(recipe, made.to(device, memory_format=torch.channels_last), data, folder, listeners)
+        conclude(run, find_depth(run))
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
             raise
-        depth = (training and training.stage.depth) or recipe.last_depth
+        depth = (run and run.at["depth"]) or recipe.last_depth
         raise OutOfMemory(
-            f"{data.train.images.device} has not the memory for batches of {recipe.batch_size} at depth {depth}: try a "
-            f"smaller batch_size or width; what was kept is in {folder}"
+            f"{device} has not the memory for batches of {recipe.batch_size} at depth {depth}: try a smaller "
+            f"batch_size or width; what was kept is in {folder}"
         ) from error
-    if keeper.asked:
-        raise Stopped(f"stopped ({keeper.asked}); {folder.name} was finished before", keeper.asked)
 
 
-def go_on(folder: Path, begun_by: dict, now: dict) -> None:
-    """Note in provenance.json, and warn of, what differs from when a run was begun."""
+def begin_or_go_on(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
+    """Write down who begins a run; or if it was begun, note and warn of what differs from then.
+
+    Raises:
+        RunConflict: where the images differ.
+    """
+    now, begun = files.provenance(device, checksums), read_json(folder / "provenance.json")
+    if begun is None:
+        write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+        write_json(folder / "provenance.json", now)
+        return
     named = ("threads", "device", "processor", "python", "versions", "data_sha256")
-    changed = {name: [begun_by[name], now[name]] for name in named if begun_by[name] != now[name]}
+    changed = {name: [begun[name], now[name]] for name in named if begun[name] != now[name]}
     if "data_sha256" in changed:
         raise RunConflict(f"{folder} was begun with other images: use the same data_dir, or start over with --fresh")
     if changed:
         log.warning("%s was begun with another %s: the bytes may differ", folder, ", ".join(changed))
-        begun_by["continued_with_other"] = [*begun_by.get("continued_with_other", []), changed]
-        write_json(folder / "provenance.json", begun_by)
+        begun["continued_with_other"] = [*begun.get("continued_with_other", []), changed]
+        write_json(folder / "provenance.json", begun)
 
 
-def timing(keeper: Keeper) -> list[dict]:
-    return [{"epoch": i + 1, "seconds": round(taken, 3)} for i, taken in enumerate(keeper.seconds[:-1])]
-
-
-def _conclude(training: Training, keeper: Keeper) -> None:
+def conclude(run: Run, depth: int) -> None:
     """Cut the chosen network out, measure it, test it once, write what the run is remembered by."""
-    recipe, data, folder = training.recipe, training.data, training.folder
-    network, epochs = training.best_network(), pd.DataFrame(training.records)
-    depth = training.stage.depth
-
-    def logits(images: torch.Tensor) -> torch.Tensor:
-        keeper.between_steps()
-        return network(images)[None]
-
-    lines = structure_per_depth(recipe, data.test.dataset).to_dict("records")
+    recipe, data, folder = run.recipe, run.data, run.folder
+    network, shape, records = run.network.truncate(depth), run.data.test.dataset.image_shape, run.records
+    network.load_state_dict(run.best)
+    lines = metrics.structure_per_depth(run.network, shape, recipe.last_depth)
     for line in lines:
-        at = epochs[epochs["depth"] == line["depth"]] if len(epochs) else epochs
-        line["warmup_val_acc_pct"] = (
-            training.warmup_accuracy_pct[line["depth"] - 1] if training.warmup_accuracy_pct else None
-        )
-        line["epochs"] = len(at)
-        line["val_acc_pct"] = training.kept_accuracy_pct[line["depth"]] if len(at) else None
-        line["chosen"] = line["depth"] == depth
+        at, tried = line["depth"], sum(record["depth"] == line["depth"] for record in records)
+        line["warmup_val_acc_pct"] = run.warmup_accuracy_pct[at - 1] if run.warmup_accuracy_pct else None
+        line |= {"epochs": tried, "val_acc_pct": run.accuracy_pct[at] if tried else None, "chosen": at == depth}
     write_csv(folder / "depths.csv", lines)
-    image_shape = data.test.dataset.image_shape
-    result = {
-        "row": recipe.row,
-        "variant": recipe.variant,
-        "profile": recipe.profile,
-        "protocol": recipe.protocol,
-        "tag": recipe.tag,
-        "seed": recipe.seed,
-        "depth": depth,
-        "max_depth": training.network.max_depth,
-        **metrics.structure(network, image_shape),
-        "thop_macs_m": metrics.thop_macs(network, image_shape) / 1e6,
-        "val_acc_pct": metrics.evaluate(network, data.validation, logits)[1][0],
-        "test_acc_pct": metrics.evaluate(network, data.test, logits)[1][0],
+    result = {name: getattr(recipe, name) for name in ("row", "variant", "profile", "rule", "seed")}
+    result |= {"changed": recipe.overridden, "depth": depth, "max_depth": run.network.max_depth}
+    result |= metrics.structure(network, shape) | {
+        "val_acc_pct": metrics.evaluate(network, data.validation)[1][0],
+        "test_acc_pct": metrics.evaluate(network, data.test)[1][0],
         "test_images": len(data.test),
-        "met_goal": training.best_pct >= recipe.goal_pct,
-        "epochs": len(training.records),
-        "train_tmacs": training.records[-1]["train_tmacs"] if training.records else 0.0,
+        "met_goal": run.best_pct >= recipe.goal_pct,
+        "epochs": len(records),
+        "train_tmacs": records[-1]["train_tmacs"] if records else 0.0,
     }
-    write_csv(folder / "epochs.csv", training.records)
-    write_csv(folder / "timing.csv", timing(keeper))
-    spent = {"seconds": round(sum(keeper.seconds), 1), "train_tmacs": result["train_tmacs"]}
+    run.write_records()
+    spent = {"seconds": round(sum(run.seconds), 1), "train_tmacs": result["train_tmacs"]}
     write_json(folder / "provenance.json", read_json(folder / "provenance.json") | spent)
     write_json(folder / "result.json", result)

@@ -1,4 +1,4 @@
-"""Networks with one exit per block (paper, Section III-A), and the networks cut out of them.
+"""Networks with one exit per block (Section III-A), and the networks cut out of them.
 
 Structure is data (`architectures`); here is one flat list of blocks and, beside it, the lists of what each exit needs.
 The depth is always an argument, never state.
@@ -7,7 +7,7 @@ The depth is always an argument, never state.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,28 +17,18 @@ from odnlib.architectures import ARCHITECTURES, scaled
 
 
 class MultiExitNetwork(nn.Module):
-    """A network with an output layer behind every block (Section III-A).
+    """A network with an exit behind every block (Section III-A): pooled features, then a linear head.
 
     Args:
-        architecture: a key of `ARCHITECTURES`.
-        channels: image channels. classes: outputs of every head. width: 64 for the published one's channels, 16 for a
-            quarter of them, ...
+        stem: images (N, C, H, W) -> features. blocks: features -> features, in order.
+        exits: for each block its pool, features -> (N, F), and its head, (N, F) -> logits (N, classes).
     """
 
-    def __init__(self, architecture: str, channels: int, classes: int, width: int = 64):
+    def __init__(self, stem: nn.Module, blocks: Iterable[nn.Module], exits: Iterable[tuple[nn.Module, nn.Module]]):
         super().__init__()
-        table = ARCHITECTURES[architecture]
-        self.stem = table.stem(channels, width)
-        self.blocks, self.pools, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        features = scaled(table.stem_channels, width)
-        for group in table.blocks:
-            for position in range(group.count):
-                channels_out = scaled(group.channels, width)
-                self.blocks.append(group.block(features, channels_out, 1 if position else group.stride))
-                features = channels_out
-                pool, head = table.exit(features, classes, width, len(self.blocks) == table.depth)
-                self.pools.append(pool)
-                self.heads.append(head)
+        pools, heads = zip(*exits, strict=True)
+        self.stem, self.blocks = stem, nn.ModuleList(blocks)
+        self.pools, self.heads = nn.ModuleList(pools), nn.ModuleList(heads)
 
     @property
     def max_depth(self) -> int:
@@ -79,14 +69,33 @@ class MultiExitNetwork(nn.Module):
 
 
 class TruncatedNetwork(nn.Module):
-    """Stem, some blocks, one head, and nothing else: (N, C, H, W) -> logits (N, classes)."""
+    """Stem, the first blocks, one head, and nothing else: (N, C, H, W) -> logits (N, classes)."""
 
-    def __init__(self, stem: nn.Module, blocks: list[nn.Module], pool: nn.Module, head: nn.Module):
+    def __init__(self, stem: nn.Module, blocks: Iterable[nn.Module], pool: nn.Module, head: nn.Module):
         super().__init__()
         self.stem, self.blocks, self.pool, self.head = stem, nn.Sequential(*blocks), pool, head
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.pool(self.blocks(self.stem(x))))
+
+
+def build(architecture: str, channels: int, classes: int, width: int = 64) -> MultiExitNetwork:
+    """A network of the registry, with new weights from torch's random state.
+
+    Args:
+        architecture: a key of `ARCHITECTURES`. channels: of the images. classes: outputs of every head.
+        width: channels of the first stage; 64 as published, 16 for a quarter of all channels.
+    """
+    table = ARCHITECTURES[architecture]
+    stem, blocks, exits = table.stem(channels, width), [], []
+    features = scaled(table.stem_channels, width)
+    for group in table.blocks:
+        for position in range(group.count):
+            channels_out = scaled(group.channels, width)
+            blocks.append(group.block(features, channels_out, 1 if position else group.stride))
+            features = channels_out
+            exits.append(table.exit(features, classes, width, len(blocks) == table.depth))
+    return MultiExitNetwork(stem, blocks, exits)
 
 
 @contextmanager

@@ -1,114 +1,147 @@
-"""What to train and how, as data: a `Recipe` is one run's every setting, built from four small tables.
+"""What to train and how, as data: a `Recipe` is every setting of one run.
 
-`resolve` lays row, protocol, profile and the caller's overrides on top of one another and checks the outcome.
-Sources: S = the paper's text, R = the authors' released code.
+`resolve` lays the row's, the profile's and the rule's settings and the caller's overrides on top of one another, in
+this order, and checks the outcome. Sources: S = the paper's text, R = the authors' released code.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from odnlib.architectures import ARCHITECTURES
+from odnlib.files import read_json
 from odnlib.paper import TABLE_1
 
 VARIANTS = ("odn", "full")
-OWN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # the row of somebody's own images (`own.row`)
-EXAMPLE = "example_shapes"  # folder of own images that odnlib draws to try itself with
+OWN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # the row of somebody's own images
+EXAMPLE = "example_shapes"  # own images that odnlib draws, to try itself with
+LONGEST_LABEL = 120  # characters
 
 
 class RecipeError(ValueError):
     """Settings that cannot be run; one line per problem."""
 
 
-def setting(default: Any, tag: str, low: float, high: float) -> Any:
-    """A field that may be overridden: its abbreviation in a run's tag and its inclusive range."""
-    return field(default=default, metadata={"tag": tag, "low": low, "high": high})
+def setting(default: Any, low: float, high: float) -> Any:
+    """A field that may be overridden, and its inclusive range."""
+    return field(default=default, metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of one run. The first five name it; an override of any other shows up in its tag."""
+    """Every setting of one run. The first five name it; what else is overridden stands in its label."""
 
     row: str  # a key of paper.TABLE_1, or one of OWN
-    variant: str  # odn: depth search; full: the whole network by the same rule
-    profile: str  # a key of PROFILES
-    protocol: str  # a key of PROTOCOLS
+    variant: str  # odn: search for the depth; full: the whole network by the same rule
+    profile: str  # how much work: a key of PROFILES
+    rule: str  # how to train: a key of RULES
     seed: int = 0
 
-    embedded: bool = setting(False, "embedded", 0, 1)  # stand-in images that need no download
-    train_images: int | None = setting(None, "n", 1, 10**7)  # none: all of the training split
-    validation_images: int | None = setting(None, "v", 1, 10**7)  # none: all of the validation split
-    architecture: str = setting("resnet18", "", 0, 0)
-    width: int = setting(64, "w", 8, 1024)  # 64: as many channels as the published network; 16: a quarter of them
+    embedded: bool = setting(False, 0, 1)  # stand-in images that need no download
+    train_images: int | None = setting(None, 1, 10**7)  # None: all of the training split
+    validation_images: int | None = setting(None, 1, 10**7)  # None: all of the validation split
+    architecture: str = setting("resnet18", 0, 0)
+    width: int = setting(64, 8, 1024)  # channels of the first stage; 64 as published, 16 for a quarter of all channels
 
-    batch_size: int = setting(128, "batch", 2, 10**6)  # images (S)
-    momentum: float = setting(0.9, "m", 0, 1)  # of SGD (S)
-    weight_decay: float = setting(5e-4, "wd", 0, 1)  # (S)
-    nesterov: bool = setting(False, "nesterov", 0, 1)  # momentum looks one step ahead
-    bfloat16: bool = setting(False, "bf16", 0, 1)  # autocast: half the bytes, twice as fast where the device can
-    drop_last: bool = setting(False, "droplast", 0, 1)  # leave the last, smaller training batch out (R)
+    batch_size: int = setting(128, 2, 10**6)  # images (S)
+    momentum: float = setting(0.9, 0, 1)  # of SGD (S)
+    weight_decay: float = setting(5e-4, 0, 1)  # (S)
+    nesterov: bool = setting(False, 0, 1)
+    bfloat16: bool = setting(False, 0, 1)  # autocast: half the bytes, twice as fast where the device can
+    drop_last: bool = setting(False, 0, 1)  # leave the last, smaller training batch out (R)
 
-    warmup_epochs: int = setting(3, "warm", 0, 10**4)  # all depths at once (R); 0: start from the initial weights
-    warmup_rate: float = setting(0.001, "warmrate", 0, 10)  # start of a cosine down to 0 over the warm-up (R)
+    warmup_epochs: int = setting(3, 0, 10**4)  # all depths at once (R); 0: start from the initial weights
+    warmup_rate: float = setting(0.001, 0, 10)  # start of a cosine down to 0 over the warm-up (R)
 
-    rate: float = setting(0.01, "rate", 0, 10)  # learning rate of the first depth and of the full network
-    increment_rate_factor: float = setting(0.5, "incr", 0, 10)  # times rate: every later depth's own (R)
-    decay: float = setting(0.6, "decay", 0, 1)  # factor of the rate after `decay_every` epochs without improvement
-    decay_every: int = setting(5, "every", 1, 10**4)  # epochs (S)
-    patience: int = setting(23, "patience", 1, 10**4)  # epochs without improvement that mean convergence (S)
-    one_cycle: bool = setting(False, "cycle", 0, 1)  # no plateau rule: the rate rises and falls once over a stage
-    carry_weights: bool = setting(False, "prefix", 0, 1)  # a new depth goes on from the previous depth's weights
-    first_epochs: int | None = setting(None, "e1", 0, 10**6)  # most epochs at the first depth; none: `depth_epochs`
-    carry_best: bool = setting(False, "carry", 0, 1)  # a new depth must beat the previous depth's best accuracy
-    search_decimals: int = setting(1, "sdec", 0, 6)  # of the validation accuracy in % while searching (R)
-    finetune_decimals: int = setting(2, "fdec", 0, 6)  # likewise in fine-tuning and for the full network (R)
+    rate: float = setting(0.01, 0, 10)  # learning rate of the first depth and of the full network
+    increment_rate_factor: float = setting(0.5, 0, 10)  # times rate: every later depth's own (R)
+    decay: float = setting(0.6, 0, 1)  # factor of the rate after `decay_every` epochs without improvement
+    decay_every: int = setting(5, 1, 10**4)  # epochs (S)
+    patience: int = setting(23, 1, 10**4)  # epochs without improvement that mean convergence (S)
+    carry_best: bool = setting(False, 0, 1)  # a new depth must beat the previous depth's best accuracy
+    search_decimals: int = setting(1, 0, 6)  # of the validation accuracy in % while searching (R)
+    finetune_decimals: int = setting(2, 0, 6)  # likewise in fine-tuning and for the full network (R)
 
-    target_pct: float = setting(99.5, "target", 0, 100)  # validation accuracy to reach (R)
-    tolerance_pct: float = setting(0.5, "tol", 0, 100)  # ... within this many points (R)
-    first_depth: int = setting(1, "first", 1, 1000)  # D_i of Algorithm 1
-    last_depth: int = setting(8, "last", 1, 1000)  # D_f; unless overridden the architecture's largest
-    depth_epochs: int | None = setting(None, "e", 0, 10**6)  # most epochs at one depth; none: until converged
-    finetune_epochs: int | None = setting(None, "ft", 0, 10**6)  # most epochs of fine-tuning; none: until converged
-    full_epochs: int | None = setting(None, "full", 0, 10**6)  # most epochs of the full network; none: until converged
-    threads: int | None = setting(None, "threads", 1, 1024)  # of the CPU; none: all there are
+    target_pct: float = setting(99.5, 0, 100)  # validation accuracy to reach (R)
+    tolerance_pct: float = setting(0.5, 0, 100)  # ... within this many points (R)
+    first_depth: int = setting(1, 1, 1000)  # D_i of Algorithm 1
+    last_depth: int = setting(8, 1, 1000)  # D_f; unless overridden the architecture's largest
+    depth_epochs: int | None = setting(None, 0, 10**6)  # most epochs at one depth; None: until converged
+    finetune_epochs: int | None = setting(None, 0, 10**6)  # most epochs of fine-tuning; None: until converged
+    full_epochs: int | None = setting(None, 0, 10**6)  # most epochs of the full network; None: until converged
+    threads: int | None = setting(None, 1, 1024)  # of the CPU; None: all there are
 
     @property
     def goal_pct(self) -> float:
         """The validation accuracy, in %, at which the search ends."""
         return round(self.target_pct - self.tolerance_pct, 6)
 
-    def most_epochs(self, stage: str, depth: int) -> int | None:
-        """Limit of epochs of one stage (see `schedule.Stage.kind`); none: until converged."""
-        if stage == "depth" and depth == self.first_depth and self.first_epochs is not None:
-            return self.first_epochs
+    @property
+    def one_cycle(self) -> bool:
+        """Whether the rate rises and falls once over a stage, instead of the plateau rule."""
+        return self.rule == "equal"
+
+    def rate_at(self, depth: int) -> float:
+        """The learning rate with which a depth begins."""
+        return self.rate * (1 if depth == self.first_depth else self.increment_rate_factor)
+
+    def most_epochs(self, stage: str) -> int | None:
+        """Limit of the epochs of a stage: warmup, depth, finetune or full; None: until converged."""
         return getattr(self, f"{stage}_epochs")
+
+    def expected_epochs(self, stage: str, epochs: int, without_improvement: int) -> int:
+        """How many epochs a stage will have had at its end if nothing more improves after its first `epochs`."""
+        most = self.most_epochs(stage)
+        converged = epochs - without_improvement + self.patience
+        return most if self.one_cycle or stage == "warmup" else min(converged, most or converged)
+
+    def decimals(self, stage: str) -> int:
+        """To how many decimals the validation accuracy in % is rounded in a stage."""
+        return self.search_decimals if stage in ("warmup", "depth") else self.finetune_decimals
 
     @property
     def overridden(self) -> dict[str, Any]:
-        """Every setting that differs from what (row, protocol, profile) say."""
-        plain = _layers(self.row, self.variant, self.profile, self.protocol, self.seed, {})
-        if self.architecture != plain.architecture:  # whose largest depth follows
-            plain = dataclasses.replace(plain, last_depth=ARCHITECTURES[self.architecture].depth)
-        return {name: getattr(self, name) for name in SETTINGS if getattr(self, name) != getattr(plain, name)}
+        """Every setting that differs from what (row, profile, rule) say."""
+        usual = _usual(self.row, self.profile, self.rule)
+        if self.architecture in ARCHITECTURES:  # its largest depth follows
+            usual["last_depth"] = ARCHITECTURES[self.architecture].depth
+        return {name: getattr(self, name) for name in SETTINGS if getattr(self, name) != usual[name]}
 
     @property
-    def tag(self) -> str:
-        """Abbreviates `overridden`, e.g. `w16-n5000`; empty where nothing is."""
-        parts = []
-        for name, value in self.overridden.items():
-            short = SETTINGS[name].metadata["tag"]
-            switch = {True: short, False: f"no{short}"}
-            parts.append(switch[value] if isinstance(value, bool) else f"{short}{value}")
-        return "-".join(parts)
+    def label(self) -> str:
+        """`overridden` in words, e.g. "bfloat16, threads 1"; empty where nothing is."""
+        return in_words(self.overridden)
 
     @property
     def name(self) -> str:
-        """The name of the run's folder."""
-        parts = [self.row, self.variant, self.protocol, self.tag, f"seed{self.seed}"]
-        return "-".join(part for part in parts if part)
+        """The name of the run's folder: a label, which no other recipe has."""
+        label = "-".join(part.replace(" ", "_") for part in self.label.split(", ") if part)
+        if len(label) > LONGEST_LABEL:
+            label = f"{label[:LONGEST_LABEL]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+        return "-".join(filter(None, (self.row, self.variant, self.rule, label, f"seed{self.seed}")))
+
+
+def stage_title(stage: str, depth: int) -> str:
+    """What a stage is called on bars and figures."""
+    titles = {"warmup": "warm-up", "depth": f"depth {depth}", "finetune": f"fine-tuning {depth}"}
+    return titles.get(stage, "whole network")
+
+
+def in_words(overridden: dict[str, Any]) -> str:
+    """Settings as a person reads them: "width 16, bfloat16, no warmup epochs"."""
+    words = []
+    for name, value in overridden.items():
+        said = name.replace("_", " ")
+        words.append(said if value is True else f"no {said}" if value is False else f"{said} {value}".lower())
+    return ", ".join(words)
 
 
 SETTINGS = {item.name: item for item in dataclasses.fields(Recipe) if item.metadata}
@@ -121,88 +154,81 @@ ROWS: dict[str, dict[str, Any]] = {
     "svhn": {"target_pct": 96.0, "warmup_rate": 0.01, "rate": 0.1, "drop_last": True},
     "cifar10": {"target_pct": 94.5, "warmup_epochs": 0, "increment_rate_factor": 1.0, "drop_last": True},
 }
+EPOCHS = {
+    "mnist": 12,
+    "emnist": 8,
+    "fashion_mnist": 8,
+    "svhn": 8,
+    "cifar10": 8,
+}  # by `equal`, every depth and the whole
+OWN_EPOCHS = 16
 
-# Per protocol: which reading of the paper. `printed` has the text's numbers, and where the text is silent, `released`.
-PROTOCOLS: dict[str, dict[str, Any]] = {
+# Which reading of the paper. `released`: what the authors' code does, which is where the defaults come from. `printed`:
+# the numbers of the paper's text, and where it is silent those of `released`. `equal` (ours): every depth trained alike.
+RULES: dict[str, dict[str, Any]] = {
     "released": {},
     "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
-    "fast": {
-        "one_cycle": True,
-        "carry_weights": True,
-        "nesterov": True,
+    "equal": {
+        "warmup_epochs": 0,
         "batch_size": 32,
+        "nesterov": True,
         "rate": 0.1,
         "increment_rate_factor": 1.0,
-        "warmup_epochs": 0,
-        "first_epochs": 16,
-        "depth_epochs": 8,
         "finetune_epochs": 0,
-        "full_epochs": 16,
     },
 }
 
-# Per profile: how much work. `reduced` shows a trend, `smoke` illustrates; neither is a row of Table I.
+# How much work. `reduced` shows a trend, `smoke` illustrates; neither is a row of Table I.
 PROFILES: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "embedded": True,
-        "width": 8,
-        "batch_size": 32,
-        "threads": 1,
-        "depth_epochs": 10,
-        "finetune_epochs": 4,
-        "full_epochs": 10,
-    },
+    "smoke": {"embedded": True, "width": 8, "batch_size": 32, "threads": 1},
     "reduced": {"width": 16},
-    "quick": {"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4},
+    "quick": {},
     "paper": {},
 }
-
-# `fast` has budgets of its own where a profile shortens the others: no fine-tuning, its cycle ends at a rate of 0.
-FAST: dict[str, dict[str, Any]] = {
-    "smoke": {"first_epochs": 6, "depth_epochs": 4, "finetune_epochs": 0, "full_epochs": 6},
-    "quick": {"first_epochs": 6, "depth_epochs": 6, "finetune_epochs": 0, "full_epochs": 6},
+SHORTER: dict[tuple[str, str], dict[str, Any]] = {  # (profile, rule): limits of epochs
+    ("smoke", "released"): {"depth_epochs": 10, "finetune_epochs": 4, "full_epochs": 10},
+    ("smoke", "printed"): {"depth_epochs": 10, "finetune_epochs": 4, "full_epochs": 10},
+    ("smoke", "equal"): {"depth_epochs": 6, "full_epochs": 6},
+    ("quick", "released"): {"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4},
+    ("quick", "printed"): {"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4},
 }
 
-# The embedded images are few and each row's have a difficulty of their own, so smoke has targets and rates of its own.
-SMOKE: dict[str, dict[str, Any]] = {
-    "mnist": {"target_pct": 92.0, "rate": 0.02},
-    "emnist": {"target_pct": 50.0, "rate": 0.02, "depth_epochs": 8, "full_epochs": 8},
-    "fashion_mnist": {"target_pct": 82.0, "rate": 0.02, "depth_epochs": 6, "full_epochs": 8},
-    "svhn": {"target_pct": 44.0, "rate": 0.02, "depth_epochs": 5, "full_epochs": 6},
-    "cifar10": {"target_pct": 48.0, "rate": 0.05, "depth_epochs": 5, "full_epochs": 6},
-}
+# The stand-ins of each row have a difficulty of their own, so smoke has targets, and for the plateau rule rates.
+SMOKE_TARGETS = {"mnist": 92.0, "emnist": 50.0, "fashion_mnist": 82.0, "svhn": 44.0, "cifar10": 48.0}
+SMOKE_RATES = {"mnist": 0.02, "emnist": 0.02, "fashion_mnist": 0.02, "svhn": 0.02, "cifar10": 0.05}
 
 
-def usual_protocol(profile: str) -> str:
-    """The protocol of a profile unless another is asked for."""
-    return "fast" if profile == "quick" else "released"
+def usual_rule(profile: str) -> str:
+    """The rule of a profile unless another is asked for."""
+    return "equal" if profile == "quick" else "released"
 
 
-def _layers(row: str, variant: str, profile: str, protocol: str, seed: int, overrides: dict[str, Any]) -> Recipe:
-    smoke = SMOKE.get(row, {}) if profile == "smoke" else {}
-    smoke = {name: value for name, value in smoke.items() if name != "rate" or protocol == "released"}
-    table = {"architecture": TABLE_1[row].architecture, **ROWS[row]} if row in ROWS else {}
-    # `quick` cuts short what tens of thousands of images need; with a thousand its few steps end at too great a depth.
-    cut_short = row in ROWS or profile != "quick"
-    table |= PROTOCOLS[protocol] | (PROFILES[profile] if cut_short else {})
-    if row not in ROWS:
-        table["embedded"] = row.startswith(f"own_{EXAMPLE}_")
-    table.setdefault("architecture", "resnet18")
-    table |= smoke | (FAST.get(profile, {}) if protocol == "fast" and cut_short else {}) | overrides
-    table.setdefault("last_depth", ARCHITECTURES[table["architecture"]].depth)
-    return Recipe(row, variant, profile, protocol, seed, **table)
+def _usual(row: str, profile: str, rule: str) -> dict[str, Any]:
+    """What (row, profile, rule) say of every setting."""
+    usual = {name: item.default for name, item in SETTINGS.items()} | ROWS.get(row, {}) | RULES.get(rule, {})
+    if row in TABLE_1:
+        usual["architecture"] = TABLE_1[row].architecture
+    if rule == "equal":
+        usual["depth_epochs"] = usual["full_epochs"] = EPOCHS.get(row, OWN_EPOCHS)
+    usual |= PROFILES.get(profile, {}) | SHORTER.get((profile, rule), {})
+    if profile == "smoke" and row in TABLE_1:
+        usual["target_pct"] = SMOKE_TARGETS[row]
+        usual |= {"rate": SMOKE_RATES[row]} if rule == "released" else {}
+    if row not in TABLE_1:
+        usual["embedded"] = row.startswith(f"own_{EXAMPLE}_")
+    return usual | {"last_depth": ARCHITECTURES[usual["architecture"]].depth}
 
 
 def resolve(
-    row: str, variant: str = "odn", profile: str = "smoke", protocol: str = "released", seed: int = 0, **overrides: Any
+    row: str, variant: str = "odn", profile: str = "smoke", rule: str = "", seed: int = 0, **overrides: Any
 ) -> Recipe:
-    """The recipe of one run.
+    """The recipe of one run; an empty `rule` is the profile's usual one.
 
     Raises:
         RecipeError: with one line per problem, each naming the value and what is accepted.
     """
-    names = {"row": (row, ROWS), "variant": (variant, VARIANTS), "profile": (profile, PROFILES)}
-    names["protocol"] = (protocol, PROTOCOLS)
+    rule = rule or (usual_rule(profile) if isinstance(profile, str) else "released")
+    names = {"row": (row, ROWS), "variant": (variant, VARIANTS), "profile": (profile, PROFILES), "rule": (rule, RULES)}
     problems = [
         f"{name} {value!r} does not exist: choose one of {', '.join(known)}"
         for name, (value, known) in names.items()
@@ -216,16 +242,53 @@ def resolve(
     if not problems:
         floats = {name for name, item in SETTINGS.items() if item.type == "float"}  # 90 names the same run as 90.0
         overrides = {name: float(value) if name in floats else value for name, value in overrides.items()}
-        recipe = _layers(row, variant, profile, protocol, seed, overrides)
+        chosen = _usual(row, profile, rule) | overrides
+        chosen["last_depth"] = overrides.get("last_depth", ARCHITECTURES[chosen["architecture"]].depth)
+        recipe = Recipe(row, variant, profile, rule, seed, **chosen)
         problems = _contradictions(recipe)
     if problems:
         raise RecipeError("\n".join(problems))
     return recipe
 
 
+def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
+    """The recipes of several runs, each given as arguments of `resolve`.
+
+    Raises:
+        RecipeError: every problem of every run, once, a line each.
+    """
+    made, problems = [], {}
+    for arguments in wanted:
+        try:
+            made.append(resolve(**arguments))
+        except RecipeError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return made
+
+
+def read(folder: Path) -> SimpleNamespace:
+    """A finished run as it was recorded, whether or not its rule still exists: every setting and every result as an
+    attribute, and goal_pct, label and name as a `Recipe` has them.
+    """
+    recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
+    result = read_json(folder / "result.json")
+    goal = round(recorded["target_pct"] - recorded["tolerance_pct"], 6)
+    about = {"goal_pct": goal, "label": in_words(result["changed"]), "name": folder.name, "folder": folder}
+    return SimpleNamespace(**recorded | result | about)
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What to say of a parameter that does not exist."""
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"there is no parameter {name!r}: {meant}choose from {', '.join(known)}"
+
+
 def _problem(name: str, value: Any) -> str | None:
     if name not in SETTINGS:
-        return f"there is no parameter {name!r}: choose from {', '.join(SETTINGS)}"
+        return unknown(name, SETTINGS)
     item = SETTINGS[name]
     if name == "architecture":
         known = isinstance(value, str) and value in ARCHITECTURES
@@ -251,9 +314,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
     limits = ("full_epochs",) if recipe.variant == "full" else ("warmup_epochs", "depth_epochs", "finetune_epochs")
     if all(getattr(recipe, limit) == 0 for limit in limits):
         problems.append(f"{' = '.join(limits)} = 0 trains nothing: allow at least one epoch")
-    if recipe.one_cycle:
-        unlimited = [limit for limit in limits if getattr(recipe, limit) is None]
-        problems += [f"one_cycle needs {limit}: a whole number, not none" for limit in unlimited]
+    if recipe.one_cycle and recipe.most_epochs("full" if recipe.variant == "full" else "depth") is None:
+        problems.append("rule equal needs depth_epochs and full_epochs: whole numbers, not none")
+    if recipe.one_cycle and (recipe.warmup_epochs or recipe.finetune_epochs):
+        problems.append("rule equal has no warm-up and no fine-tuning: warmup_epochs and finetune_epochs are 0")
     if recipe.nesterov and recipe.momentum == 0:
         problems.append("nesterov needs a momentum above 0")
     if recipe.tolerance_pct > recipe.target_pct:

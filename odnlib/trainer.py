@@ -1,32 +1,40 @@
-"""Algorithm 1: warm up all depths, train the shallowest, deepen until the target is met, fine-tune that depth.
+"""A run under way: the one training loop, what it recorded, and going on after an interruption.
 
-The algorithm is `schedule.next_stage` (which stage follows which), `schedule.Plateau` (when one has converged) and
-`Training.epoch` (the one loop that trains them all). `checkpoint.py` keeps and continues what goes on here.
+**Replay.** The control flow of `search.py` is never saved. After an interruption it is passed through again from its
+top; `Run.epoch` gives back what an epoch recorded, and trains nothing, until the records end. At that one place the
+saved tensors are put back, and training goes on in the middle of the epoch that was interrupted. Numbers are replayed;
+tensors belong to the run and are restored, so no method touches one while `replaying`.
+
+**Crash-only.** Ctrl-C, SIGTERM, a full disk and a lost machine are the same event: it costs at most the time since the
+last save, and the same command goes on.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from odnlib import metrics
+from odnlib import checkpoint, metrics
 from odnlib.data import Data, generator
+from odnlib.files import replace, write_csv, write_json
 from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
-from odnlib.recipes import Recipe
-from odnlib.results import replace
-from odnlib.schedule import ALL_DEPTHS, Plateau, Stage, next_stage, one_cycle
+from odnlib.recipes import Recipe, stage_title
 
-# What a checkpoint holds of a `Training` beside stage, plateau rule, network and optimiser.
-KEPT = ("stage_epoch", "seen", "loss_sum", "correct_sum", "records", "warm", "warmup_accuracy_pct")
-KEPT += ("kept_accuracy_pct", "best_pct", "best")
+ALL_DEPTHS = 0  # as a depth: every exit at once
+SAVE_EVERY = 60.0  # seconds, within a long epoch
+SAVES_APART = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
+TELL_EVERY, LOG_EVERY = 1.0, 60.0  # seconds between two words to listeners and the status file, and to the log
+log = logging.getLogger("odnlib")
+Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record; may have a `within_epoch`
 
 
 class TrainingDiverged(RuntimeError):
@@ -39,199 +47,229 @@ def exits_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return exits * functional.cross_entropy(logits.flatten(0, 1), labels.repeat(exits))
 
 
-def logits_at(network: MultiExitNetwork, images: Tensor, depth: int) -> Tensor:
-    """Logits (exits, N, classes) of one depth, or with ALL_DEPTHS of every depth."""
-    return network.forward_all(images) if depth == ALL_DEPTHS else network(images, depth)[None]
+class Run:
+    """A run under way: the network and its optimiser, one record per epoch, and what is kept of them in `folder`.
 
+    Args:
+        network: with its initial weights, on the device of the images.
+        listeners: told of every epoch, those of earlier times first.
+    """
 
-class Training:
-    """A run under way: the network, where it stands in Algorithm 1, and one record per epoch so far."""
-
-    def __init__(self, recipe: Recipe, data: Data, folder: Path):
-        self.recipe, self.data, self.folder = recipe, data, folder
-        dataset = data.train.dataset
-        torch.manual_seed(recipe.seed)
-        self.network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-        self.network.to(data.train.images.device, memory_format=torch.channels_last)
-        depths = range(1, self.network.max_depth + 1)
-        self.macs = [metrics.macs(self.network.truncate(depth), dataset.image_shape) for depth in depths]
-        self.between_steps: Callable[[], None] = lambda: None  # called when everything could be kept and stopped
+    def __init__(
+        self, recipe: Recipe, network: MultiExitNetwork, data: Data, folder: Path, listeners: Iterable[Listener] = ()
+    ):
+        self.recipe, self.network, self.data, self.folder = recipe, network, data, folder
+        self.listeners = list(listeners)
+        shape, depths = data.train.dataset.image_shape, range(1, network.max_depth + 1)
+        self.macs = [metrics.macs(network.truncate(depth), shape) for depth in depths]
         self.records: list[dict] = []
         self.warm: dict[str, Tensor] = {}  # the warmed-up weights
         self.warmup_accuracy_pct: list[float] = []  # on validation, per depth
-        self.kept_accuracy_pct: dict[int, float] = {}  # on validation, of the network kept at each depth
-        self.plateau = Plateau(0.0)
-        self.enter(next_stage(recipe, None, False))
+        self.accuracy_pct: dict[int, float] = {}  # on validation, of the network kept at each depth
+        self.best_pct, self.best = -1.0, {}  # of the present depth: rounded validation accuracy, weights
+        self.seen, self.loss_sum, self.correct_sum = 0, 0.0, 0  # of the present epoch
+        self.saved = checkpoint.read(folder, data.train.images.device)
+        self.seconds = [0.0] if self.saved is None else self.saved["seconds"]  # per epoch, the present one's last
+        self.saved_at = self.counted_at = self.told_at = self.logged_at = time.monotonic()
 
-    def enter(self, stage: Stage) -> None:
-        """Set weights, optimiser and plateau rule up as the stage says."""
-        self.stage, self.stage_epoch = stage, 0
-        self.begin_pass()
-        if stage.start == "current":
-            return
-        if stage.start == "warm":
-            self.network.load_state_dict(self.warm)
-        every = stage.depth == ALL_DEPTHS
-        trained = list(self.network.parameters()) if every else self.network.parameters_at(stage.depth)
+    @property
+    def replaying(self) -> bool:
+        """Whether the saved tensors are still to be put back."""
+        return self.saved is not None
+
+    def begin(self, depth: int) -> None:
+        """Stand before the training of a depth: warmed-up weights if there are any, a new optimiser for its exit."""
+        every = depth == ALL_DEPTHS
+        trained = list(self.network.parameters()) if every else self.network.parameters_at(depth)
         recipe = self.recipe
         self.optimizer = torch.optim.SGD(
-            trained, stage.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+            trained, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
         )
+        if self.warm and not self.replaying:
+            self.network.load_state_dict(self.warm)
         self.network.zero_grad()
-        self.plateau = Plateau(stage.rate, self.plateau.best_pct if self.recipe.carry_best else 0.0)
-        self.best_pct = -1.0  # of this depth, whatever the plateau rule carries over
-        self.best: dict[str, Tensor] = {}
-        self.keep_best(0.0)
+        self.best_pct = -1.0
+        if not every:
+            self.keep_best(depth, 0.0, 0.0)
 
-    def keep_best(self, accuracy_pct: float) -> None:
-        """Keep the network of this depth if, rounded as the plateau rule does, no epoch of this depth was as good."""
-        rounded = round(accuracy_pct, self.stage.decimals)
-        if self.stage.depth != ALL_DEPTHS and rounded > self.best_pct:
-            self.best_pct, self.best = rounded, self.network.truncate(self.stage.depth).state_dict()
-            self.kept_accuracy_pct[self.stage.depth] = accuracy_pct
+    def keep_warm(self) -> None:
+        """Keep the present weights as those that every depth begins from (line 10)."""
+        if not self.replaying:
+            self.warm = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
-    def rate_at(self, part: float) -> float:
-        """Learning rate when `part` (0 to 1) of the present epoch is over."""
-        stage = self.stage
-        if stage.kind == "warmup":
-            return stage.rate * (1 + math.cos(math.pi * self.stage_epoch / stage.epochs)) / 2
-        if self.recipe.one_cycle:
-            return one_cycle(stage.rate, (self.stage_epoch + part) / stage.epochs)
-        return self.plateau.rate
+    def keep_best(self, depth: int, accuracy_pct: float, rounded: float) -> None:
+        """Keep the network of this depth if, rounded, none of its epochs was as good on validation (line 23)."""
+        if rounded > self.best_pct:
+            self.best_pct, self.accuracy_pct[depth] = rounded, accuracy_pct
+            if not self.replaying:
+                self.best = self.network.truncate(depth).state_dict()
 
-    def begin_pass(self) -> None:
-        """Stand before the first image of an epoch."""
+    def leave(self, name: str) -> None:
+        """Write the best network of the present depth as NAME.safetensors."""
+        if not self.replaying:
+            weights = save({name: tensor.contiguous() for name, tensor in self.best.items()})
+            replace(self.folder / f"{name}.safetensors", lambda path: path.write_bytes(weights))
+
+    def epoch(self, stage: str, depth: int, number: int, rate_at: Callable[[float], float]) -> dict:
+        """Train on every image once and measure on validation; while replaying, what that gave.
+
+        Args:
+            stage: warmup, depth, finetune or full. number: of the epoch in its stage, from 0.
+            rate_at: part of the epoch that is over, 0 to 1 -> learning rate.
+
+        Returns:
+            the epoch's record, to be completed by `record`.
+        """
+        if self.replaying:
+            if len(self.records) < len(self.saved["records"]):
+                return self.saved["records"][len(self.records)]
+            self.restore()
+        elif time.monotonic() - self.saved_at >= SAVES_APART:
+            self.save()  # before the first step: whatever the stages before left is older than this
+        self.at = {"stage": stage, "depth": depth, "stage_epoch": number}  # epochs that the stage has had
+        self.train_epoch(stage, depth, number, rate_at)
+        self.refuse_divergence()
+        validation_loss, accuracies = metrics.evaluate(
+            self.network, self.data.validation, lambda images: self.logits(images, depth)
+        )
+        if stage == "warmup":
+            self.warmup_accuracy_pct = accuracies
+        # Forward, gradient of the weights, gradient of the inputs: three times the forward MACs. The warm-up costs what
+        # the deepest exit costs; its other heads (under 0.01 %) are left out.
+        tmacs = 3 * self.macs[depth - 1] * self.seen / 1e12
+        measured = {
+            "epoch": len(self.records) + 1,
+            "stage": stage,
+            "depth": depth,
+            "stage_epoch": number + 1,
+            "rate": rate_at(0.0),
+            "train_loss": float(self.loss_sum) / self.seen,
+            "train_acc_pct": 100 * float(self.correct_sum) / self.seen,
+            "val_loss": validation_loss,
+            "val_acc_pct": sum(accuracies) / len(accuracies),
+            "best_val_acc_pct": math.nan,
+            "epochs_without_improvement": 0,
+            "train_tmacs": tmacs + (self.records[-1]["train_tmacs"] if self.records else 0.0),
+        }
         self.seen, self.loss_sum, self.correct_sum = 0, 0.0, 0
+        return measured
 
-    def pass_over_images(self) -> None:
-        """Train on every image once, or on those that an interruption left; sums of loss and hits, means over exits."""
-        recipe, stage, network = self.recipe, self.stage, self.network
-        random = generator(recipe.seed, stage.kind, stage.depth, self.stage_epoch)
-        statistics = statistics_of_separate_passes(network) if stage.kind == "warmup" else nullcontext()
+    def logits(self, images: Tensor, depth: int) -> Tensor:
+        """Logits (exits, N, classes) of one depth, or with ALL_DEPTHS of every depth; a place to save at."""
+        self.between_steps()
+        return self.network.forward_all(images) if depth == ALL_DEPTHS else self.network(images, depth)[None]
+
+    def train_epoch(self, stage: str, depth: int, number: int, rate_at: Callable[[float], float]) -> None:
+        """Train on every image once, or on those that an interruption left (lines 16 to 20).
+
+        Leaves the sums of loss and of hits, each the mean over the exits, on the device: no step waits for another.
+        """
+        recipe, network, images_in_all = self.recipe, self.network, len(self.data.train)
+        random = generator(recipe.seed, stage, depth, number)  # the order of the images
         autocast = torch.autocast(self.data.train.images.device.type, torch.bfloat16, enabled=recipe.bfloat16)
         batches = self.data.train.shuffled_batches(recipe.batch_size, recipe.drop_last, random, self.seen)
         network.train()
-        with statistics:
+        with statistics_of_separate_passes(network) if stage == "warmup" else nullcontext():
             for images, labels in batches:
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.rate_at(self.seen / len(self.data.train))
+                    group["lr"] = rate_at(self.seen / images_in_all)
                 with autocast:
-                    logits = logits_at(network, images, stage.depth)
+                    logits = self.logits(images, depth)
                     loss = exits_loss(logits, labels)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-                # Sums stay on the device, so that no step waits for the one before.
                 self.loss_sum = self.loss_sum + loss.detach() / len(logits) * len(labels)
                 self.correct_sum = self.correct_sum + (logits.detach().argmax(-1) == labels).sum() / len(logits)
                 self.seen += len(labels)
-                self.between_steps()
+
+    def record(self, measured: dict, best_pct: float, epochs_without_improvement: int) -> None:
+        """Complete an epoch's record by what the plateau rule made of it, write it down, tell the listeners."""
+        judged = {"best_val_acc_pct": best_pct, "epochs_without_improvement": epochs_without_improvement}
+        assert not self.replaying or judged.items() <= measured.items(), "replay went another way than the run"
+        self.records.append(measured | judged)
+        if not self.replaying:
+            self.count_seconds()
+            self.seconds.append(0.0)
+            self.write_records()
+            self.at["stage_epoch"] += 1
+            self.tell()
+        for listener in self.listeners:
+            listener(self.recipe, self.records[-1])
+        self.counted_at = time.monotonic()  # what listeners do is not training
+
+    def write_records(self) -> None:
+        """epochs.csv and timing.csv, as far as the run is."""
+        write_csv(self.folder / "epochs.csv", self.records)
+        taken = zip(self.records, self.seconds, strict=False)
+        write_csv(self.folder / "timing.csv", [{"epoch": x["epoch"], "seconds": round(s, 3)} for x, s in taken])
+
+    def count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds[-1] += now - self.counted_at
+        self.counted_at = now
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the training has diverged: the last good one stays."""
+        self.count_seconds()
+        self.refuse_divergence()
+        kept = ("records", "warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum", "seconds")
+        state = {name: getattr(self, name) for name in kept}
+        state |= {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        checkpoint.write(self.folder, state)
+        self.saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Put the saved tensors back: the end of replaying."""
+        for name in ("warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum"):
+            setattr(self, name, self.saved[name])
+        self.network.load_state_dict(self.saved["network"])
+        self.optimizer.load_state_dict(self.saved["optimizer"])
+        self.saved = None
+        self.saved_at = self.counted_at = time.monotonic()
+        log.info("goes on after %d epochs, at %.0f %% of the next one's images", len(self.records), 100 * self.part)
+
+    @property
+    def part(self) -> float:
+        """Part of the present epoch's images that have been seen, 0 to 1."""
+        return self.seen / len(self.data.train)
+
+    def between_steps(self) -> None:
+        """Tell and save where it is time for it."""
+        now = time.monotonic()
+        if now - self.told_at > TELL_EVERY:
+            self.tell()
+            for listener in self.listeners:
+                getattr(listener, "within_epoch", lambda part: None)(self.part)
+        if now - self.logged_at > LOG_EVERY:
+            self.logged_at = now
+            log.info("%s, %.0f %% of its images", self.where(), 100 * self.part)
+        if now - self.saved_at > SAVE_EVERY:
+            self.save()
+
+    def where(self) -> str:
+        """Where the run stands, in words."""
+        stage, depth, number = self.at.values()
+        best = f", best validation {self.best_pct:g} %" if self.best_pct > 0 else ""
+        return f"{stage_title(stage, depth)}, epoch {number + (self.seen > 0)}{best}"
+
+    def tell(self) -> None:
+        """Write status.json, for whoever watches from outside."""
+        self.told_at = time.monotonic()
+        stage, depth, number = self.at.values()
+        last = self.records[-1] if self.records else {}
+        since = last["epochs_without_improvement"] if (last.get("stage"), last.get("depth")) == (stage, depth) else 0
+        status = {"where": self.where(), "stage": stage, "depth": depth, "epochs": len(self.records)}
+        status |= {"stage_epochs": number + self.part}
+        status |= {"stage_epochs_expected": self.recipe.expected_epochs(stage, number, since)}
+        status |= {"best_val_acc_pct": self.best_pct, "seconds": round(sum(self.seconds), 1)}
+        write_json(self.folder / "status.json", status, durable=False)
 
     def refuse_divergence(self) -> None:
         """Raise TrainingDiverged rather than keep a state that is no longer one of numbers."""
         weights = all(bool(weight.isfinite().all()) for weight in self.network.parameters())
         if not (weights and math.isfinite(float(self.loss_sum))):
             raise TrainingDiverged(
-                f"the loss is not finite in stage {self.stage.kind}, depth {self.stage.depth}, epoch "
-                f"{self.stage_epoch + 1} at rate {self.rate_at(0.0):g}: try a smaller rate; the last good state and "
-                f"every epoch before are kept in {self.folder}"
+                f"the loss is not finite in {self.where()}: try a smaller rate; the last good state and every epoch "
+                f"before are kept in {self.folder}"
             )
-
-    def epoch(self) -> dict:
-        """One pass over the training images, a measurement on the validation images, the plateau rule; one record."""
-        recipe, stage, network, rate = self.recipe, self.stage, self.network, self.rate_at(0.0)
-
-        def logits(images: Tensor) -> Tensor:
-            self.between_steps()
-            return logits_at(network, images, stage.depth)
-
-        self.pass_over_images()
-        self.refuse_divergence()
-        validation_loss, accuracies = metrics.evaluate(network, self.data.validation, logits)
-        accuracy_pct = sum(accuracies) / len(accuracies)
-        self.stage_epoch += 1
-        if stage.kind == "warmup":
-            self.warmup_accuracy_pct = accuracies
-        else:
-            self.plateau.update(round(accuracy_pct, stage.decimals), recipe.decay, recipe.decay_every)
-            self.keep_best(accuracy_pct)
-        # Forward, gradient of the weights, gradient of the inputs: three times the forward MACs. The warm-up costs what
-        # the deepest exit costs; its other heads (under 0.01 %) are left out.
-        tmacs = 3 * self.macs[stage.depth - 1] * self.seen / 1e12
-        self.records.append(
-            {
-                "epoch": len(self.records) + 1,
-                "stage": stage.kind,
-                "depth": stage.depth,
-                "stage_epoch": self.stage_epoch,
-                "rate": rate,
-                "train_loss": float(self.loss_sum) / self.seen,
-                "train_acc_pct": 100 * float(self.correct_sum) / self.seen,
-                "val_loss": validation_loss,
-                "val_acc_pct": accuracy_pct,
-                "best_val_acc_pct": self.plateau.best_pct,
-                "epochs_without_improvement": self.plateau.epochs_without_improvement,
-                "train_tmacs": tmacs + (self.records[-1]["train_tmacs"] if self.records else 0.0),
-            }
-        )
-        self.begin_pass()
-        return self.records[-1]
-
-    def ended(self) -> bool:
-        """Whether the stage is over: goal met, converged, or at its limit of epochs."""
-        if self.stage.epochs is not None and self.stage_epoch >= self.stage.epochs:
-            return True
-        if self.recipe.one_cycle:  # its last epochs, at the smallest rates, gain the most
-            return False
-        return self.met_goal() or self.plateau.epochs_without_improvement >= self.recipe.patience
-
-    def met_goal(self) -> bool:
-        return self.plateau.best_pct >= self.stage.goal_pct
-
-    def best_network(self) -> nn.Module:
-        """The best network of the present depth, cut out (Section III-D)."""
-        network = self.network.truncate(self.stage.depth)
-        network.load_state_dict(self.best)
-        return network
-
-    def state_dict(self) -> dict:
-        """All that is needed to go on; tensors and plain values only."""
-        return {key: getattr(self, key) for key in KEPT} | {
-            "stage": asdict(self.stage),
-            "plateau": asdict(self.plateau),
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` gave."""
-        self.enter(Stage(**state["stage"] | {"start": "initial"}))
-        self.stage = Stage(**state["stage"])
-        self.plateau = Plateau(**state["plateau"])
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for key in KEPT:
-            setattr(self, key, state[key])
-
-
-def train(training: Training) -> Iterator[dict]:
-    """Algorithm 1, from where `training` stands to its end: one record per epoch."""
-    while True:
-        while not training.ended():
-            yield training.epoch()
-        leave(training)
-        following = next_stage(training.recipe, training.stage, training.met_goal())
-        if following is None:
-            return
-        training.enter(following)
-
-
-def leave(training: Training) -> None:
-    """Keep what a stage leaves behind: the warmed-up weights, or as a file its depth's network (a by-product, IV)."""
-    stage = training.stage
-    if stage.kind == "warmup":
-        training.warm = {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
-        return
-    name = f"depth{stage.depth:02d}" if stage.kind == "depth" else "network"
-    weights = save({name: tensor.contiguous() for name, tensor in training.best.items()})
-    replace(training.folder / f"{name}.safetensors", lambda path: path.write_bytes(weights))

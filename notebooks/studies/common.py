@@ -1,0 +1,87 @@
+"""What the studies share: finished runs as a table, which of them are alike, intervals and verdicts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from odnlib import recipes
+from odnlib.files import read_json, run_folders
+from odnlib.paper import TABLE_1
+from odnlib.recipes import PROFILES
+
+HARMLESS = {
+    "carry_best",
+    "bfloat16",
+    "threads",
+}  # overrides that leave a run its rule's own: an open reading, and speed
+HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
+
+
+def finished(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
+    """One line per finished run on a row of Table I: every setting and result as a column, and goal_pct, label, name,
+    folder, full_size_mb, processor and not_comparable. Empty without runs.
+    """
+    lines = []
+    for folder in run_folders(results_dir, profile):
+        run, depths = vars(recipes.read(folder)), pd.read_csv(folder / "depths.csv")
+        made_by = read_json(folder / "provenance.json")
+        more = {"full_size_mb": depths["size_mb"].iloc[-1], "processor": made_by["processor"]}
+        lines.append(run | more | {"not_comparable": why_not_comparable(run)})
+    lines = [line for line in lines if line["row"] in TABLE_1]
+    return pd.DataFrame(lines)
+
+
+def why_not_comparable(run: dict, asked: set[str] = frozenset()) -> str:
+    """Empty where a run's accuracy and depth may be held against the paper's.
+
+    Args:
+        run: settings and result of a run. asked: overrides that are the question itself.
+    """
+    reasons = ["stand-in images"] if run["embedded"] else []
+    if run["width"] != 64:
+        reasons.append(f"width {run['width']}, not 64")
+    others = {name: value for name, value in run["changed"].items() if name not in HARMLESS | {"width"} | asked}
+    return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
+
+
+def shared(runs: pd.DataFrame, varied: set[str]) -> list[str]:
+    """For each run what it has in common with those of its study, in words: its overrides less the `varied` ones."""
+    return [recipes.in_words({k: v for k, v in changed.items() if k not in varied}) for changed in runs["changed"]]
+
+
+def slug(*parts: str) -> str:
+    """A file's name made of words."""
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+
+
+def strongest(profiles: pd.Series) -> str:
+    """The profile of the most work among these."""
+    return max(profiles, key=list(PROFILES).index)
+
+
+def interval(values: pd.Series) -> tuple[float, float, float]:
+    """Mean and 95 % t-interval; infinitely wide with fewer than three values, as two equal ones would give no width."""
+    mean, n = values.mean(), len(values)
+    half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 2 else float("inf")
+    return mean, mean - half, mean + half
+
+
+def judged(low: float, high: float, least: float = 0.0) -> str:
+    """Whether a quantity of this interval is above `least`: holds, does not hold, or open."""
+    return HOLDS if low > least else FAILS if high < least else OPEN
+
+
+def between(low: float, high: float, n: int, form: str = "+.2f") -> str:
+    """An interval in words."""
+    return f"95 % interval {low:{form}} to {high:{form}}, n = {n}" if n > 2 else f"no interval, n = {n}"
+
+
+def at_scale(verdict: str, said: str, not_comparable: str) -> tuple[str, str]:
+    """A verdict on a general statement: stand-ins bear none out, narrow networks or few images do at their scale."""
+    if "stand-in" in not_comparable:
+        return "not comparable", f"{not_comparable} - {said}"
+    return (f"{verdict} at reduced scale", f"{not_comparable} - {said}") if not_comparable else (verdict, said)

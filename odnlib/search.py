@@ -1,0 +1,123 @@
+"""The paper's method, on one page: Algorithm 1, its stopping criterion, and beside it the search at equal training.
+
+"Line 14" is a line of the paper's Algorithm 1, "Section III-C" a section of its text. What `run` does is in
+`trainer.py`. Nothing here is ever saved: after an interruption a search is passed through again from its top, and
+`run.epoch` gives back what it recorded until the records end (see there). So what is decided here hangs on the recipe
+and on what `run.epoch` returned, on nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from odnlib.recipes import Recipe
+from odnlib.trainer import ALL_DEPTHS, Run
+
+
+@dataclass
+class Plateau:
+    """The stopping criterion of Section III-C: the rate decays while nothing improves, then training has converged."""
+
+    rate: float
+    best_pct: float = 0.0  # validation accuracy, rounded
+    epochs_without_improvement: int = 0
+
+    def update(self, accuracy_pct: float, decay: float, decay_every: int) -> None:
+        """Take in the validation accuracy after one more epoch (lines 21 to 28)."""
+        if accuracy_pct > self.best_pct:
+            self.best_pct, self.epochs_without_improvement = accuracy_pct, 0
+            return
+        self.epochs_without_improvement += 1
+        if self.epochs_without_improvement % decay_every == 0:
+            self.rate *= decay
+
+
+def one_cycle(peak: float, progress: float) -> float:
+    """Rate that rises over the first fifth of a stage and falls to 0 by its end (Smith and Topin, 2017).
+
+    Args:
+        progress: part of the stage that is over, 0 to 1.
+    """
+    return peak * min(progress / 0.2, (1 - progress) / 0.8)
+
+
+def search(run: Run) -> int:
+    """Progressive depth expansion (Section III, Algorithm 1); the depth found."""
+    recipe = run.recipe
+    run.begin(ALL_DEPTHS)  # lines 1 to 3
+    for number in range(recipe.warmup_epochs):  # lines 4 to 9
+        rate = recipe.warmup_rate * (1 + math.cos(math.pi * number / recipe.warmup_epochs)) / 2
+        measured = run.epoch("warmup", ALL_DEPTHS, number, lambda part, rate=rate: rate)
+        run.record(measured, 0.0, 0)
+    run.keep_warm()  # line 10
+    plateau = Plateau(recipe.rate)
+    for depth in range(recipe.first_depth, recipe.last_depth + 1):  # lines 11, 14 and 30
+        run.begin(depth)  # from the warmed-up weights, with a new optimiser: line 31
+        best_pct = plateau.best_pct if recipe.carry_best else 0.0
+        plateau = Plateau(recipe.rate_at(depth), best_pct)  # lines 12 and 13
+        if depth == recipe.last_depth:
+            break  # nothing is left to search: fine-tune at once
+        train(run, "depth", depth, plateau, recipe.goal_pct)  # lines 15 to 29
+        run.leave(f"depth{depth:02d}")  # a by-product (Section IV)
+        if plateau.best_pct >= recipe.goal_pct:  # line 14
+            break
+    train(run, "finetune", depth, plateau)  # Section III-D
+    run.leave("network")
+    return depth
+
+
+def climb(run: Run) -> int:
+    """Algorithm 1 at equal training (ours): every depth from the initial weights, for the same epochs, the rate rising
+    and falling once; the first depth that meets the goal, or the last. No warm-up, nothing carried, no fine-tuning.
+    """
+    recipe = run.recipe
+    run.keep_warm()  # here the initial weights
+    for depth in range(recipe.first_depth, recipe.last_depth + 1):
+        run.begin(depth)
+        plateau = Plateau(recipe.rate)
+        train(run, "depth", depth, plateau)
+        run.leave(f"depth{depth:02d}")
+        if plateau.best_pct >= recipe.goal_pct:
+            break
+    run.leave("network")
+    return depth
+
+
+def whole(run: Run) -> int:
+    """The whole network, trained by itself as the recipe's rule trains a depth: what the search is held against."""
+    depth = run.recipe.last_depth
+    run.begin(depth)
+    train(run, "full", depth, Plateau(run.recipe.rate))
+    run.leave("network")
+    return depth
+
+
+def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = math.inf) -> None:
+    """Train one depth until it meets the goal, has converged, or has had all its epochs (lines 15 to 29)."""
+    recipe, most = run.recipe, run.recipe.most_epochs(stage)
+    for number in count():
+        converged = plateau.best_pct >= goal_pct or plateau.epochs_without_improvement >= recipe.patience
+        if number == most or (converged and not recipe.one_cycle):  # one cycle gains most in its last epochs
+            return
+        measured = run.epoch(stage, depth, number, rate_of(recipe, plateau, number, most))
+        rounded = round(measured["val_acc_pct"], recipe.decimals(stage))
+        plateau.update(rounded, recipe.decay, recipe.decay_every)
+        run.keep_best(depth, measured["val_acc_pct"], rounded)
+        run.record(measured, plateau.best_pct, plateau.epochs_without_improvement)
+
+
+def rate_of(recipe: Recipe, plateau: Plateau, number: int, most: int | None) -> Callable[[float], float]:
+    """The learning rate of an epoch as a function of the part (0 to 1) of it that is over."""
+    if recipe.one_cycle:
+        return lambda part: one_cycle(recipe.rate, (number + part) / most)
+    return lambda part: plateau.rate
+
+
+def find_depth(run: Run) -> int:
+    """What a recipe asks for."""
+    if run.recipe.variant == "full":
+        return whole(run)
+    return climb(run) if run.recipe.one_cycle else search(run)
