@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from odnlib import files, metrics, models
 from odnlib.data import Data
 from odnlib.files import RunConflict, read_json, write_csv, write_json
+from odnlib.progress import StatusFile
 from odnlib.recipes import SETTINGS, Recipe, RecipeError
 from odnlib.search import find_depth
 from odnlib.trainer import Listener, Run, log
@@ -159,7 +160,7 @@ def run(
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
-            _train(recipe, images(), folder, listeners, network)
+            _train(recipe, images(), folder, [StatusFile(folder), *listeners], network)
         finally:
             log.removeHandler(file)
             file.close()
@@ -188,7 +189,7 @@ def _train(
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
             raise
-        depth = (run and run.at["depth"]) or recipe.last_depth
+        depth = (run and run.at[1]) or recipe.last_depth
         raise OutOfMemory(
             f"{device} has not the memory for batches of {recipe.batch_size} at depth {depth}: try a smaller "
             f"batch_size or width; what was kept is in {folder}"
@@ -237,7 +238,6 @@ def conclude(run: Run, depth: int) -> None:
         "epochs": len(records),
         "train_tmacs": records[-1]["train_tmacs"] if records else 0.0,
     }
-    run.write_records()
     spent = {"seconds": round(sum(run.seconds), 1), "train_tmacs": result["train_tmacs"]}
     write_json(folder / "provenance.json", read_json(folder / "provenance.json") | spent)
     write_json(folder / "result.json", result)

@@ -1,7 +1,7 @@
-"""What to train and how, as data: a `Recipe` is every setting of one run.
+"""What to train and how: a `Recipe` is every setting of one run.
 
-`resolve` lays the row's, the profile's and the rule's settings and the caller's overrides on top of one another, in
-this order, and checks the outcome. Sources: S = the paper's text, R = the authors' released code.
+`resolve` lays the caller's overrides over what `presets` says and checks the outcome. Sources of the defaults: S = the
+paper's text, R = the authors' released code.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from odnlib import presets
 from odnlib.architectures import ARCHITECTURES
 from odnlib.files import read_json
-from odnlib.paper import TABLE_1
+from odnlib.presets import OWN, PROFILES, ROWS, RULES
 
-VARIANTS = ("odn", "full")
-OWN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # the row of somebody's own images
-EXAMPLE = "example_shapes"  # own images that odnlib draws, to try itself with
-LONGEST_LABEL = 120  # characters
+VARIANTS, LONGEST_LABEL = ("odn", "full"), 120  # characters of a folder's name
 
 
 class RecipeError(ValueError):
@@ -110,7 +107,9 @@ class Recipe:
     @property
     def overridden(self) -> dict[str, Any]:
         """Every setting that differs from what (row, profile, rule) say."""
-        usual = _usual(self.row, self.profile, self.rule)
+        usual = {name: item.default for name, item in SETTINGS.items()} | presets.usual(
+            self.row, self.profile, self.rule
+        )
         if self.architecture in ARCHITECTURES:  # its largest depth follows
             usual["last_depth"] = ARCHITECTURES[self.architecture].depth
         return {name: getattr(self, name) for name in SETTINGS if getattr(self, name) != usual[name]}
@@ -131,8 +130,9 @@ class Recipe:
 
 def stage_title(stage: str, depth: int) -> str:
     """What a stage is called on bars and figures."""
-    titles = {"warmup": "warm-up", "depth": f"depth {depth}", "finetune": f"fine-tuning {depth}"}
-    return titles.get(stage, "whole network")
+    return {"warmup": "warm-up", "full": "whole network", "finetune": f"fine-tuning {depth}"}.get(
+        stage, f"depth {depth}"
+    )
 
 
 def in_words(overridden: dict[str, Any]) -> str:
@@ -146,78 +146,6 @@ def in_words(overridden: dict[str, Any]) -> str:
 
 SETTINGS = {item.name: item for item in dataclasses.fields(Recipe) if item.metadata}
 
-# Per row: what the released code sets. Everything else is the same for all (the defaults above).
-ROWS: dict[str, dict[str, Any]] = {
-    "mnist": {"target_pct": 99.5},
-    "emnist": {"target_pct": 95.0},
-    "fashion_mnist": {"target_pct": 94.5},
-    "svhn": {"target_pct": 96.0, "warmup_rate": 0.01, "rate": 0.1, "drop_last": True},
-    "cifar10": {"target_pct": 94.5, "warmup_epochs": 0, "increment_rate_factor": 1.0, "drop_last": True},
-}
-EPOCHS = {
-    "mnist": 12,
-    "emnist": 8,
-    "fashion_mnist": 8,
-    "svhn": 8,
-    "cifar10": 8,
-}  # by `equal`, every depth and the whole
-OWN_EPOCHS = 16
-
-# Which reading of the paper. `released`: what the authors' code does, which is where the defaults come from. `printed`:
-# the numbers of the paper's text, and where it is silent those of `released`. `equal` (ours): every depth trained alike.
-RULES: dict[str, dict[str, Any]] = {
-    "released": {},
-    "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
-    "equal": {
-        "warmup_epochs": 0,
-        "batch_size": 32,
-        "nesterov": True,
-        "rate": 0.1,
-        "increment_rate_factor": 1.0,
-        "finetune_epochs": 0,
-    },
-}
-
-# How much work. `reduced` shows a trend, `smoke` illustrates; neither is a row of Table I.
-PROFILES: dict[str, dict[str, Any]] = {
-    "smoke": {"embedded": True, "width": 8, "batch_size": 32, "threads": 1},
-    "reduced": {"width": 16},
-    "quick": {},
-    "paper": {},
-}
-SHORTER: dict[tuple[str, str], dict[str, Any]] = {  # (profile, rule): limits of epochs
-    ("smoke", "released"): {"depth_epochs": 10, "finetune_epochs": 4, "full_epochs": 10},
-    ("smoke", "printed"): {"depth_epochs": 10, "finetune_epochs": 4, "full_epochs": 10},
-    ("smoke", "equal"): {"depth_epochs": 6, "full_epochs": 6},
-    ("quick", "released"): {"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4},
-    ("quick", "printed"): {"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4},
-}
-
-# The stand-ins of each row have a difficulty of their own, so smoke has targets, and for the plateau rule rates.
-SMOKE_TARGETS = {"mnist": 92.0, "emnist": 50.0, "fashion_mnist": 82.0, "svhn": 44.0, "cifar10": 48.0}
-SMOKE_RATES = {"mnist": 0.02, "emnist": 0.02, "fashion_mnist": 0.02, "svhn": 0.02, "cifar10": 0.05}
-
-
-def usual_rule(profile: str) -> str:
-    """The rule of a profile unless another is asked for."""
-    return "equal" if profile == "quick" else "released"
-
-
-def _usual(row: str, profile: str, rule: str) -> dict[str, Any]:
-    """What (row, profile, rule) say of every setting."""
-    usual = {name: item.default for name, item in SETTINGS.items()} | ROWS.get(row, {}) | RULES.get(rule, {})
-    if row in TABLE_1:
-        usual["architecture"] = TABLE_1[row].architecture
-    if rule == "equal":
-        usual["depth_epochs"] = usual["full_epochs"] = EPOCHS.get(row, OWN_EPOCHS)
-    usual |= PROFILES.get(profile, {}) | SHORTER.get((profile, rule), {})
-    if profile == "smoke" and row in TABLE_1:
-        usual["target_pct"] = SMOKE_TARGETS[row]
-        usual |= {"rate": SMOKE_RATES[row]} if rule == "released" else {}
-    if row not in TABLE_1:
-        usual["embedded"] = row.startswith(f"own_{EXAMPLE}_")
-    return usual | {"last_depth": ARCHITECTURES[usual["architecture"]].depth}
-
 
 def resolve(
     row: str, variant: str = "odn", profile: str = "smoke", rule: str = "", seed: int = 0, **overrides: Any
@@ -227,7 +155,7 @@ def resolve(
     Raises:
         RecipeError: with one line per problem, each naming the value and what is accepted.
     """
-    rule = rule or (usual_rule(profile) if isinstance(profile, str) else "released")
+    rule = rule or presets.usual_rule(profile)
     names = {"row": (row, ROWS), "variant": (variant, VARIANTS), "profile": (profile, PROFILES), "rule": (rule, RULES)}
     problems = [
         f"{name} {value!r} does not exist: choose one of {', '.join(known)}"
@@ -240,11 +168,11 @@ def resolve(
     if isinstance(row, str) and OWN.fullmatch(row) and overrides.keys() & {"train_images", "validation_images"}:
         problems.append("own images are all used: for fewer of them take some out of the folder")
     if not problems:
-        floats = {name for name, item in SETTINGS.items() if item.type == "float"}  # 90 names the same run as 90.0
-        overrides = {name: float(value) if name in floats else value for name, value in overrides.items()}
-        chosen = _usual(row, profile, rule) | overrides
-        chosen["last_depth"] = overrides.get("last_depth", ARCHITECTURES[chosen["architecture"]].depth)
-        recipe = Recipe(row, variant, profile, rule, seed, **chosen)
+        floats = {name for name in overrides if SETTINGS[name].type == "float"}
+        overrides |= {name: float(overrides[name]) for name in floats}  # 90 names the same run as 90.0
+        chosen = presets.usual(row, profile, rule) | overrides
+        largest = ARCHITECTURES[chosen["architecture"]].depth
+        recipe = Recipe(row, variant, profile, rule, seed, **{"last_depth": largest} | chosen)
         problems = _contradictions(recipe)
     if problems:
         raise RecipeError("\n".join(problems))
@@ -314,10 +242,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
     limits = ("full_epochs",) if recipe.variant == "full" else ("warmup_epochs", "depth_epochs", "finetune_epochs")
     if all(getattr(recipe, limit) == 0 for limit in limits):
         problems.append(f"{' = '.join(limits)} = 0 trains nothing: allow at least one epoch")
-    if recipe.one_cycle and recipe.most_epochs("full" if recipe.variant == "full" else "depth") is None:
+    if recipe.one_cycle and None in (recipe.depth_epochs, recipe.full_epochs):
         problems.append("rule equal needs depth_epochs and full_epochs: whole numbers, not none")
     if recipe.one_cycle and (recipe.warmup_epochs or recipe.finetune_epochs):
-        problems.append("rule equal has no warm-up and no fine-tuning: warmup_epochs and finetune_epochs are 0")
+        problems.append("rule equal has no warm-up and no fine-tuning: leave warmup_epochs and finetune_epochs at 0")
     if recipe.nesterov and recipe.momentum == 0:
         problems.append("nesterov needs a momentum above 0")
     if recipe.tolerance_pct > recipe.target_pct:

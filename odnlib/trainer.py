@@ -5,8 +5,7 @@ top; `Run.epoch` gives back what an epoch recorded, and trains nothing, until th
 saved tensors are put back, and training goes on in the middle of the epoch that was interrupted. Numbers are replayed;
 tensors belong to the run and are restored, so no method touches one while `replaying`.
 
-**Crash-only.** Ctrl-C, SIGTERM, a full disk and a lost machine are the same event: it costs at most the time since the
-last save, and the same command goes on.
+**Crash-only.** Ctrl-C, SIGTERM and a lost machine are one event, which costs at most the time since the last save.
 """
 
 from __future__ import annotations
@@ -25,16 +24,18 @@ from torch.nn import functional
 
 from odnlib import checkpoint, metrics
 from odnlib.data import Data, generator
-from odnlib.files import replace, write_csv, write_json
+from odnlib.files import replace, write_csv
 from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
 from odnlib.recipes import Recipe, stage_title
 
 ALL_DEPTHS = 0  # as a depth: every exit at once
 SAVE_EVERY = 60.0  # seconds, within a long epoch
 SAVES_APART = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
-TELL_EVERY, LOG_EVERY = 1.0, 60.0  # seconds between two words to listeners and the status file, and to the log
+TELL_EVERY, LOG_EVERY = 1.0, 60.0  # seconds between two words to listeners, and to the log
 log = logging.getLogger("odnlib")
-Listener = Callable[[Recipe, dict], None]  # called after every epoch with its record; may have a `within_epoch`
+# Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
+# depth, number of the epoch in its stage from 0, part of its images that have been seen, 0 to 1).
+Listener = Callable[[Recipe, dict], None]
 
 
 class TrainingDiverged(RuntimeError):
@@ -68,6 +69,7 @@ class Run:
         self.accuracy_pct: dict[int, float] = {}  # on validation, of the network kept at each depth
         self.best_pct, self.best = -1.0, {}  # of the present depth: rounded validation accuracy, weights
         self.seen, self.loss_sum, self.correct_sum = 0, 0.0, 0  # of the present epoch
+        self.at = "", ALL_DEPTHS, 0  # stage, depth and number of the present epoch
         self.saved = checkpoint.read(folder, data.train.images.device)
         self.seconds = [0.0] if self.saved is None else self.saved["seconds"]  # per epoch, the present one's last
         self.saved_at = self.counted_at = self.told_at = self.logged_at = time.monotonic()
@@ -120,13 +122,13 @@ class Run:
         Returns:
             the epoch's record, to be completed by `record`.
         """
+        self.at = stage, depth, number
         if self.replaying:
             if len(self.records) < len(self.saved["records"]):
                 return self.saved["records"][len(self.records)]
             self.restore()
         elif time.monotonic() - self.saved_at >= SAVES_APART:
             self.save()  # before the first step: whatever the stages before left is older than this
-        self.at = {"stage": stage, "depth": depth, "stage_epoch": number}  # epochs that the stage has had
         self.train_epoch(stage, depth, number, rate_at)
         self.refuse_divergence()
         validation_loss, accuracies = metrics.evaluate(
@@ -134,8 +136,7 @@ class Run:
         )
         if stage == "warmup":
             self.warmup_accuracy_pct = accuracies
-        # Forward, gradient of the weights, gradient of the inputs: three times the forward MACs. The warm-up costs what
-        # the deepest exit costs; its other heads (under 0.01 %) are left out.
+        # Forward, gradients of weights and of inputs: 3 x the forward MACs; in the warm-up those of the deepest exit.
         tmacs = 3 * self.macs[depth - 1] * self.seen / 1e12
         measured = {
             "epoch": len(self.records) + 1,
@@ -190,21 +191,16 @@ class Run:
         self.records.append(measured | judged)
         if not self.replaying:
             self.count_seconds()
+            taken = [{"epoch": i + 1, "seconds": round(taken, 3)} for i, taken in enumerate(self.seconds)]
+            write_csv(self.folder / "epochs.csv", self.records)
+            write_csv(self.folder / "timing.csv", taken)
             self.seconds.append(0.0)
-            self.write_records()
-            self.at["stage_epoch"] += 1
-            self.tell()
         for listener in self.listeners:
             listener(self.recipe, self.records[-1])
         self.counted_at = time.monotonic()  # what listeners do is not training
 
-    def write_records(self) -> None:
-        """epochs.csv and timing.csv, as far as the run is."""
-        write_csv(self.folder / "epochs.csv", self.records)
-        taken = zip(self.records, self.seconds, strict=False)
-        write_csv(self.folder / "timing.csv", [{"epoch": x["epoch"], "seconds": round(s, 3)} for x, s in taken])
-
     def count_seconds(self) -> None:
+        """Add what has passed to the present epoch's seconds."""
         now = time.monotonic()
         self.seconds[-1] += now - self.counted_at
         self.counted_at = now
@@ -227,43 +223,26 @@ class Run:
         self.optimizer.load_state_dict(self.saved["optimizer"])
         self.saved = None
         self.saved_at = self.counted_at = time.monotonic()
-        log.info("goes on after %d epochs, at %.0f %% of the next one's images", len(self.records), 100 * self.part)
-
-    @property
-    def part(self) -> float:
-        """Part of the present epoch's images that have been seen, 0 to 1."""
-        return self.seen / len(self.data.train)
+        log.info("goes on after %d epochs and %d images", len(self.records), self.seen)
 
     def between_steps(self) -> None:
         """Tell and save where it is time for it."""
-        now = time.monotonic()
+        now, part = time.monotonic(), self.seen / len(self.data.train)
         if now - self.told_at > TELL_EVERY:
-            self.tell()
+            self.told_at = now
             for listener in self.listeners:
-                getattr(listener, "within_epoch", lambda part: None)(self.part)
+                getattr(listener, "within_epoch", lambda *_: None)(self.recipe, *self.at, part)
         if now - self.logged_at > LOG_EVERY:
             self.logged_at = now
-            log.info("%s, %.0f %% of its images", self.where(), 100 * self.part)
+            log.info("%s, %.0f %% of its images", self.where(), 100 * part)
         if now - self.saved_at > SAVE_EVERY:
             self.save()
 
     def where(self) -> str:
         """Where the run stands, in words."""
-        stage, depth, number = self.at.values()
+        stage, depth, number = self.at
         best = f", best validation {self.best_pct:g} %" if self.best_pct > 0 else ""
-        return f"{stage_title(stage, depth)}, epoch {number + (self.seen > 0)}{best}"
-
-    def tell(self) -> None:
-        """Write status.json, for whoever watches from outside."""
-        self.told_at = time.monotonic()
-        stage, depth, number = self.at.values()
-        last = self.records[-1] if self.records else {}
-        since = last["epochs_without_improvement"] if (last.get("stage"), last.get("depth")) == (stage, depth) else 0
-        status = {"where": self.where(), "stage": stage, "depth": depth, "epochs": len(self.records)}
-        status |= {"stage_epochs": number + self.part}
-        status |= {"stage_epochs_expected": self.recipe.expected_epochs(stage, number, since)}
-        status |= {"best_val_acc_pct": self.best_pct, "seconds": round(sum(self.seconds), 1)}
-        write_json(self.folder / "status.json", status, durable=False)
+        return f"{stage_title(stage, depth)}, epoch {number + 1}{best}"
 
     def refuse_divergence(self) -> None:
         """Raise TrainingDiverged rather than keep a state that is no longer one of numbers."""

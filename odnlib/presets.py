@@ -1,0 +1,69 @@
+"""The settings of rows, rules and profiles, as data; later ones lie over earlier ones, over `Recipe`'s defaults."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from odnlib.paper import TABLE_1
+
+OWN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # the row of somebody's own images
+EXAMPLE = "example_shapes"  # own images that odnlib draws, to try itself with
+Settings = dict[str, Any]
+
+# What the released code sets for each row. Everything else is the same for all.
+ROWS: dict[str, Settings] = {
+    "mnist": {"target_pct": 99.5},
+    "emnist": {"target_pct": 95.0},
+    "fashion_mnist": {"target_pct": 94.5},
+    "svhn": {"target_pct": 96.0, "warmup_rate": 0.01, "rate": 0.1, "drop_last": True},
+    "cifar10": {"target_pct": 94.5, "warmup_epochs": 0, "increment_rate_factor": 1.0, "drop_last": True},
+}
+
+# How one trains. `released`: what the authors' code does, where the defaults come from. `printed`: the numbers of the
+# paper's text, and where it is silent those of `released`. `equal` (ours): every depth alike, one rise and fall of the
+# rate from the initial weights, for as many epochs as EPOCHS says, the whole network too.
+RULES: dict[str, Settings] = {
+    "released": {},
+    "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
+    "equal": {"rate": 0.1, "increment_rate_factor": 1.0, "batch_size": 32, "nesterov": True, "warmup_epochs": 0,
+              "finetune_epochs": 0},
+}  # fmt: skip
+EPOCHS = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
+OWN_EPOCHS = 16  # for somebody's own images
+
+# How much work. `smoke` illustrates, `reduced` shows a trend; neither is evidence for a row of Table I.
+PROFILES: dict[str, Settings] = {
+    "smoke": {"embedded": True, "width": 8, "batch_size": 32, "threads": 1},
+    "reduced": {"width": 16},
+    "quick": {},
+    "paper": {},
+}
+LIMITS: dict[str, tuple[Settings, Settings]] = {  # profile: limits of epochs by the plateau rule, and by `equal`
+    "smoke": ({"depth_epochs": 10, "finetune_epochs": 4, "full_epochs": 10}, {"depth_epochs": 6, "full_epochs": 6}),
+    "quick": ({"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4}, {}),
+}
+
+# The stand-ins of each row have a difficulty of their own, so smoke has targets, and for `released` rates, of its own.
+SMOKE_TARGETS = {"mnist": 92.0, "emnist": 50.0, "fashion_mnist": 82.0, "svhn": 44.0, "cifar10": 48.0}
+SMOKE_RATES = {"mnist": 0.02, "emnist": 0.02, "fashion_mnist": 0.02, "svhn": 0.02, "cifar10": 0.05}
+
+
+def usual_rule(profile: str) -> str:
+    """The rule of a profile unless another is asked for."""
+    return "equal" if profile == "quick" else "released"
+
+
+def usual(row: str, profile: str, rule: str) -> Settings:
+    """What a row, a profile and a rule say, where that differs from the defaults; unknown ones say nothing."""
+    settings = {"architecture": TABLE_1[row].architecture} if row in TABLE_1 else {}
+    settings |= ROWS.get(row, {}) | RULES.get(rule, {}) | PROFILES.get(profile, {})
+    if rule == "equal":
+        settings["depth_epochs"] = settings["full_epochs"] = EPOCHS.get(row, OWN_EPOCHS)
+    settings |= LIMITS.get(profile, ({}, {}))[rule == "equal"]
+    if profile == "smoke" and row in TABLE_1:
+        settings["target_pct"] = SMOKE_TARGETS[row]
+        settings |= {"rate": SMOKE_RATES[row]} if rule == "released" else {}
+    if row not in TABLE_1:
+        settings["embedded"] = row.startswith(f"own_{EXAMPLE}_")
+    return settings
