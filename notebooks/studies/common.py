@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from odnlib import recipes
-from odnlib.files import read_json, run_folders
+from odnlib.files import TRAINING_VERSION, read_json, run_folders
 from odnlib.paper import TABLE_1
 from odnlib.recipes import PROFILES
 
@@ -21,15 +21,16 @@ HARMLESS = {
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 
 
-def finished(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
+def finished(results_dir: Path | str, profile: str = "*", variant: str | None = None) -> pd.DataFrame:
     """One line per finished run on a row of Table I: every setting and result as a column, and goal_pct, label, name,
-    folder, full_size_mb, processor and not_comparable. Empty without runs.
+    folder, full_size_mb, processor, training_version and not_comparable. Empty without runs.
     """
     lines = []
-    for folder in run_folders(results_dir, profile):
+    for folder in run_folders(results_dir, profile, variant):
         run, depths = vars(recipes.read(folder)), pd.read_csv(folder / "depths.csv")
         made_by = read_json(folder / "provenance.json")
         more = {"full_size_mb": depths["size_mb"].iloc[-1], "processor": made_by["processor"]}
+        more["training_version"] = made_by.get("training_version", 1)
         lines.append(run | more | {"not_comparable": why_not_comparable(run)})
     lines = [line for line in lines if line["row"] in TABLE_1]
     return pd.DataFrame(lines)
@@ -48,9 +49,23 @@ def why_not_comparable(run: dict, asked: set[str] = frozenset()) -> str:
     return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
 
 
+def in_common(changed: dict, training_version: int, varied: set[str]) -> str:
+    """Overrides less the `varied` ones, in words; a training version after the first is named with them, since runs
+    that different versions made are not alike.
+    """
+    version = {"training_version": training_version} if training_version > 1 else {}
+    return recipes.in_words({name: value for name, value in changed.items() if name not in varied} | version)
+
+
 def shared(runs: pd.DataFrame, varied: set[str]) -> list[str]:
-    """For each run what it has in common with those of its study, in words: its overrides less the `varied` ones."""
-    return [recipes.in_words({k: v for k, v in changed.items() if k not in varied}) for changed in runs["changed"]]
+    """For each run what it has in common with those of its study (`in_common`)."""
+    return [in_common(run.changed, run.training_version, varied) for run in runs.itertuples()]
+
+
+def alike(lines: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
+    """The lines of the study that today's run of a recipe belongs to; columns profile, rule and settings (`shared`)."""
+    wanted = recipe.profile, recipe.rule, in_common(recipe.overridden, TRAINING_VERSION, varied)
+    return lines[(lines[["profile", "rule", "settings"]] == wanted).all(axis=1)]
 
 
 def slug(*parts: str) -> str:
