@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy import stats
 
-from odnlib import recipes
-from odnlib.files import TRAINING_VERSION, read_json, run_folders
+from odnlib import plots, recipes
+from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
 from odnlib.paper import TABLE_1
-from odnlib.recipes import PROFILES
+from odnlib.presets import PROFILES, RULES
 
 HARMLESS = {
     "carry_best",
@@ -19,6 +21,7 @@ HARMLESS = {
     "threads",
 }  # overrides that leave a run its rule's own: an open reading, and speed
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
+TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
 
 
 def finished(results_dir: Path | str, profile: str = "*", variant: str | None = None) -> pd.DataFrame:
@@ -63,9 +66,24 @@ def shared(runs: pd.DataFrame, varied: set[str]) -> list[str]:
 
 
 def alike(lines: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
-    """The lines of the study that today's run of a recipe belongs to; columns profile, rule and settings (`shared`)."""
-    wanted = recipe.profile, recipe.rule, in_common(recipe.overridden, TRAINING_VERSION, varied)
-    return lines[(lines[["profile", "rule", "settings"]] == wanted).all(axis=1)]
+    """The lines of the study that today's run of a recipe belongs to; columns profile, row, rule and settings (from
+    `shared`), of which the row may be among the `varied`.
+    """
+    own = {name: getattr(recipe, name) for name in ("profile", "row", "rule") if name not in varied}
+    own = pd.Series(own | {"settings": in_common(recipe.overridden, TRAINING_VERSION, varied)})
+    return lines[(lines[own.index] == own).all(axis=1)]
+
+
+def most_telling(lines: pd.DataFrame, study: list[str], worth: Callable[[pd.DataFrame], object] = len) -> pd.DataFrame:
+    """The lines of one study out of several: of the strongest profile, of those one by a rule that there still is, of
+    those the one of the greatest worth.
+
+    Args:
+        lines: with columns profile and rule. study: the columns that tell studies apart.
+    """
+    studies = [of_study for _, of_study in lines.groupby(study, sort=False)]
+    names = list(PROFILES)
+    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, worth(x)))
 
 
 def slug(*parts: str) -> str:
@@ -76,6 +94,27 @@ def slug(*parts: str) -> str:
 def strongest(profiles: pd.Series) -> str:
     """The profile of the most work among these."""
     return max(profiles, key=list(PROFILES).index)
+
+
+def seeds_of(lines: pd.DataFrame) -> str:
+    """The seeds of a table in words."""
+    return f"seeds {', '.join(map(str, sorted(set(lines['seed']))))}"
+
+
+def write_studies(
+    lines: pd.DataFrame, name: str, study: list[str], figure: Callable[[pd.DataFrame], Figure], to: Path
+) -> None:
+    """One table of all studies of a profile, and a figure for each; nothing without any.
+
+    Args:
+        lines: with a column folder, which is left out. study: the columns that tell studies apart, profile first.
+        figure: draws the lines of one study. to: the profile's folder of results.
+    """
+    if lines.empty:
+        return
+    write_table(to / f"{name}.csv", lines.drop(columns="folder"))
+    for (_, *words), of_study in lines.groupby(study):
+        plots.save(figure(of_study), to / "figures" / f"{slug(name, *words)}.png")
 
 
 def interval(values: pd.Series) -> tuple[float, float, float]:

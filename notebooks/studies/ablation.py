@@ -1,0 +1,130 @@
+"""Does warm-up do what Figure 3 says? Statistics of a search's epochs and its fine-tuning's, paired over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from odnlib import plots, recipes
+from odnlib.files import write_table
+from studies import common
+
+ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
+STUDY = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
+FOLDERS = ["folder", "folder_without"]  # of its smallest seed, an arm each
+
+# statistic: what it is; by the paper's claims each is smaller with warm-up
+STATISTICS = {
+    "jump_pts": "fall of validation accuracy at a depth increment (points, mean over increments)",
+    "loss_jump": "rise of validation loss at a depth increment (mean over increments)",
+    "fluctuation_pts": "epoch-to-epoch change of validation accuracy within a depth (points, mean of absolutes)",
+    "loss_fluctuation": "epoch-to-epoch change of validation loss within a depth (mean of absolutes)",
+}
+FLUCTUATION, CONVERGENCE = [*STATISTICS], ["epochs_to_90%", "epochs_to_100%"]  # what two claims are judged by
+SHARES_OF_GOAL = (0.5, 0.75, 0.9, 1.0)
+for share in SHARES_OF_GOAL:
+    STATISTICS[f"epochs_to_{share:.0%}"] = f"epochs, warm-up included, until validation reaches {share:.0%} of the goal"
+
+
+def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
+    """The `STATISTICS` of one run's epochs.csv; nan where there is nothing to take them over."""
+    search = epochs[epochs["stage"] != "warmup"]
+    measured, depth = search[["val_acc_pct", "val_loss"]], search["depth"]
+    rise = (measured.groupby(depth).first() - measured.groupby(depth).last().shift()).mean()
+    change = measured.diff()[depth.diff() == 0].abs().mean()
+    values = [-rise["val_acc_pct"], rise["val_loss"], change["val_acc_pct"], change["val_loss"]]
+    reached = [epochs["val_acc_pct"] >= round(share * goal_pct, 6) for share in SHARES_OF_GOAL]
+    return dict(zip(STATISTICS, values + [epochs.loc[x, "epoch"].min() for x in reached], strict=True))
+
+
+def paired(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Mean difference (with - without) per statistic over the seeds that have both, with its 95 % t-interval.
+
+    Args:
+        seeds: a line per seed, of its search with warm-up the `STATISTICS`, of the other one these with "_without".
+
+    Returns:
+        columns statistic, meaning, with_warmup, without_warmup, difference, low, high, n, dropped, verdict; `dropped`
+        counts seeds that lack the statistic in an arm, e.g. because it never reached the accuracy.
+    """
+    lines = []
+    for statistic, meaning in STATISTICS.items():
+        arms = seeds[[statistic, f"{statistic}_without"]].dropna().set_axis(["with_warmup", "without_warmup"], axis=1)
+        difference, low, high = common.interval(arms["with_warmup"] - arms["without_warmup"])
+        line = {"statistic": statistic, "meaning": meaning, **arms.mean(), "difference": difference}
+        line |= {"low": low, "high": high, "n": len(arms), "dropped": len(seeds) - len(arms)}
+        lines.append(line | {"verdict": common.judged(-high, -low)})
+    return pd.DataFrame(lines)
+
+
+def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
+    """The lines of `paired` for all searches that were made with and without warm-up, and `STUDY`, not_comparable and
+    `FOLDERS` as further columns. Empty without any.
+    """
+    runs = common.finished(results_dir, profile, "odn")
+    if runs.empty:
+        return runs
+    epochs = [pd.read_csv(folder / "epochs.csv") for folder in runs["folder"]]
+    runs = runs.join(pd.DataFrame(map(statistics, epochs, runs["goal_pct"])))
+    runs["settings"], runs["others"] = common.shared(runs, set()), common.shared(runs, {"warmup_epochs"})
+    same, warmed_up = ["profile", "row", "rule", "others", "seed"], runs["warmup_epochs"] > 0
+    pairs = runs[warmed_up].merge(runs[~warmed_up], on=same, suffixes=("", "_without")).sort_values("seed")
+    tables = [pd.DataFrame()]
+    for _, seeds in pairs.groupby(STUDY):
+        tables.append(paired(seeds).assign(**seeds[[*STUDY, "not_comparable", *FOLDERS]].iloc[0]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def sentence(line: pd.Series) -> str:
+    """What one line of `table` says, in words."""
+    if not line.n:
+        return f"{line.meaning}: no seed has it in both arms"
+    dropped = f", {line.dropped} seeds left out that lack it in an arm" if line.dropped else ""
+    return (
+        f"{line.meaning}: {line.with_warmup:.2f} with and {line.without_warmup:.2f} without warm-up, difference "
+        f"{line.difference:+.2f} ({common.between(line.low, line.high, line.n)}{dropped}): the claim "
+        f"{'is left open' if line.verdict == common.OPEN else line.verdict}"
+    )
+
+
+def verdict(lines: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
+    """What some statistics say together, `FLUCTUATION` or `CONVERGENCE`, in the most telling comparison of `table`."""
+    study = common.most_telling(lines, STUDY, lambda study: ((study["not_comparable"] == "").all(), study["n"].max()))
+    study = study[study["statistic"].isin(statistics)]
+    verdicts, why = study["verdict"].unique(), "; ".join(map(sentence, study.itertuples()))
+    return common.at_scale(verdicts[0] if len(verdicts) == 1 else common.OPEN, why, study["not_comparable"].iloc[0])
+
+
+def figure(lines: pd.DataFrame) -> Figure:
+    """The counterpart of the paper's Figure 3 for one comparison of `table`: its smallest seed, restarts marked."""
+    folders = dict(zip(ARMS, lines[FOLDERS].iloc[0], strict=True))
+    run = recipes.read(folders["with warm-up"])
+    drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
+    curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
+    for column, (arm, folder) in enumerate(folders.items()):
+        epochs = pd.read_csv(folder / "epochs.csv")
+        for axis, (label, (train, validation)) in zip(axes[:, column], curves.items(), strict=True):
+            axis.plot(epochs["epoch"], epochs[train], "-", color=plots.ORANGE, label="training")
+            axis.plot(epochs["epoch"], epochs[validation], "-", color=plots.BLUE, label="validation")
+            plots.mark_stages(axis, epochs, titled=axis is axes[0, column])
+            axis.set_ylabel("" if column else label)
+        axes[0, column].axhline(run.goal_pct, color=plots.GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
+        axes[0, column].set_title(arm, pad=48)
+        axes[1, column].set_xlabel("epoch")
+    if not run.embedded and run.width == 64:  # the axes of the paper's figure
+        axes[0, 0].set_ylim(50, 105)
+        axes[1, 0].set_ylim(0, 1.4)
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return plots.caption(drawn, run)
+
+
+def write(results_dir: Path | str, profile: str) -> None:
+    """A table and a figure for every comparison of this profile."""
+    lines, to = table(results_dir, profile), Path(results_dir) / profile
+    for (_, *names), study in lines.groupby(STUDY, sort=False) if len(lines) else ():
+        name = common.slug("warmup_ablation", *names)
+        write_table(to / f"{name}.csv", study.drop(columns=FOLDERS))
+        plots.save(figure(study), to / "figures" / f"{name}.png")

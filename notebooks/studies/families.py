@@ -1,0 +1,119 @@
+"""Does the method work with other networks (Section I)? One search with each, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from odnlib import metrics, models, plots, recipes
+from odnlib.data import DATASETS
+from studies import common
+from studies.families_networks import FAMILIES, register
+
+FEWEST = 3  # architectures searched alike that make a study
+STUDY = ["profile", "row", "rule", "settings"]
+COLUMNS = [*STUDY, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params", "size_mb"]
+COLUMNS += ["train_tmacs", "of", "depth_share", "goal_pct", "size_share", "not_comparable", "processor", "folder"]
+
+
+def planned(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
+    """A search by rule `equal` with each architecture and seed.
+
+    Raises:
+        RecipeError: see `recipes.resolve`.
+    """
+    register()
+    same = {"row": row, "profile": profile, "rule": "equal"}
+    every = [dict(**same, seed=seed, **overrides | {"architecture": name}) for name in FAMILIES for seed in seeds]
+    return recipes.resolve_all(every)
+
+
+def structure(row: str) -> pd.DataFrame:
+    """What each network is at full width, and its bytes at a quarter, half and three quarters of its blocks."""
+    register()
+    lines, dataset = [], DATASETS[row]
+    for name in FAMILIES:
+        network = models.build(name, dataset.image_shape[0], dataset.classes)
+        parts = {}
+        for part in (0.25, 0.5, 0.75, 1.0):
+            cut = network.truncate(max(1, round(part * network.max_depth)))
+            parts[part] = metrics.structure(cut, dataset.image_shape)
+        line = {"architecture": name, "blocks": network.max_depth}
+        line |= {"params_m": parts[1.0]["params"] / 1e6, "macs_m": parts[1.0]["macs_m"]}
+        lines.append(line | {f"MB at {part:.0%}": parts[part]["size_mb"] for part in parts})
+    return pd.DataFrame(lines)
+
+
+def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
+    """One line per search of a study: what part of the network was enough. Empty without a study.
+
+    A study is made of searches alike in everything but the architecture and the seed, with `FEWEST` or more families.
+    """
+    runs = common.finished(results_dir, profile, "odn")
+    if runs.empty:
+        return runs
+    runs["settings"] = common.shared(runs, {"architecture"})
+    runs = runs[runs["architecture"].isin(FAMILIES) & (runs["goal_pct"] < 100)]
+    runs = runs[runs.groupby(STUDY)["architecture"].transform("nunique") >= FEWEST].rename(columns={"max_depth": "of"})
+    runs["depth_share"], runs["size_share"] = runs["depth"] / runs["of"], runs["size_mb"] / runs["full_size_mb"]
+    runs["not_comparable"] = [common.why_not_comparable(run._asdict(), {"architecture"}) for run in runs.itertuples()]
+    return runs[COLUMNS].sort_values([*STUDY, "architecture", "seed"], ignore_index=True)
+
+
+def verdict(lines: pd.DataFrame) -> tuple[str, str]:
+    """Whether a part of every network met the goal, by the most telling study of `table`."""
+    study = common.most_telling(lines, STUDY)
+    enough = study["met_goal"] & (study["depth"] < study["of"])
+    per, shares = enough.groupby(study["architecture"], sort=False).mean(), study.loc[enough, "size_share"]
+    first, seeds = study.iloc[0], study["seed"].nunique()
+    why = f"{(per == 1).sum()} of {len(per)} architectures met {first['goal_pct']:g} % on validation before their last "
+    why += f"block with all seeds (n = {seeds} each, {len(study)} searches, {first['row']}, rule {first['rule']}, on "
+    why += first["processor"] + ")"
+    if never := list(per[per == 0].index):
+        why += f", never {', '.join(never)}"
+    if len(shares):
+        low, middle, high = (f"{100 * share:.1f} %" for share in (shares.min(), shares.median(), shares.max()))
+        why += f"; of the bytes {middle} were enough in the median ({low} to {high})"
+    together = common.HOLDS if (per == 1).all() else common.FAILS if (per == 0).any() else common.OPEN
+    return common.at_scale(together, why, first["not_comparable"])
+
+
+def figure(lines: pd.DataFrame) -> Figure:
+    """What part of each network was enough, a point per seed; lines of `table`, of one study."""
+    names = list(dict.fromkeys(lines["architecture"]))
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 0.9 + 0.42 * len(names)), sharey=True)
+    columns = {
+        "depth_share": "depth found (% of all blocks)",
+        "size_share": "bytes (% of the whole network's)",
+        "test_acc_pct": "test accuracy (%)",
+    }
+    place = lines["architecture"].map(names.index) + 0.16 * (lines["seed"].rank(method="dense") - 2)
+    for axis, (column, label) in zip(axes, columns.items(), strict=True):
+        percent = lines[column] * (1 if column.endswith("pct") else 100)
+        for met, marker, color in ((True, "o", plots.BLUE), (False, "X", plots.RED)):
+            shown = lines["met_goal"] == met
+            goal = f"goal {'' if met else 'not '}met: {lines['goal_pct'].iloc[0]:g} % on validation"
+            if shown.any():
+                axis.plot(percent[shown], place[shown], marker, color=color, label=goal, ms=5)
+        axis.set_xlabel(label)
+    axes[0].set_xlim(0, 105)
+    axes[1].set_xscale("log")
+    axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes[1].xaxis.set_major_formatter("{x:g}")
+    axes[1].xaxis.set_minor_formatter(NullFormatter())
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    drawn.set_layout_engine("constrained")
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    run = recipes.read(lines["folder"].iloc[0])
+    return plots.caption(drawn, run, common.seeds_of(lines), f"{len(names)} architectures")
+
+
+def write(results_dir: Path | str, profile: str) -> None:
+    """A table of all studies of this profile, and a figure for each."""
+    common.write_studies(table(results_dir, profile), "families", STUDY, figure, Path(results_dir) / profile)
