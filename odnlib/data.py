@@ -1,7 +1,7 @@
-"""Images as bytes on the device, and batches of them, normalised and augmented there.
+"""Images as bytes on the device, and batches of them, augmented and normalised there.
 
 The order of the images and their augmentation are functions of (seed, stage, epoch) alone, so a resumed run sees what
-the uninterrupted one would have seen.
+an uninterrupted one sees.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from odnlib import embedded
-from odnlib.recipes import Recipe
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images (N, C, H, W) uint8, labels (N,) int64
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, labels (N,) int64
 
 
 class DataError(RuntimeError):
@@ -27,7 +28,7 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """What there is to know about one row's images. Splits, normalisation and augmentation: the released code."""
+    """The facts about one row's images. Splits, normalisation and augmentation are those of the released code."""
 
     title: str
     source: str  # class of torchvision.datasets
@@ -42,9 +43,8 @@ class Dataset:
 
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
-DATASETS = {
+DATASETS = {  # EMNIST's 20,800 validation images, as many as for the test, are our choice: the released code has none
     "mnist": Dataset("MNIST", "MNIST", GREY, 10, 10_000, 0.1307, 0.3081),
-    # The released code defines no validation images here: we take as many as there are for the test (see `_real`).
     "emnist": Dataset("EMNIST letters", "EMNIST", GREY, 26, 20_800, 0.1307, 0.3081),
     "fashion_mnist": Dataset("Fashion-MNIST", "FashionMNIST", GREY, 10, 10_000, 0.2860, 0.3530),
     "svhn": Dataset("SVHN", "SVHN", COLOUR, 10, 5_000),
@@ -60,7 +60,7 @@ def generator(*key: object) -> torch.Generator:
 
 @dataclass
 class Split:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, both on the device."""
+    """Images (N, C, H, W), bytes or floats that are used as they are, and labels (N,) int64, all on the device."""
 
     images: Tensor
     labels: Tensor
@@ -71,27 +71,23 @@ class Split:
 
     def sha256(self) -> str:
         """Checksum of all images and labels."""
-        digest = hashlib.sha256(self.images.cpu().numpy().tobytes())
-        digest.update(self.labels.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256(b"".join(x.cpu().numpy().tobytes() for x in (self.images, self.labels))).hexdigest()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 0..255 -> float, scaled to 0..1, minus mean, over std; channels last."""
-        scaled = images.to(torch.get_default_dtype()).div_(255).sub_(self.dataset.mean).div_(self.dataset.std)
-        return scaled.contiguous(memory_format=torch.channels_last)
+        """Bytes -> floats: scaled to 0..1, minus mean, over std. Floats stay as they are. Both channels last."""
+        if not images.is_floating_point():
+            images = images.to(torch.get_default_dtype()).div_(255).sub_(self.dataset.mean).div_(self.dataset.std)
+        return images.contiguous(memory_format=torch.channels_last)
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) in order, every image once; the last batch may be smaller."""
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All images in order, each once; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.normalise(self.images[start : start + size]), self.labels[start : start + size]
 
-    def shuffled_batches(
-        self, size: int, drop_last: bool, random: torch.Generator, first: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) in random order, augmented as the dataset says; `drop_last` leaves the smaller batch out.
+    def shuffled_batches(self, size: int, drop_last: bool, random: torch.Generator, first: int = 0) -> Iterator[Batch]:
+        """All images in random order, augmented, but for the `first` ones, which an interrupted epoch has seen.
 
-        Args:
-            first: so many images are left out, at the beginning: those that an interrupted epoch had seen.
+        `drop_last` leaves out a last batch that is smaller, unless it is the only one.
         """
         order = torch.randperm(len(self), generator=random)
         shifts = torch.randint(2 * self.dataset.crop_padding + 1, (2, len(self)), generator=random)
@@ -109,13 +105,9 @@ class Split:
 
 
 def shifted(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Crop (N, C, H, W), padded with black by `padding` pixels, at the N corners `shifts` (2, N): rows, columns."""
-    n, _, height, width = images.shape
-    rows = shifts[0, :, None] + torch.arange(height, device=images.device)  # (N, H)
-    columns = shifts[1, :, None] + torch.arange(width, device=images.device)  # (N, W)
-    padded = functional.pad(images, (padding,) * 4)
-    image = torch.arange(n, device=images.device)[:, None, None]
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    """Crop (N, C, H, W), padded with zeros by `padding` pixels, at the N corners `shifts` (2, N): rows, columns."""
+    crops = nn.functional.pad(images, (padding,) * 4).unfold(2, images.shape[2], 1).unfold(3, images.shape[3], 1)
+    return crops[torch.arange(len(images), device=images.device), :, shifts[0], shifts[1]]
 
 
 @dataclass
@@ -127,81 +119,74 @@ class Data:
     test: Split
 
 
-def load(recipe: Recipe, data_dir: Path | str, device: str = "cpu") -> Data:
-    """The images of a recipe, downloaded into `data_dir` by torchvision where they are not there yet.
+def load(recipe, data_dir: Path | str, device: str = "cpu") -> Data:
+    """The images for a recipe's row, embedded, train_images, validation_images and seed; real ones by torchvision.
 
     Raises:
         DataError: one line that names the folder or file and says what to do.
     """
     dataset = DATASETS[recipe.row]
     if recipe.embedded:
-        (images, labels), held_back = embedded.load(recipe.row), embedded.HELD_BACK
-        (images, labels), test = (images[:-held_back], labels[:-held_back]), (images[-held_back:], labels[-held_back:])
+        held_back, arrays = embedded.HELD_BACK, embedded.load(recipe.row)
+        rest, test = [array[:-held_back] for array in arrays], [array[-held_back:] for array in arrays]
     else:
-        (images, labels), test = _real(recipe.row, Path(data_dir))
         held_back = dataset.validation_images
-    train, validation = (images[:-held_back], labels[:-held_back]), (images[-held_back:], labels[-held_back:])
-    validation = validation[0][: recipe.validation_images], validation[1][: recipe.validation_images]
-    wanted = recipe.train_images
-    if wanted is not None and wanted > len(train[0]):
-        raise DataError(f"train_images {wanted}: {dataset.title} has {len(train[0])} (none means all)")
+        rest, test = _real(recipe.row, Path(data_dir))
+    available, wanted = max(len(rest[1]) - held_back, 0), recipe.train_images
+    if wanted is not None and wanted > available:
+        raise DataError(f"train_images {wanted}: {dataset.title} has {available} (none means all)")
+    chosen = slice(available)
     if wanted is not None:
-        chosen = torch.randperm(len(train[0]), generator=generator(recipe.seed, "subset"))[:wanted].numpy()
-        train = train[0][chosen], train[1][chosen]
-    parts = (train, validation, test)
-    return Data(*(Split(torch.tensor(x, device=device), torch.tensor(y, device=device), dataset) for x, y in parts))
+        chosen = torch.randperm(available, generator=generator(recipe.seed, "subset"))[:wanted].numpy()
+    train = [array[chosen] for array in rest]
+    validation = [array[available:][: recipe.validation_images] for array in rest]
+    parts = [[torch.tensor(array, device=device) for array in part] for part in (train, validation, test)]
+    return Data(*(Split(images, labels, dataset) for images, labels in parts))
 
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images (N, C, H, W) uint8, labels (N,) int64
-
-
-def _real(row: str, folder: Path) -> tuple[Arrays, Arrays]:
-    """The training and the test part of a row's true dataset."""
+def _real(row: str, folder: Path) -> list[Arrays]:
+    """The training part and the test part of a row's real images."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         next(folder.iterdir(), None)
     except OSError as error:
         raise DataError(f"data_dir {folder} cannot be read: {error.strerror}; pass a folder you may write to") from None
-    with FileLock(folder / f".{row}.lock"):  # notebooks side by side: one downloads, the others wait
-        parts = [_part(row, folder, training) for training in (True, False)]
-    if row == "emnist":  # its training part is not shuffled by class or writer that we know of: shuffle, always alike
-        order = torch.randperm(len(parts[0][0]), generator=generator("emnist split")).numpy()
-        parts[0] = parts[0][0][order], parts[0][1][order]
-    return parts[0], parts[1]
+    with FileLock(folder / f".{row}.lock"):  # of notebooks side by side one downloads, the others wait
+        return [_part(row, folder, training) for training in (True, False)]
 
 
 def _part(row: str, folder: Path, training: bool) -> Arrays:
+    """The training or the test part, read by torchvision."""
     import torchvision.datasets  # takes seconds, and embedded images do without
 
     dataset = DATASETS[row]
-    which = {"split": "train" if training else "test"} if row == "svhn" else {"train": training}
-    if row == "emnist":
-        which["split"] = "letters"
+    source = getattr(torchvision.datasets, dataset.source)
+    which = {"svhn": {"split": "train" if training else "test"}, "emnist": {"split": "letters", "train": training}}
     try:
-        loaded = getattr(torchvision.datasets, dataset.source)(root=folder, download=True, **which)
+        loaded = source(folder, download=True, **which.get(row, {"train": training}))
     except Exception as error:  # whatever a damaged file or a failed download raises
-        if damaged := _damaged(row, folder):
+        if damaged := _damaged(row, source, folder):
             raise DataError(f"{'; '.join(damaged)}: delete it and start again, to have it downloaded anew") from None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"{dataset.title} is not in data_dir {folder} or cannot be read, and could not be downloaded ({reason}): "
-            f"connect to the network, or pass a data_dir that torchvision.datasets.{dataset.source} can read"
-        ) from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = f"{dataset.title} is not in data_dir {folder} or cannot be read, and could not be downloaded ({reason})"
+        advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{dataset.source} can read"
+        raise DataError(f"{what}: {advice}") from None
     images = np.asarray(loaded.data, dtype=np.uint8)
     labels = np.asarray(loaded.labels if row == "svhn" else loaded.targets, dtype=np.int64)
     if row == "emnist":  # stored transposed; classes 1 to 26
         images, labels = images.transpose(0, 2, 1), labels - 1
+    if row == "emnist" and training:  # shuffled: its order is unknown, and the last images are held back
+        order = torch.randperm(len(labels), generator=generator("emnist split")).numpy()
+        images, labels = images[order], labels[order]
     if row == "cifar10":
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images.reshape(-1, *dataset.image_shape)), labels
 
 
-def _damaged(row: str, folder: Path) -> list[str]:
-    """A line for each file of a row's dataset that is there and is not what its publisher's md5 says."""
-    import torchvision.datasets
+def _damaged(row: str, source: type, folder: Path) -> list[str]:
+    """A line for each file of a row's dataset that is there and differs from its publisher's md5."""
     from torchvision.datasets.utils import calculate_md5
 
-    source = getattr(torchvision.datasets, DATASETS[row].source)
     if row == "cifar10":
         parts = [(f"{source.base_folder}/{name}", md5) for name, md5 in source.train_list + source.test_list]
         files = [(source.filename, source.tgz_md5), *parts]

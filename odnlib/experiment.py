@@ -153,6 +153,7 @@ def run(
                 for listener in listeners:
                     listener(recipe, record)
             return folder
+        data = images()
         folder.mkdir(exist_ok=True)
         for left in folder.glob(".*"):  # half-written by a process that was killed; we hold the folder
             left.unlink()
@@ -160,7 +161,7 @@ def run(
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
-            _train(recipe, images(), folder, [StatusFile(folder), *listeners], network)
+            _train(recipe, data, folder, [StatusFile(folder), *listeners], network)
         finally:
             log.removeHandler(file)
             file.close()

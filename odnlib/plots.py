@@ -6,6 +6,7 @@ import io
 import math
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -16,30 +17,31 @@ from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from odnlib.data import Split
+from odnlib.files import replace
 from odnlib.paper import TABLE_1, PrintedRow
-from odnlib.recipes import Recipe
-from odnlib.results import replace
+from odnlib.recipes import Recipe, in_words, stage_title
 
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
-NOT_EVIDENCE = "embedded stand-in images, narrow network: an illustration, no reproduction"
+STAND_INS = "embedded stand-in images, narrow network: an illustration, no reproduction"
+AnyRun = Recipe | SimpleNamespace  # a finished run as it was recorded (`recipes.read`)
 
 
-def evidence(recipe: Recipe, seeds: str = "", architectures: str = "", varied: tuple[str, ...] = ()) -> str:
-    """What a table or figure of this recipe is evidence of, in a line that stands on it.
+def evidence(run: AnyRun, seeds: str = "", architectures: str = "", varied: tuple[str, ...] = ()) -> str:
+    """What a table or figure is evidence of, in a line that stands on it.
 
-    Args:
-        seeds, architectures: where several are shown. varied: settings that are not alike in all that is shown.
+    Several `seeds` or `architectures` are given in words; settings that are `varied` in what is shown are left out.
     """
-    untold = {"architecture", *varied}
-    settings = [f"{name}={str(value).lower()}" for name, value in recipe.overridden.items() if name not in untold]
-    rule = " ".join([f"{recipe.protocol} protocol", *["with"] * bool(settings), *settings])
-    own = recipe.row not in TABLE_1
-    kind = NOT_EVIDENCE if recipe.embedded else f"{'own' if own else 'real'} images, profile {recipe.profile}"
-    if not recipe.embedded and recipe.width != 64:
+    overridden = run.overridden if isinstance(run, Recipe) else run.changed
+    untold = {"architecture", "width", *varied}  # the first two have words of their own below
+    settings = in_words({name: value for name, value in overridden.items() if name not in untold})
+    own, narrow = run.row not in TABLE_1, run.width != 64
+    kind = STAND_INS if run.embedded else f"{'own' if own else 'real'} images, profile {run.profile}"
+    if narrow and not run.embedded:
         kind += ", narrow network" + ": a trend, not a row of Table I" * (not own)
-    network = f"{architectures or recipe.architecture}, width {recipe.width}" + " of 64" * (recipe.width != 64)
-    return f"{network}, {rule}, {seeds or f'seed {recipe.seed}'} - {kind}"
+    rule = run.rule + " (an upper bound of the depth)" * (run.rule == "fast") + " with " * bool(settings) + settings
+    network = f"{architectures or run.architecture}, width {run.width}{' of 64' * narrow}"
+    return f"{network}, rule {rule}, {seeds or f'seed {run.seed}'} - {kind}"
 
 
 def small_print(figure: Figure, text: str) -> Figure:
@@ -48,25 +50,18 @@ def small_print(figure: Figure, text: str) -> Figure:
     return figure
 
 
-def caption(figure: Figure, recipe: Recipe, *others: str, varied: tuple[str, ...] = ()) -> Figure:
-    return small_print(figure, evidence(recipe, *others, varied=varied))
+def caption(figure: Figure, run: AnyRun, *others: str, varied: tuple[str, ...] = ()) -> Figure:
+    """Write below a figure what it is evidence of; arguments as in `evidence`."""
+    return small_print(figure, evidence(run, *others, varied=varied))
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure for print, in whole or not at all, and close it.
-
-    256 colours are enough for charts, and a third of the size.
-    """
+    """Write a figure for print, in whole or not at all, and close it; 256 colours are a third of the size."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=150)
+    figure.savefig(drawn := io.BytesIO(), format="png", dpi=150)
     plt.close(figure)
     picture = Image.open(drawn).convert("RGB").quantize(256)
     replace(path, lambda temporary: picture.save(temporary, format="png", optimize=True))
-
-
-def stage_title(stage: str, depth: int) -> str:
-    return {"warmup": "warm-up", "depth": f"depth {depth}", "finetune": f"fine-tuning {depth}"}.get(stage, "full")
 
 
 def mark_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
@@ -76,114 +71,80 @@ def mark_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
     for start in epochs[epochs["stage_epoch"] == 1].itertuples():
         axis.axvline(start.epoch - 0.5, color="0.4", linewidth=1, linestyle=":", zorder=1)
         place = max(start.epoch, place + 0.04 * len(epochs))
-        title = stage_title(start.stage, start.depth)
-        if start.stage == "finetune" and start.depth not in searched:  # the largest depth: nothing is left to search
-            title = f"depth {start.depth}, the last"
+        unsearched = start.stage == "finetune" and start.depth not in searched  # the last: nothing is left to search
+        title = f"depth {start.depth}, the last" if unsearched else stage_title(start.stage, start.depth)
         if titled:
             axis.text(place, 1.02, title, rotation=40, fontsize=8, transform=axis.get_xaxis_transform())
 
 
 def samples(split: Split, count: int = 12) -> Figure:
     """Images of a split with their labels, every class in turn."""
-    figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained")
+    bare = {"frame_on": False, "xticks": [], "yticks": []}
+    figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained", subplot_kw=bare)
     names = split.dataset.class_names or range(split.dataset.classes)
     labels = pd.Series(split.labels.cpu())
     numbers = labels.groupby(labels).cumcount().sort_values(kind="stable").index[:count]
-    for axis in axes:
-        axis.axis("off")
     for axis, number in zip(axes, numbers, strict=False):
         axis.imshow(split.images[number].cpu().permute(1, 2, 0).squeeze(), cmap="gray")
         axis.set_title(names[labels[number]], fontsize=8 if split.dataset.class_names else 10)
     return figure
 
 
-def structure(frame: pd.DataFrame, recipe: Recipe, printed: PrintedRow) -> Figure:
+def structure(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow) -> Figure:
     """Parameters and MACs against depth; at full width the paper's two networks are drawn in."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    columns = {
-        "params": ("parameters (millions)", 1e6, "params_m"),
-        "macs_m": ("MACs per image (millions)", 1, "macs_m"),
-    }
-    for axis, (column, (label, unit, paper)) in zip(axes, columns.items(), strict=True):
-        axis.plot(frame["depth"], frame[column] / unit, "o-", color=BLUE, label="this network")
-        if recipe.width == 64 and recipe.architecture == printed.architecture:
-            lines = [printed.odn, printed.full]
-            points = [line.depth for line in lines], [getattr(line, paper) for line in lines]
-            axis.plot(*points, "D", color=ORANGE, markersize=9, fillstyle="none", mew=2, label="paper, Table I")
-        axis.set(xlabel="depth (residual blocks)", ylabel=label, yscale="log", xticks=frame["depth"])
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
+    depths, paper = depths.assign(params_m=depths["params"] / 1e6), pd.DataFrame([printed.odn, printed.full])
+    columns = {"params_m": "parameters (millions)", "macs_m": "MACs per image (millions)"}
+    for axis, (column, label) in zip(axes, columns.items(), strict=True):
+        axis.plot(depths["depth"], depths[column], "o-", color=BLUE, label="this network")
+        if run.width == 64 and run.architecture == printed.architecture:
+            points = paper["depth"], paper[column]
+            axis.plot(*points, "D", color=ORANGE, ms=9, fillstyle="none", mew=2, label="paper, Table I")
+        axis.set(xlabel="depth (residual blocks)", ylabel=label, yscale="log", xticks=depths["depth"])
+        axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
         axis.legend()
-    return caption(figure, recipe)
+    return caption(figure, run)
 
 
-def history(epochs: pd.DataFrame, recipe: Recipe) -> Figure:
+def history(epochs: pd.DataFrame, run: AnyRun) -> Figure:
     """Accuracy and loss against the epoch over all stages, their starts marked (compare the paper's Figure 3)."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
-    for axis, (label, (train, validation)) in zip(axes, curves.items(), strict=True):
-        line = ".-" if len(epochs) <= 100 else "-"
-        axis.plot(epochs["epoch"], epochs[train], line, color=ORANGE, label="training")
-        axis.plot(epochs["epoch"], epochs[validation], line, color=BLUE, label="validation")
+    line = ".-" if len(epochs) <= 100 else "-"
+    for axis, label, column in zip(axes, ("accuracy (%)", "loss"), ("acc_pct", "loss"), strict=True):
+        axis.plot(epochs["epoch"], epochs[f"train_{column}"], line, color=ORANGE, label="training")
+        axis.plot(epochs["epoch"], epochs[f"val_{column}"], line, color=BLUE, label="validation")
         mark_stages(axis, epochs)
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    if recipe.variant == "odn":
-        axes[0].axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
+    if run.variant == "odn":
+        axes[0].axhline(run.goal_pct, color=GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return caption(figure, recipe)
+    return caption(figure, run)
 
 
-def depth_choice(
-    depths: pd.DataFrame, recipe: Recipe, printed: PrintedRow | None = None, recommended: int | None = None
-) -> Figure:
-    """Validation accuracy of every depth tried against size, MACs and, where it was measured, latency; the goal and the
-    depth that the search chose, or the `recommended` one, are marked.
+def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None = None, recommended: int = 0) -> Figure:
+    """Validation accuracy of every depth tried against size, MACs and, where it was measured, latency.
+
+    The goal is marked, and the depth that the search chose, or in its place the `recommended` one.
     """
     tried = depths.dropna(subset=["val_acc_pct"])
-    chosen = tried[tried["chosen"] if recommended is None else tried["depth"] == recommended]
-    ring = "chosen" if recommended is None else "recommended"
+    chosen = tried[tried["depth"] == recommended if recommended else tried["chosen"]]
+    ring = "recommended" if recommended else "chosen"
     columns = {"size_mb": "size on disk (MB)", "macs_m": "MACs (millions)", "latency_ms": "latency, one image (ms)"}
     columns = {column: label for column, label in columns.items() if column in tried}
     figure, axes = plt.subplots(1, len(columns), figsize=(5.5 * len(columns), 4.4), layout="constrained", sharey=True)
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         axis.plot(tried[column], tried["val_acc_pct"], "o-", color=BLUE, label="best of each depth (its number)")
         axis.plot(chosen[column], chosen["val_acc_pct"], "o", color=RED, ms=14, fillstyle="none", mew=2, label=ring)
-        for line in tried.itertuples():
-            place = getattr(line, column), line.val_acc_pct
-            axis.annotate(line.depth, place, (0, 10), textcoords="offset points", fontsize=9, ha="center")
-        axis.axhline(recipe.goal_pct, color=GREEN, linestyle="--", label=f"goal {recipe.goal_pct:g} %")
-        axis.set_xlabel(label)
-        axis.margins(x=0.1, y=0.15)
+        for depth, *place in zip(tried["depth"], tried[column], tried["val_acc_pct"], strict=True):
+            axis.annotate(depth, place, (0, 10), textcoords="offset points", fontsize=9, ha="center")
+        axis.axhline(run.goal_pct, color=GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
+        axis.set(xlabel=label, xmargin=0.1, ymargin=0.15)
         axis.set_xlim(left=-0.03 * tried[column].max())  # from 0, and room for the first depth
     axes[0].set_ylabel("validation accuracy (%)")
-    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}"] if printed else []
-    if printed and recipe.width != 64:
-        title[0] += ", at full width"
-    if tried["val_acc_pct"].max() < recipe.goal_pct:
+    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}, width 64"] if printed else []
+    if round(tried["val_acc_pct"].max(), run.search_decimals) < run.goal_pct:
         title.append("no depth met the goal")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3, title="; ".join(title) or None)
-    return caption(figure, recipe)
-
-
-def accuracies(lines: pd.DataFrame) -> Figure:
-    """Test accuracy printed and measured, one line per kind of run; `lines` as in comparison.csv."""
-    lines = lines.sort_values(["profile", "row", "protocol", "tag", "variant"], ignore_index=True)
-    figure, axis = plt.subplots(figsize=(11, 1.6 + 0.34 * len(lines)), layout="constrained")
-    comparable = lines["verdict"] != "not comparable"
-    for shown, color, label in [
-        (comparable, BLUE, "measured"),
-        (~comparable, "0.6", "measured on stand-ins or narrow networks: not comparable"),
-    ]:
-        if shown.any():
-            at = lines[shown]
-            axis.errorbar(at["measured"], at.index, xerr=at["std"].fillna(0), fmt="o", color=color, label=label)
-    axis.plot(lines["paper"], lines.index, "D", color=ORANGE, fillstyle="none", mew=2, label="paper, Table I")
-    names = [f"{x.row} {x.variant}, {x.profile} {x.protocol} {x.tag} (n = {x.n})" for x in lines.itertuples()]
-    axis.set_yticks(lines.index, names, fontsize=8)
-    axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_xlabel("test accuracy (%)")
-    figure.legend(loc="outside upper center", ncols=3)
-    return small_print(figure, "n runs with other seeds; bars: their standard deviation")
+    return caption(figure, run)

@@ -180,11 +180,7 @@ def resolve(
 
 
 def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
-    """The recipes of several runs, each given as arguments of `resolve`.
-
-    Raises:
-        RecipeError: every problem of every run, once, a line each.
-    """
+    """The recipes of several runs, each given as arguments of `resolve`; RecipeError has the problems of all."""
     made, problems = [], {}
     for arguments in wanted:
         try:
@@ -197,9 +193,7 @@ def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
 
 
 def read(folder: Path) -> SimpleNamespace:
-    """A finished run as it was recorded, whether or not its rule still exists: every setting and every result as an
-    attribute, and goal_pct, label and name as a `Recipe` has them.
-    """
+    """A finished run as recorded, of any rule: settings, results, goal_pct, label, name and folder as attributes."""
     recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
     result = read_json(folder / "result.json")
     goal = round(recorded["target_pct"] - recorded["tolerance_pct"], 6)

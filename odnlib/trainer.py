@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -75,8 +76,7 @@ class Run:
         self.saved_at = self.counted_at = self.told_at = self.logged_at = time.monotonic()
 
     @property
-    def replaying(self) -> bool:
-        """Whether the saved tensors are still to be put back."""
+    def replaying(self) -> bool:  # whether the saved tensors are still to be put back
         return self.saved is not None
 
     def begin(self, depth: int) -> None:
@@ -131,9 +131,8 @@ class Run:
             self.save()  # before the first step: whatever the stages before left is older than this
         self.train_epoch(stage, depth, number, rate_at)
         self.refuse_divergence()
-        validation_loss, accuracies = metrics.evaluate(
-            self.network, self.data.validation, lambda images: self.logits(images, depth)
-        )
+        forward = partial(self.logits, depth=depth)
+        validation_loss, accuracies = metrics.evaluate(self.network, self.data.validation, forward)
         if stage == "warmup":
             self.warmup_accuracy_pct = accuracies
         # Forward, gradients of weights and of inputs: 3 x the forward MACs; in the warm-up those of the deepest exit.
@@ -200,7 +199,6 @@ class Run:
         self.counted_at = time.monotonic()  # what listeners do is not training
 
     def count_seconds(self) -> None:
-        """Add what has passed to the present epoch's seconds."""
         now = time.monotonic()
         self.seconds[-1] += now - self.counted_at
         self.counted_at = now
@@ -248,7 +246,5 @@ class Run:
         """Raise TrainingDiverged rather than keep a state that is no longer one of numbers."""
         weights = all(bool(weight.isfinite().all()) for weight in self.network.parameters())
         if not (weights and math.isfinite(float(self.loss_sum))):
-            raise TrainingDiverged(
-                f"the loss is not finite in {self.where()}: try a smaller rate; the last good state and every epoch "
-                f"before are kept in {self.folder}"
-            )
+            kept = f"the last good state and every epoch before are kept in {self.folder}"
+            raise TrainingDiverged(f"the loss is not finite in {self.where()}: try a smaller rate; {kept}")

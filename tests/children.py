@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from odnlib import __main__, checkpoint, experiment
+from odnlib import __main__, experiment, trainer
 from odnlib.data import Data
 from tests.conftest import tiny_recipe, tiny_split
 
@@ -25,7 +25,7 @@ def tiny() -> Data:
 def train(results_dir: Path, save_every: float, die_at: int | None, settings: dict) -> None:
     """Train the tiny recipe; `die_at`: SIGKILL ourselves instead of renaming a file for so manieth a time."""
     torch.set_num_threads(1)
-    checkpoint.SAVE_EVERY, checkpoint.SAVES_APART = save_every, 0.0
+    trainer.SAVE_EVERY, trainer.SAVES_APART = save_every, 0.0
     renamed, rename = 0, Path.replace
 
     def replace(path, target):
@@ -36,7 +36,7 @@ def train(results_dir: Path, save_every: float, die_at: int | None, settings: di
         return rename(path, target)
 
     Path.replace = replace
-    experiment.run(tiny_recipe(**settings), tiny(), results_dir)
+    experiment.run(tiny_recipe(**settings), tiny, results_dir)
 
 
 def command(arguments: list[str], said: Path, limits: dict[int, int], user: int | None) -> None:

@@ -1,11 +1,18 @@
 """What the tests share: tiny data and recipes that train in a second."""
 
+import os
+import sys
+from functools import partial
+
 import pytest
 import torch
 
-from odnlib import checkpoint, recipes
+from odnlib import models, recipes, trainer
 from odnlib.data import Data, Dataset, Split
+from odnlib.files import ROOT
+from odnlib.trainer import Run
 
+sys.path.insert(0, str(ROOT / "notebooks"))  # from where notebooks import their studies
 torch.set_num_threads(1)
 TINY = Dataset("tiny", "none", (1, 8, 8), 3, validation_images=30)
 
@@ -26,10 +33,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+def missing(what: str) -> None:
+    """Skip a test for want of something; where everything must be there, fail."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not here")
+
+
 @pytest.fixture(autouse=True)
 def every_epoch_is_saved(monkeypatch):
     """The tests' epochs are shorter than the time between two checkpoints."""
-    monkeypatch.setattr(checkpoint, "SAVES_APART", 0.0)
+    monkeypatch.setattr(trainer, "SAVES_APART", 0.0)
 
 
 @pytest.fixture
@@ -37,18 +49,25 @@ def tiny_data() -> Data:
     return Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
 
 
-def tiny_recipe(variant: str = "odn", seed: int = 0, protocol: str = "released", **overrides: object) -> recipes.Recipe:
+def tiny_recipe(variant: str = "odn", seed: int = 0, rule: str = "released", **overrides: object) -> recipes.Recipe:
     """ResNet-18 of width 8; two epochs of everything unless overridden."""
-    short = {
-        "width": 8,
-        "batch_size": 16,
-        "warmup_epochs": 2,
-        "depth_epochs": 2,
-        "finetune_epochs": 2,
-        "full_epochs": 2,
-    }
+    short = {"width": 8, "batch_size": 16, "depth_epochs": 2, "full_epochs": 2}
+    short |= {} if rule == "equal" else {"warmup_epochs": 2, "finetune_epochs": 2}
     short |= {"last_depth": 3, "target_pct": 100.0, "tolerance_pct": 0.0}
-    return recipes.resolve("mnist", variant, "smoke", protocol, seed, **short | overrides)
+    return recipes.resolve("mnist", variant, "smoke", rule, seed, **short | overrides)
+
+
+def tiny_run(recipe: recipes.Recipe, data: Data, folder, listeners=()) -> Run:
+    """A run at its beginning, or where it was interrupted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    network = models.build(recipe.architecture, 1, 3, recipe.width).to(memory_format=torch.channels_last)
+    return Run(recipe, network, data, folder, listeners)
+
+
+def loader(data: Data):
+    """What `experiment.run` takes."""
+    return partial(lambda: data)
 
 
 @pytest.fixture

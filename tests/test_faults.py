@@ -10,19 +10,17 @@ import threading
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
-from odnlib import ROOT, checkpoint, experiment, results
+from odnlib import checkpoint, experiment, trainer
 from odnlib.__main__ import main
-from odnlib.checkpoint import Keeper, Stopped
 from odnlib.data import DataError, load
+from odnlib.files import ROOT, RunConflict, read_json, write_json
 from odnlib.recipes import resolve
-from odnlib.results import RunConflict
-from odnlib.trainer import Training, train
+from odnlib.search import find_depth
 from tests import children
-from tests.conftest import tiny_recipe
+from tests.conftest import loader, tiny_recipe, tiny_run
 
 REPRODUCIBLE = ("recipe.json", "epochs.csv", "depths.csv", "result.json")
 STEADY = {"rate": 0.1, "batch_size": 24, "last_depth": 2, "depth_epochs": 3, "finetune_epochs": 3, "patience": 9}
@@ -37,25 +35,25 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Folder of a run that nothing disturbed."""
-    return experiment.run(tiny_recipe(**STEADY), children.tiny(), tmp_path_factory.mktemp("whole"))
+    return experiment.run(tiny_recipe(**STEADY), children.tiny, tmp_path_factory.mktemp("whole"))
 
 
 def finish(results_dir):
     process = children.start(children.train, results_dir, 0.0, None, STEADY)
     process.join(120)
     assert process.exitcode == 0
-    return results.run_folder(tiny_recipe(**STEADY), results_dir)
+    return experiment.run_folder(tiny_recipe(**STEADY), results_dir)
 
 
 @pytest.mark.slow
 def test_killed_at_random_instants_and_resumed(whole, tmp_path):
-    """24 SIGKILLs, several per run, with a checkpoint after every step; the same bytes in the end."""
+    """30 SIGKILLs, several per run, with a checkpoint after every step; the same bytes in the end."""
     finish(tmp_path / "first")  # waits for the server of children, too
     start = time.monotonic()
     finish(tmp_path / "second")
     seconds = time.monotonic() - start
     instants, kills, runs = random.Random(0), 0, 0
-    while kills < 24:
+    while kills < 30:
         runs += 1
         for _ in range(4):
             process = children.start(children.train, tmp_path / str(runs), 0.0, None, STEADY)
@@ -77,18 +75,16 @@ def test_killed_between_write_and_rename(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_keeps_and_stops(number, tmp_path):
+def test_interrupted_by_hand_it_says_one_kind_line(tmp_path):
+    """Ctrl-C is a kill like any other, but for the word that it leaves; the same command goes on."""
     arguments = ["run", *SMALL, "--results-dir", tmp_path, "--set", "depth_epochs=400", "--set", "patience=400"]
-    said = tmp_path / "said"
-    process = children.start(children.command, [str(x) for x in arguments], said, {}, None)
-    (folder,) = wait_for(lambda: list(tmp_path.glob("smoke/runs/*/epochs.csv")))
-    os.kill(process.pid, number)
+    process = children.start(children.command, [str(x) for x in arguments], tmp_path / "said", {}, None)
+    wait_for(lambda: list(tmp_path.glob("smoke/runs/*/epochs.csv")))
+    os.kill(process.pid, signal.SIGINT)
     process.join(60)
-    assert process.exitcode == 75
-    assert f"stopped ({number.name}) and kept at" in said.read_text()
-    assert "the same command goes on from here" in said.read_text()
-    assert checkpoint.read(folder.parent)["records"] == pd.read_csv(folder).to_dict("records")
+    assert process.exitcode == 130
+    said = "odnlib: interrupted; what was trained is kept, and the same command goes on from there"
+    assert (tmp_path / "said").read_text().splitlines()[-1] == said
 
 
 def wait_for(look, seconds=60):
@@ -97,49 +93,6 @@ def wait_for(look, seconds=60):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
     return found
-
-
-@pytest.mark.slow
-def test_a_time_budget_stops_and_the_same_command_goes_on(tmp_path, capsys):
-    arguments = ["run", *SMALL, "--variants", "full", "--set", "full_epochs=3", "--results-dir", str(tmp_path)]
-    assert main([*arguments, "--time-budget", "0.3s"]) == 75
-    assert "stopped (the time budget is used up) and kept at full, epoch" in capsys.readouterr().err
-    assert main([*arguments, "--time-budget", "9m"]) == 0
-    (resumed,) = tmp_path.glob("smoke/runs/mnist*")
-    assert len(pd.read_csv(resumed / "epochs.csv")) == 3
-
-
-@pytest.mark.slow
-def test_stopped_within_an_epoch_it_goes_on_there(tiny_data, tmp_path):
-    """After every single step and every batch of validation images in turn."""
-    recipe = tiny_recipe(last_depth=2, batch_size=24, warmup_epochs=1, depth_epochs=1, finetune_epochs=1)
-    whole = Training(recipe, tiny_data, tmp_path)
-    steps = []
-    whole.between_steps = lambda: steps.append(0)
-    records = list(train(whole))
-    for stop_at in range(1, len(steps) + 1):
-        training = Training(recipe, tiny_data, tmp_path / str(stop_at))
-        training.folder.mkdir()
-        keeper = StoppingKeeper(training, stop_at)
-        with pytest.raises(Stopped):
-            list(keeper.epochs())
-        again = Training(recipe, tiny_data, training.folder)
-        assert list(Keeper(again).epochs()) == records
-        assert all(torch.equal(tensor, whole.best[name]) for name, tensor in again.best.items())
-
-
-class StoppingKeeper(Keeper):
-    """Is asked to stop at a certain step."""
-
-    def __init__(self, training, stop_at):
-        super().__init__(training)
-        self.left = stop_at
-
-    def between_steps(self):
-        self.left -= 1
-        if self.left == 0:
-            self.asked = "test"
-        super().between_steps()
 
 
 @pytest.mark.slow
@@ -153,30 +106,35 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path):
     assert "nothing was done here" in said
     first.kill()
     first.join()
-    third = [*arguments, "--time-budget", "0.1s"]  # the lock file is still there, and holds nobody up
-    code, said = children.run_command(third, tmp_path / "third")
-    assert "stopped (the time budget is used up)" in said
-    assert code == 75
+    third = children.start(children.command, arguments, tmp_path / "third", {}, None)
+    (epochs,) = tmp_path.glob("smoke/runs/*/epochs.csv")  # the lock file is still there, and holds nobody up
+    before = epochs.stat().st_mtime_ns
+    wait_for(lambda: epochs.stat().st_mtime_ns > before)
+    third.kill()
+    third.join()
 
 
 @pytest.mark.slow
 def test_whoever_waits_takes_over(tiny_data, tmp_path, caplog):
     recipe = tiny_recipe()
-    folder = results.run_folder(recipe, tmp_path)
+    folder = experiment.run_folder(recipe, tmp_path)
     children.start(children.hold, folder, 1.0)
     wait_for(lambda: list(folder.parent.glob("*.holder.lock")))
-    experiment.run(recipe, tiny_data, tmp_path)
+    experiment.run(recipe, loader(tiny_data), tmp_path)
     assert "waiting for it to end" in caplog.text
-    assert results.status(recipe, folder) == "finished"
+    assert experiment.status(recipe, folder) == "finished"
 
 
 @pytest.fixture
 def kept(tiny_data, tmp_path):
-    """A training stopped after three epochs: its folder, and the state before the last checkpoint."""
-    training = Training(tiny_recipe(), tiny_data, tmp_path)
-    epochs = Keeper(training).epochs()
-    for _ in range(3):
-        next(epochs)
+    """A folder with the checkpoints after two and after three epochs."""
+
+    def stop(_, record):
+        if record["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_depth(tiny_run(tiny_recipe(), tiny_data, tmp_path, [stop]))
     return tmp_path
 
 
@@ -199,7 +157,7 @@ def test_damaged_checkpoints_cost_time_but_no_bytes(whole, tmp_path):
     process = children.start(children.train, tmp_path, 0.0, 50, STEADY)
     process.join(120)
     for name in (checkpoint.NEWEST, checkpoint.BEFORE):
-        path = results.run_folder(tiny_recipe(**STEADY), tmp_path) / name
+        path = experiment.run_folder(tiny_recipe(**STEADY), tmp_path) / name
         path.write_bytes(path.read_bytes()[:-1])
     assert contents(finish(tmp_path)) == contents(whole)
 
@@ -311,11 +269,11 @@ def test_another_thread_count_is_accepted_with_a_warning(tiny_data, tmp_path, ca
     recipe, folder = interrupted(tiny_data, tmp_path)
     torch.set_num_threads(2)
     try:
-        experiment.run(recipe, tiny_data, tmp_path)
+        experiment.run(recipe, loader(tiny_data), tmp_path)
     finally:
         torch.set_num_threads(1)
     assert "was begun with another threads: the bytes may differ" in caplog.text
-    (changed,) = results.read_json(folder / "provenance.json")["continued_with_other"]
+    (changed,) = read_json(folder / "provenance.json")["continued_with_other"]
     assert changed["threads"] == [1, 2]
 
 
@@ -327,29 +285,29 @@ def interrupted(data, results_dir):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(recipe, data, results_dir, [stop])
-    return recipe, results.run_folder(recipe, results_dir)
+        experiment.run(recipe, loader(data), results_dir, [stop])
+    return recipe, experiment.run_folder(recipe, results_dir)
 
 
 def test_other_images_are_not_mixed_in(tiny_data, tmp_path):
     recipe, _ = interrupted(tiny_data, tmp_path)
     tiny_data.train.images[0] += 1
     with pytest.raises(RunConflict, match="was begun with other images"):
-        experiment.run(recipe, tiny_data, tmp_path)
+        experiment.run(recipe, loader(tiny_data), tmp_path)
 
 
 def test_another_recipe_in_the_folder_is_shown(tiny_data, tmp_path):
     recipe, folder = interrupted(tiny_data, tmp_path)
-    recorded = results.read_json(folder / "recipe.json")
-    results.write_json(folder / "recipe.json", recorded | {"momentum": 0.5})
+    recorded = read_json(folder / "recipe.json")
+    write_json(folder / "recipe.json", recorded | {"momentum": 0.5})
     with pytest.raises(RunConflict, match=r"momentum: there 0.5, wanted 0.9.*start over with --fresh"):
-        experiment.run(recipe, tiny_data, tmp_path)
+        experiment.run(recipe, loader(tiny_data), tmp_path)
 
 
 def test_a_line_a_minute_in_the_log(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "LOG_EVERY", 0.0)
-    folder = experiment.run(tiny_recipe(), tiny_data, tmp_path)
-    assert "depth 2, epoch 1 of at most 2, 23% of its images" in (folder / "log.txt").read_text()
+    monkeypatch.setattr(trainer, "LOG_EVERY", 0.0)
+    folder = experiment.run(tiny_recipe(), loader(tiny_data), tmp_path)
+    assert "depth 2, epoch 1, 23 % of its images" in (folder / "log.txt").read_text()
 
 
 @pytest.mark.slow
@@ -361,9 +319,9 @@ def test_no_flood_where_nobody_watches(tmp_path):
 
 
 def test_short_epochs_share_a_checkpoint(tiny_data, tmp_path, monkeypatch):
-    """A run of seconds is saved when it stops, not after each of its epochs; what was not saved is done again."""
-    monkeypatch.setattr(checkpoint, "SAVES_APART", 60.0)
+    """A run of seconds is not saved after each of its epochs; what was not saved is done again."""
+    monkeypatch.setattr(trainer, "SAVES_APART", 60.0)
     written = []
     monkeypatch.setattr(checkpoint, "write", lambda folder, state: written.append(state))
-    experiment.run(tiny_recipe(), tiny_data, tmp_path)
+    experiment.run(tiny_recipe(), loader(tiny_data), tmp_path)
     assert written == []

@@ -5,34 +5,61 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odnlib.__main__ import main
-from odnlib.parameters import assigned, check, problems
-from odnlib.recipes import PROFILES, PROTOCOLS, ROWS, SETTINGS, VARIANTS, RecipeError, resolve
-from odnlib.results import run_folder
+from odnlib.experiment import run_folder
+from odnlib.recipes import PROFILES, ROWS, RULES, SETTINGS, VARIANTS, RecipeError, resolve
 
 
 @pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("profile", ["reduced", "quick", "paper"])
 @pytest.mark.parametrize("variant", ["odn", "full"])
-def test_every_combination_resolves(row, protocol, profile, variant):
-    recipe = resolve(row, variant, profile, protocol)
-    assert recipe.tag == ""
-    assert recipe.name == f"{row}-{variant}-{protocol}-seed0"
+def test_every_combination_resolves(row, rule, profile, variant):
+    recipe = resolve(row, variant, profile, rule)
+    assert recipe.label == ""
+    assert recipe.name == f"{row}-{variant}-{rule}-seed0"
 
 
 def test_released_and_printed_readings():
-    released, printed = (resolve("mnist", profile="paper", protocol=protocol) for protocol in ("released", "printed"))
+    released, printed = (resolve("mnist", profile="paper", rule=rule) for rule in ("released", "printed"))
     assert (released.rate, released.increment_rate_factor, released.decay) == (0.01, 0.5, 0.6)
     assert (printed.rate, printed.increment_rate_factor, printed.decay) == (0.1, 1.0, 0.4)
     assert (released.goal_pct, released.patience, released.decay_every, released.batch_size) == (99.0, 23, 5, 128)
 
 
-def test_tag_names_every_override():
+def test_a_profile_means_one_rule():
+    assert [resolve("mnist", profile=profile).rule for profile in PROFILES] == [
+        "released",
+        "released",
+        "equal",
+        "released",
+    ]
+
+
+def test_equal_trains_depths_and_whole_network_alike():
+    assert [resolve(row, profile="quick").depth_epochs for row in ROWS] == [12, 8, 8, 8, 8]
+    recipe = resolve("mnist", "full", "quick")
+    assert (recipe.full_epochs, recipe.batch_size, recipe.rate, recipe.nesterov) == (12, 32, 0.1, True)
+
+
+def test_a_name_tells_every_override():
     recipe = resolve("mnist", "odn", "reduced", train_images=5000, depth_epochs=None, warmup_epochs=0, carry_best=True)
-    assert recipe.tag == "n5000-warm0-carry"
-    assert resolve("mnist", "odn", "smoke", depth_epochs=None).tag == "eNone"
-    assert resolve("mnist", "odn", "paper", architecture="resnet34").tag == "resnet34"
+    assert recipe.label == "train images 5000, warmup epochs 0, carry best"
+    assert recipe.name == "mnist-odn-released-train_images_5000-warmup_epochs_0-carry_best-seed0"
+    assert resolve("mnist", "odn", "smoke", depth_epochs=None).label == "depth epochs none"
+    assert resolve("mnist", "odn", "paper", architecture="resnet34").label == "architecture resnet34"
     assert resolve("mnist", "odn", "paper", architecture="resnet34").last_depth == 16
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.fixed_dictionaries({}, optional={
+    "depth_epochs": st.none() | st.integers(0, 30), "full_epochs": st.none() | st.integers(1, 30),
+    "warmup_epochs": st.integers(1, 3), "width": st.integers(8, 64), "rate": st.sampled_from([1e-5, 0.1, 1.0]),
+    "momentum": st.sampled_from([0.5, 1e-5]), "bfloat16": st.booleans(), "nesterov": st.booleans(),
+    "train_images": st.integers(1, 12), "threads": st.integers(1, 2),
+}), min_size=2, max_size=2))  # fmt: skip
+def test_two_recipes_never_share_a_folder(overrides):
+    one, other = (resolve("mnist", "odn", "paper", **chosen) for chosen in overrides)
+    assert (one.name == other.name) == (one == other)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +67,18 @@ def test_tag_names_every_override():
     [
         ({"row": "imagenet"}, "row 'imagenet' does not exist: choose one of mnist, emnist"),
         ({"profile": "huge"}, "profile 'huge' does not exist: choose one of smoke, reduced, quick, paper"),
-        ({"protocol": "both"}, "protocol 'both' does not exist: choose one of released, printed, fast"),
+        ({"rule": "both"}, "rule 'both' does not exist: choose one of released, printed, equal"),
         ({"first_depth": 0}, "first_depth 0 is not a whole number from 1"),
         ({"last_depth": 9}, "last_depth 9 does not exist: resnet18 has depths 1 to 8"),
         ({"first_depth": 5, "last_depth": 4}, "first_depth 5 is beyond last_depth 4"),
         ({"target_pct": 101.0}, "target_pct 101.0 is not a number from 0 to 100"),
         ({"target_pct": 5, "tolerance_pct": 6}, "tolerance_pct 6 is larger than target_pct 5"),
-        ({"warm_up": 3}, "there is no parameter 'warm_up': choose from embedded, train_images"),
+        ({"warm_up": 3}, "there is no parameter 'warm_up': did you mean 'warmup_"),
+        ({"target_pcnt": 3}, "there is no parameter 'target_pcnt': did you mean 'target_pct'? choose from"),
         ({"width": "16"}, "width '16' is not a whole number from 8 to 1024"),
         ({"rate": float("nan")}, "rate nan is not a number from 0 to 10"),
         ({"variant": "full", "full_epochs": 0}, "full_epochs = 0 trains nothing: allow at least one epoch"),
-        ({"protocol": "fast", "depth_epochs": None}, "one_cycle needs depth_epochs: a whole number, not none"),
+        ({"rule": "equal", "depth_epochs": None}, "rule equal needs depth_epochs and full_epochs: whole numbers"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"seed": -1}, "seed -1 is not a whole number from 0"),
         ({"architecture": "vgg"}, "architecture 'vgg' does not exist: choose one of resnet18, resnet34, resnet50"),
@@ -103,8 +131,8 @@ def beyond(item):
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_/.", min_size=1, max_size=12)
 WRONG_NAME = {
-    name: NAMES.filter(lambda text, known=known: text not in known)
-    for name, known in {"row": ROWS, "variant": VARIANTS, "profile": PROFILES, "protocol": PROTOCOLS}.items()
+    name: NAMES.filter(lambda text, known=known: text and text not in known)
+    for name, known in {"row": ROWS, "variant": VARIANTS, "profile": PROFILES, "rule": RULES}.items()
 }
 BAD = st.one_of(
     *(st.tuples(st.just(item.name), beyond(item)) for item in SETTINGS.values()),
@@ -135,10 +163,9 @@ def test_generated_bad_parameters_are_all_refused(row, bad):
 def test_the_command_line_refuses_them_before_it_does_anything(bad, tmp_path_factory):
     place = tmp_path_factory.getbasetemp() / "untouched"
     options = [f"--set={name}={str(value).strip() or 'x'}" for name, value in bad if name not in (*WRONG_NAME, "seed")]
-    options += [f"--{name}={value}" for name, value in bad if name in ("profile", "protocol")]
+    options += [f"--{name}={value}" for name, value in bad if name in ("profile", "rule")]
     options += ["--row=imagenet"] if not options else ["--row=mnist", "--set=nonsense=1"]
     assert main(["run", f"--results-dir={place}", *options]) == 2
-    assert main(["notebooks", f"--results-dir={place}", *[x.replace("--row=", "--rows=") for x in options]]) == 2
     assert not place.exists()
 
 
@@ -148,18 +175,3 @@ def test_no_parameter_leads_out_of_the_results_folder(tmp_path):
             resolve(row)
     for recipe in (resolve(row, **{"architecture": "resnet50", "rate": 1e-9}) for row in ROWS):
         assert run_folder(recipe, tmp_path).resolve().parent == tmp_path / "smoke" / "runs"
-
-
-def test_notebooks_know_their_parameters():
-    known = assigned('row = "mnist"  # which\nseed = 0\noverrides = {}\ndata_dir = ""')
-    assert problems(known, {"row": "svhn", "seed": 1, "overrides": {"width": 8}, "data_dir": "/data"}) == []
-    assert problems(known, {"sed": 1, "seed": "5", "row": None}) == [
-        "row None is not of type str, as 'mnist' is",
-        "seed '5' is not of type int, as 0 is",
-        "there is no parameter 'sed': choose from row, seed, overrides, data_dir",
-    ]
-    check(["", "seed = 0", "seed + 1"])
-    with pytest.raises(RecipeError, match="there is no parameter 'sed'"):
-        check(["", "seed = 0", "# Parameters\nsed = 5\n"])
-    with pytest.raises(RecipeError, match=r"seed .* is not of type int"):
-        check(["", "seed = 0", "# Parameters\nseed = float('nan')\n"])
