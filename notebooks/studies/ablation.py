@@ -123,8 +123,8 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """A table and a figure for every comparison of this profile."""
-    lines, to = table(results_dir, profile), Path(results_dir) / profile
-    for (_, *names), study in lines.groupby(STUDY, sort=False) if len(lines) else ():
-        name = common.slug("warmup_ablation", *names)
-        write_table(to / f"{name}.csv", study.drop(columns=FOLDERS))
-        plots.save(figure(study), to / "figures" / f"{name}.png")
+    lines = table(results_dir, profile)
+    for _, study in lines.groupby(STUDY) if len(lines) else ():
+        file = common.figure_file(results_dir, "warmup_ablation", study[STUDY])
+        plots.save(figure(study), file)
+        write_table(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDERS))

@@ -101,20 +101,30 @@ def seeds_of(lines: pd.DataFrame) -> str:
     return f"seeds {', '.join(map(str, sorted(set(lines['seed']))))}"
 
 
+def figure_file(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:
+    """Where the figure of a study is.
+
+    Args:
+        name: of all such studies. study: its lines, columns profile first and then those that tell studies apart.
+    """
+    profile, *words = study.iloc[0]
+    return Path(results_dir) / profile / "figures" / f"{slug(name, *words)}.png"
+
+
 def write_studies(
-    lines: pd.DataFrame, name: str, study: list[str], figure: Callable[[pd.DataFrame], Figure], to: Path
+    results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str], figure: Callable[[pd.DataFrame], Figure]
 ) -> None:
     """One table of all studies of a profile, and a figure for each; nothing without any.
 
     Args:
         lines: with a column folder, which is left out. study: the columns that tell studies apart, profile first.
-        figure: draws the lines of one study. to: the profile's folder of results.
+        figure: draws the lines of one study.
     """
     if lines.empty:
         return
-    write_table(to / f"{name}.csv", lines.drop(columns="folder"))
-    for (_, *words), of_study in lines.groupby(study):
-        plots.save(figure(of_study), to / "figures" / f"{slug(name, *words)}.png")
+    for _, of_study in lines.groupby(study):
+        plots.save(figure(of_study), figure_file(results_dir, name, of_study[study]))
+    write_table(Path(results_dir) / lines["profile"].iloc[0] / f"{name}.csv", lines.drop(columns="folder"))
 
 
 def interval(values: pd.Series) -> tuple[float, float, float]:

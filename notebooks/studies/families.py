@@ -116,4 +116,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """A table of all studies of this profile, and a figure for each."""
-    common.write_studies(table(results_dir, profile), "families", STUDY, figure, Path(results_dir) / profile)
+    common.write_studies(results_dir, table(results_dir, profile), "families", STUDY, figure)

@@ -111,7 +111,8 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     study = common.most_telling(strictest, STUDY)
     orderings = {kind: ordering(searches) for kind, searches in study.groupby("architectures", sort=False)}
     decisive = next((kind for kind in orderings if kind != PAPERS), PAPERS)
-    why = "; ".join(f"rule {study['rule'].iloc[0]}, {kind}: {why}" for kind, (_, why) in orderings.items())
+    why = "; ".join(f"{kind}: {verdict}, {why}" for kind, (verdict, why) in orderings.items())
+    why = f"rule {study['rule'].iloc[0]}, {why}"
     return common.at_scale(orderings[decisive][0], why, study["not_comparable"].iloc[0])
 
 
@@ -159,4 +160,4 @@ def draw_row(left: Axes, right: Axes, place: int, row: str, searches: pd.DataFra
 
 def write(results_dir: Path | str, profile: str) -> None:
     """A table of all studies of this profile, and a figure for each."""
-    common.write_studies(table(results_dir, profile), "depth_by_dataset", STUDY, figure, Path(results_dir) / profile)
+    common.write_studies(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY, figure)
