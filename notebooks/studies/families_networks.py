@@ -1,0 +1,176 @@
+"""The networks that the paper names without trying them (Section I): ResNet-101, Wide ResNets and MobileNets.
+
+`register` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images of 224 pixels
+and keep the size of small ones in their stem and at their first reduction too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from odnlib.architectures import (
+    ARCHITECTURES,
+    FEWEST_CHANNELS,
+    Architecture,
+    Blocks,
+    Exit,
+    GlobalAveragePool,
+    bottleneck_block,
+    convolution_norm,
+    linear_exit,
+    projection,
+    resnet,
+    scaled,
+)
+
+Activation = Callable[[], nn.Module]
+
+
+class PreActivationBlock(nn.Module):
+    """BatchNorm and ReLU before each of two 3x3 convolutions, none after the sum (Zagoruyko and Komodakis, 2016)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.active = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU())
+        convolution, norm = convolution_norm(channels_in, channels_out, 3, stride)
+        second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.body = nn.Sequential(convolution, norm, nn.ReLU(), second)
+        same_shape = stride == 1 and channels_in == channels_out
+        *project, _ = projection(channels_in, channels_out, stride)  # without the BatchNorm, which precedes it here
+        self.shortcut = None if same_shape else nn.Sequential(*project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.active(x)
+        return self.body(active) + (x if self.shortcut is None else self.shortcut(active))
+
+
+def separable_block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    """A depthwise 3x3 convolution, then a 1x1 convolution across the channels (MobileNet; Howard et al., 2017)."""
+    return nn.Sequential(
+        *convolution_norm(channels_in, channels_in, 3, stride, groups=channels_in),
+        nn.ReLU(),
+        *convolution_norm(channels_in, channels_out, 1),
+        nn.ReLU(),
+    )
+
+
+class SqueezeExcitation(nn.Module):
+    """Multiplies each channel by a factor 0..1 computed from the means of all channels (Hu et al., 2018)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        inner = max(8, (channels // 4 + 4) // 8 * 8)  # a quarter, as a multiple of 8, at most a tenth less
+        inner += 8 * (inner < 0.9 * (channels // 4))
+        self.pool = GlobalAveragePool()
+        self.gate = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(), nn.Linear(inner, channels), nn.Hardsigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.pool(x))[:, :, None, None]
+
+
+class InvertedResidual(nn.Module):
+    """1x1, depthwise and 1x1 convolutions, plus x where the shape stays (MobileNetV2; Sandler et al., 2018).
+
+    Args:
+        expansion: channels inside / channels in. squeeze: with a `SqueezeExcitation` (V3; Howard et al., 2019).
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: int, expansion: float = 6, kernel: int = 3,
+        activation: Activation = nn.ReLU6, squeeze: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        inner = max(FEWEST_CHANNELS, round(channels_in * expansion))
+        widen = [*convolution_norm(channels_in, inner, 1), activation()] if inner != channels_in else []
+        convolve = [*convolution_norm(inner, inner, kernel, stride, groups=inner), activation()]
+        excite = [SqueezeExcitation(inner)] if squeeze else []
+        self.body = nn.Sequential(*widen, *convolve, *excite, *convolution_norm(inner, channels_out, 1))
+        self.same_shape = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.same_shape else self.body(x)
+
+
+def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> Exit:
+    """With the BatchNorm and ReLU that a pre-activation block leaves to the layer after it."""
+    return nn.Sequential(nn.BatchNorm2d(features), nn.ReLU(), GlobalAveragePool()), nn.Linear(features, classes)
+
+
+def mobile_exit(
+    features: int, classes: int, width: int, last: bool, widened: int, activation: Activation, hidden: int = 0
+) -> Exit:
+    """The last exit has the published network's 1x1 convolution to `widened` channels and, unless 0, its `hidden`
+    layer; the earlier exits are the paper's linear ones.
+    """
+    if not last:
+        return linear_exit(features, classes, width, last)
+    inner = scaled(widened, width)
+    pool = nn.Sequential(*convolution_norm(features, inner, 1), activation(), GlobalAveragePool())
+    if not hidden:
+        return pool, nn.Linear(inner, classes)
+    between = scaled(hidden, width)
+    return pool, nn.Sequential(nn.Linear(inner, between), activation(), nn.Linear(between, classes))
+
+
+def wide_resnet(layers: int, factor: int) -> Architecture:
+    """WRN-layers-factor: three stages of 16, 32 and 64 channels times `factor` (Zagoruyko and Komodakis, 2016)."""
+    count = (layers - 4) // 6  # two convolutions per block; stem and shortcuts are the other four layers
+    stages = [Blocks(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
+    return Architecture(16, tuple(stages), None, pre_activation_exit)
+
+
+def inverted(channels: int, stride: int, expansion: float, kernel: int, activation: Activation, squeeze: int) -> Blocks:
+    """The block of one line of the tables of MobileNetV3."""
+    settings = {"expansion": expansion, "kernel": kernel, "activation": activation, "squeeze": bool(squeeze)}
+    return Blocks(partial(InvertedResidual, **settings), channels, 1, stride)
+
+
+V1 = ((64, 1, 1), (128, 2, 1), (256, 2, 2), (512, 6, 2), (1024, 2, 2))  # channels, blocks, stride
+V2 = (  # channels, blocks, stride, expansion
+    (16, 1, 1, 1), (24, 2, 1, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6),
+)  # fmt: skip
+RE, HS = nn.ReLU, nn.Hardswish
+V3_LARGE = (  # channels, stride, expansion, kernel, activation, squeeze
+    (16, 1, 1, 3, RE, 0), (24, 1, 4, 3, RE, 0), (24, 1, 3, 3, RE, 0), (40, 2, 3, 5, RE, 1), (40, 1, 3, 5, RE, 1),
+    (40, 1, 3, 5, RE, 1), (80, 2, 6, 3, HS, 0), (80, 1, 2.5, 3, HS, 0), (80, 1, 2.3, 3, HS, 0), (80, 1, 2.3, 3, HS, 0),
+    (112, 1, 6, 3, HS, 1), (112, 1, 6, 3, HS, 1), (160, 2, 6, 5, HS, 1), (160, 1, 6, 5, HS, 1), (160, 1, 6, 5, HS, 1),
+)  # fmt: skip
+V3_SMALL = (
+    (16, 1, 1, 3, RE, 1), (24, 2, 4.5, 3, RE, 0), (24, 1, 88 / 24, 3, RE, 0), (40, 2, 4, 5, HS, 1),
+    (40, 1, 6, 5, HS, 1), (40, 1, 6, 5, HS, 1), (48, 1, 3, 5, HS, 1), (48, 1, 3, 5, HS, 1),
+    (96, 2, 6, 5, HS, 1), (96, 1, 6, 5, HS, 1), (96, 1, 6, 5, HS, 1),
+)  # fmt: skip
+
+FAMILIES = {
+    "resnet101": resnet(bottleneck_block, 4, (3, 4, 23, 3)),
+    "wrn_40_2": wide_resnet(40, 2),
+    "wrn_16_8": wide_resnet(16, 8),
+    "wrn_28_10": wide_resnet(28, 10),
+    "mobilenet_v1": Architecture(32, tuple(Blocks(separable_block, *line) for line in V1)),
+    "mobilenet_v2": Architecture(
+        32,
+        tuple(Blocks(partial(InvertedResidual, expansion=line[3]), *line[:3]) for line in V2),
+        nn.ReLU6,
+        partial(mobile_exit, widened=1280, activation=nn.ReLU6),
+    ),
+    "mobilenet_v3_large": Architecture(
+        16,
+        tuple(inverted(*line) for line in V3_LARGE),
+        HS,
+        partial(mobile_exit, widened=960, activation=HS, hidden=1280),
+    ),
+    "mobilenet_v3_small": Architecture(
+        16,
+        tuple(inverted(*line) for line in V3_SMALL),
+        HS,
+        partial(mobile_exit, widened=576, activation=HS, hidden=1024),
+    ),
+}
+
+
+def register() -> None:
+    """Add these networks to odnlib's registry; calling it again changes nothing."""
+    ARCHITECTURES.update(FAMILIES)
