@@ -1,6 +1,7 @@
 """Batches, splits, and what is said when there are no images."""
 
 import gzip
+import itertools
 import struct
 
 import numpy as np
@@ -60,10 +61,12 @@ def test_shuffled_batches(drop_last, sizes):
 
 
 def test_normalise_by_hand():
-    split = Split(
-        torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), data.DATASETS["mnist"]
-    )
-    assert split.normalise(split.images).unique().item() == pytest.approx((1 - 0.1307) / 0.3081)
+    images = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
+    split = Split(images, torch.zeros(1, dtype=torch.long), data.DATASETS["mnist"])
+    assert split.normalise(images).unique().item() == pytest.approx((1 - 0.1307) / 0.3081)
+    floats = torch.randn(4, 1, 2, 2)
+    assert torch.equal(split.normalise(floats), floats)
+    assert split.normalise(floats).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_shifted_is_a_padded_crop():
@@ -78,14 +81,11 @@ def test_shifted_is_a_padded_crop():
 def test_augmentation_only_crops_and_flips():
     split = Split(torch.randint(1, 256, (200, 3, 8, 8), dtype=torch.uint8), torch.arange(200), AUGMENTED)
     padded = torch.nn.functional.pad(split.images, (2, 2, 2, 2)).float() / 255
+    places = list(itertools.product(range(5), range(5), ((), (2,))))  # row, column, axes to flip
     seen = set()
     for images, labels in split.shuffled_batches(64, False, generator(1)):
         for image, label in zip(images, labels.tolist(), strict=True):
-            crops = {
-                (row, column, flip): padded[label, :, row : row + 8, column : column + 8].flip(2) if flip else
-                padded[label, :, row : row + 8, column : column + 8]
-                for row in range(5) for column in range(5) for flip in (False, True)
-            }  # fmt: skip
+            crops = {place: padded[label, :, place[0] :, place[1] :][:, :8, :8].flip(place[2]) for place in places}
             matches = [key for key, crop in crops.items() if torch.allclose(crop, image)]
             assert len(matches) == 1
             seen.add(matches[0])

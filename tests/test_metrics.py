@@ -5,24 +5,25 @@ import torch
 from torch import nn
 
 from odnlib import metrics
+from odnlib.architectures import GlobalAveragePool
 from odnlib.data import DATASETS
-from odnlib.models import MultiExitNetwork
+from odnlib.models import build
 from odnlib.paper import TABLE_1
 from tests.conftest import tiny_split
 
-# Row, variant: exact parameters; MACs in millions by the paper's rule; by thop. Three MACs figures differ from the
-# printed ones: EMNIST's are those of 10 classes, or have a wrong digit, SVHN's full one is that of 28x28x1 images.
+# Row, variant: exact parameters; MACs in millions by the paper's rule. Three MACs figures differ from the printed ones:
+# EMNIST's are those of 10 classes, or have a wrong digit, SVHN's full one is that of 28x28x1 images.
 STRUCTURE = {
-    ("mnist", "full"): (11_172_810, 458.21, 457.72),
-    ("mnist", "odn"): (149_322, 117.36, 117.06),
-    ("emnist", "full"): (11_181_018, 458.22, 457.73),
-    ("emnist", "odn"): (382_170, 162.67, 162.32),
-    ("fashion_mnist", "full"): (21_280_970, 939.91, 939.11),
-    ("fashion_mnist", "odn"): (1_044_938, 337.08, 336.53),
-    ("svhn", "full"): (21_282_122, 1164.53, 1163.50),
-    ("svhn", "odn"): (750_666, 365.63, 364.97),
-    ("cifar10", "full"): (23_520_842, 1315.02, 1311.56),
-    ("cifar10", "odn"): (6_311_498, 906.19, 903.10),
+    ("mnist", "full"): (11_172_810, 458.21),
+    ("mnist", "odn"): (149_322, 117.36),
+    ("emnist", "full"): (11_181_018, 458.22),
+    ("emnist", "odn"): (382_170, 162.67),
+    ("fashion_mnist", "full"): (21_280_970, 939.91),
+    ("fashion_mnist", "odn"): (1_044_938, 337.08),
+    ("svhn", "full"): (21_282_122, 1164.53),
+    ("svhn", "odn"): (750_666, 365.63),
+    ("cifar10", "full"): (23_520_842, 1315.02),
+    ("cifar10", "odn"): (6_311_498, 906.19),
 }
 MISPRINTED_MACS = {("emnist", "full"), ("emnist", "odn"), ("svhn", "full")}
 
@@ -30,13 +31,10 @@ MISPRINTED_MACS = {("emnist", "full"), ("emnist", "odn"), ("svhn", "full")}
 @pytest.mark.parametrize(("row", "variant"), STRUCTURE)
 def test_table_1(row, variant):
     printed, dataset = getattr(TABLE_1[row], variant), DATASETS[row]
-    whole = MultiExitNetwork(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes)
-    cut = whole.truncate(printed.depth)
-    params, macs_m, thop_macs_m = STRUCTURE[row, variant]
-    assert metrics.parameters(cut) == params
-    assert round(metrics.macs(cut, dataset.image_shape) / 1e6, 2) == macs_m
-    assert round(metrics.thop_macs(cut, dataset.image_shape) / 1e6, 2) == thop_macs_m
-    assert metrics.size_bytes(cut) / 1e6 == pytest.approx(printed.size_mb, rel=0.003)
+    cut = build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes).truncate(printed.depth)
+    figures, (params, macs_m) = metrics.structure(cut, dataset.image_shape), STRUCTURE[row, variant]
+    assert (figures["params"], round(figures["macs_m"], 2)) == (params, macs_m)
+    assert figures["size_mb"] == pytest.approx(printed.size_mb, rel=0.003)
     assert (macs_m == printed.macs_m) == ((row, variant) not in MISPRINTED_MACS)
 
 
@@ -48,8 +46,6 @@ def test_size_reduction_follows_from_the_printed_sizes(row):
 
 def test_macs_by_hand():
     """3x3 convolution 2 -> 4 channels on 6x6: 36 outputs x 4 x 18; norm 5 x 144; pool 144; linear 4 x 3."""
-    from odnlib.architectures import GlobalAveragePool
-
     layers = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), GlobalAveragePool(), nn.Linear(4, 3)
     )
@@ -57,22 +53,26 @@ def test_macs_by_hand():
 
 
 def test_measuring_leaves_the_network_as_it_was():
-    network = MultiExitNetwork("resnet18", 1, 10, width=4).truncate(2).train()
+    network = build("resnet18", 1, 10, width=4).truncate(2).train()
     before = metrics.size_bytes(network), {key: tensor.clone() for key, tensor in network.state_dict().items()}
     metrics.structure(network, (1, 28, 28))
-    metrics.thop_macs(network, (1, 28, 28))
     assert network.training
     assert metrics.size_bytes(network) == before[0]
     assert all(torch.equal(tensor, before[1][key]) for key, tensor in network.state_dict().items())
+
+
+def test_structure_per_depth_is_that_of_the_networks_cut_out():
+    network = build("resnet18", 1, 10, width=4)
+    cut_out = [{"depth": d, **metrics.structure(network.truncate(d), (1, 28, 28))} for d in (1, 2, 3)]
+    assert metrics.structure_per_depth(network, (1, 28, 28), last_depth=3) == cut_out
 
 
 def test_accuracy_counts_every_image_once(monkeypatch):
     """Also those of a last batch that is smaller; the mean of batch means would be another number."""
     monkeypatch.setattr(metrics, "EVALUATION_BATCH", 32)
     split = tiny_split(70, seed=5)
-    network = MultiExitNetwork("resnet18", 1, 3, width=2).truncate(1).eval()
-    with torch.inference_mode():
-        logits = network(split.normalise(split.images))
+    network = build("resnet18", 1, 3, width=2).truncate(1).eval()
+    logits = network(split.normalise(split.images)).detach()
     loss, accuracies = metrics.evaluate(network, split)
     assert accuracies == [100 * (logits.argmax(1) == split.labels).sum().item() / 70]
     assert loss == pytest.approx(nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-5)
