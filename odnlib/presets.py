@@ -56,7 +56,7 @@ def usual_rule(profile: str) -> str:
 
 def usual(row: str, profile: str, rule: str) -> Settings:
     """What a row, a profile and a rule say, where that differs from the defaults; unknown ones say nothing."""
-    settings = {"architecture": TABLE_1[row].architecture} if row in TABLE_1 else {}
+    settings: Settings = {"architecture": TABLE_1[row].architecture if row in TABLE_1 else "resnet18"}
     settings |= ROWS.get(row, {}) | RULES.get(rule, {}) | PROFILES.get(profile, {})
     if rule == "equal":
         settings["depth_epochs"] = settings["full_epochs"] = EPOCHS.get(row, OWN_EPOCHS)

@@ -1,4 +1,4 @@
-"""Your own images as the three splits of a run: a folder with one folder per class, or a dataset of torchvision."""
+"""Your own images as the three splits of a run, and what a search on them lets one choose from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import psutil
 import torch
 from PIL import Image
 
-from odnlib import embedded, pictures
+from odnlib import embedded, metrics, models, plots, recipes
 from odnlib.data import Arrays, Data, DataError, Dataset, Split, generator
+from odnlib.files import processor, read_json, run_folders, write_csv
+from odnlib.recipes import Recipe
+from studies import pictures
 
 HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
 FEWEST = 5  # images that a class needs, to be in every split
 
 
-def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
+def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
     """The images at `source`, square and of one size, as splits that are the same at every call.
 
     Classes are the names of the folders. Folders `train`, `val` and `test` above them are taken as the splits that
@@ -29,7 +32,7 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
     all of them are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
 
     Args:
-        source: a folder, or the name of a class of torchvision.datasets, downloaded into `data_dir`.
+        source: a folder with one folder of images per class.
         image_size: pixels a side; 0: as they are if they are alike, square and small, otherwise at most 64.
         flip: false where left and right matter, as in writing.
 
@@ -37,16 +40,11 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
         DataError: what is wrong with the images, and what to do.
     """
     folder = Path(source).expanduser()
-    name = folder.resolve().name if folder.is_dir() else source
-    if folder.is_dir():
-        found = pictures.listed(folder)
-        classes = sorted({path.parent.name for paths in found.values() for path in paths})
-        parts = {part: (paths, [classes.index(path.parent.name) for path in paths]) for part, paths in found.items()}
-    elif dataset := pictures.of_torchvision(source):
-        parts, classes = pictures.items(dataset, source, Path(data_dir))
-    else:
-        place = folder.absolute()
-        raise DataError(f"images {source!r}: there is no folder {place}, and no such class in torchvision.datasets")
+    if not folder.is_dir():
+        raise DataError(f"images {source!r}: there is no folder {folder.absolute()}")
+    found, name = pictures.listed(folder), folder.resolve().name
+    classes = sorted({path.parent.name for paths in found.values() for path in paths})
+    parts = {part: (paths, [classes.index(path.parent.name) for path in paths]) for part, paths in found.items()}
     _refuse(parts, classes, source)
     every = [image for images, _ in parts.values() for image in images]
     size, channels = pictures.shape(every, source, image_size)
@@ -61,10 +59,8 @@ def load(source: str, data_dir: Path | str, image_size: int = 0, flip: bool = Tr
         arrays[part] = pictures.pixels(images, size, channels, source), np.asarray(labels, dtype=np.int64)
     arrays = _with_all_splits(arrays)
     mean, std = _mean_and_std(arrays["train"][0])
-    about = Dataset(
-        name, f"folder {name}" if folder.is_dir() else f"torchvision.datasets.{name}", (channels, size, size),
-        len(classes), len(arrays["validation"][1]), mean, std, size // 8, flip, tuple(classes),
-    )  # fmt: skip
+    held_back, shape = len(arrays["validation"][1]), (channels, size, size)
+    about = Dataset(name, f"folder {name}", shape, len(classes), held_back, mean, std, size // 8, flip, tuple(classes))
     splits = [arrays[part] for part in ("train", "validation", "test")]
     return Data(*(Split(torch.tensor(x, device=device), torch.tensor(y, device=device), about) for x, y in splits))
 
@@ -149,3 +145,57 @@ def _write(folder: Path, images: np.ndarray, labels: np.ndarray, names: Iterable
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(place / f"{number:05d}.png")
     unfinished.rename(folder)
+
+
+def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
+    """What a finished search offers: its depths.csv, and latency_ms of one image on the CPU for every depth tried and
+    for the whole network. Measured once, with fresh weights; kept in the run's folder as front.csv.
+    """
+    file = folder / "front.csv"
+    if not file.exists():
+        lines = pd.read_csv(folder / "depths.csv")
+        whole = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+        timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], recipe.last_depth})
+        networks = {depth: whole.truncate(depth).to(memory_format=torch.channels_last) for depth in timed}
+        lines["latency_ms"] = lines["depth"].map(metrics.latency_ms(networks, dataset.image_shape, batch=1))
+        write_csv(file, lines.assign(threads=torch.get_num_threads(), processor=processor()))
+    return pd.read_csv(file)
+
+
+def recommended(offered: pd.DataFrame, result: dict) -> int:
+    """The depth to take: the first that met the goal, or if none did, the one of the best validation accuracy."""
+    return result["depth"] if result["met_goal"] else int(offered.loc[offered["val_acc_pct"].idxmax(), "depth"])
+
+
+def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validation_images: int) -> str:
+    """What to take, in words; `offered` as `front` gives it."""
+    at, whole = offered.set_index("depth", drop=False).loc[recommended(offered, result)], offered.iloc[-1]
+    n = validation_images + 4  # Agresti and Coull (1998): sensible for few images, and at 100 %
+    p = (at["val_acc_pct"] / 100 * validation_images + 2) / n
+    sure = 196 * (p * (1 - p) / n) ** 0.5
+    has = "{:.1f} % on validation, {:.2f} MB, {:.0f} million multiply-accumulates, {:.1f} ms an image"
+    has = has.format(*at[["val_acc_pct", "size_mb", "macs_m", "latency_ms"]])
+    why = f"the shallowest that has your {recipe.goal_pct:g} %" if result["met_goal"] else "the most accurate one"
+    said = [f"Take depth {at['depth']} of {whole['depth']}, {why}: {has}."]
+    if at["depth"] != whole["depth"]:
+        smaller, faster = 100 * (1 - at["size_mb"] / whole["size_mb"]), whole["latency_ms"] / at["latency_ms"]
+        said.append(f"It is {smaller:.1f} % smaller and {faster:.1f} times as fast as depth {whole['depth']}.")
+    if not result["met_goal"]:
+        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %.")
+        said.append("More or larger images, a wider network or more epochs may reach it - or a lower target is right.")
+    said.append(f"From {validation_images} validation images an accuracy is known to about {sure:.1f} points.")
+    return " ".join(said)
+
+
+def write(results_dir: Path, profile: str) -> None:
+    """Figures of every search on somebody's own images: what it offers to choose from, and its history."""
+    for folder in run_folders(results_dir, profile, "odn"):
+        if (folder / "front.csv").exists():
+            run, offered, to = (
+                recipes.read(folder),
+                pd.read_csv(folder / "front.csv"),
+                results_dir / profile / "figures",
+            )
+            depth = recommended(offered, read_json(folder / "result.json"))
+            plots.save(plots.depth_choice(offered, run, recommended=depth), to / f"{run.name}-choice.png")
+            plots.save(plots.history(pd.read_csv(folder / "epochs.csv"), run), to / f"{run.name}-history.png")

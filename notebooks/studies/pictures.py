@@ -1,13 +1,11 @@
-"""Pictures as people have them - a folder of class folders, or a dataset of torchvision - found and read as bytes."""
+"""Pictures as people have them, a folder of class folders: found, and read as bytes."""
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -56,59 +54,11 @@ def listed(folder: Path) -> dict[str, list[Path]]:
     return {part: paths for part, paths in found.items() if paths or part == "train"}
 
 
-def of_torchvision(name: str) -> type | None:
-    import torchvision.datasets  # takes seconds
-
-    found = getattr(torchvision.datasets, name, None)
-    return found if inspect.isclass(found) else None
-
-
-class Item(NamedTuple):
-    """One image of a dataset of torchvision, not yet read."""
-
-    dataset: Sequence
-    number: int
-
-    def __str__(self) -> str:
-        return f"image {self.number}"
-
-
-def items(dataset: type, name: str, folder: Path) -> tuple[dict[str, tuple[list, list[int]]], list[str]]:
-    """part -> (images, labels), and the names of the classes."""
-    takes, loaded = inspect.signature(dataset).parameters, {}
-    splits = {"train": "train", "validation": "val", "test": "test"}
-    chosen = {part: {"split": split} for part, split in splits.items()} if "split" in takes else {}
-    chosen = {"train": {"train": True}, "test": {"train": False}} if "train" in takes else chosen
-    try:
-        for part, which in chosen.items():
-            try:
-                loaded[part] = dataset(root=folder, download=True, **which)
-            except ValueError:  # no such split, which only validation may lack
-                if part != "validation":
-                    raise
-        labels = {part: [int(label) for _, label in items] for part, items in loaded.items()}
-        pictures = all(isinstance(items[0][0], Image.Image) for items in loaded.values())
-    except Exception as error:  # whatever a damaged file, a failed download or another kind of dataset raises
-        raise DataError(f"{name} of torchvision.datasets could not be had in {folder} ({error})") from None
-    if not loaded or not pictures:
-        raise DataError(
-            f"{name} of torchvision.datasets is not a training and a test part of images with a class each: save its "
-            "images into a folder per class"
-        )
-    names = getattr(loaded["train"], "classes", None) or range(1 + max(map(max, labels.values())))
-    parts = {part: ([Item(items, i) for i in range(len(items))], labels[part]) for part, items in loaded.items()}
-    return parts, [str(x) for x in names]
-
-
-def opened(image: Path | Item) -> Image.Image:
-    return Image.open(image) if isinstance(image, Path) else image.dataset[image.number][0]
-
-
 def shape(images: list, source: str, wanted: int) -> tuple[int, int]:
     """Pixels a side and channels for all images, from their headers."""
     if wanted and not SMALLEST <= wanted <= 1024:
         raise DataError(f"image_size {wanted} is not 0 or a number of pixels from {SMALLEST} to 1024")
-    headers = each(images, lambda image: (opened(image).size, opened(image).mode), source, "looking at")
+    headers = each(images, lambda image: (Image.open(image).size, Image.open(image).mode), source, "looking at")
     sizes = Counter(size for size, _ in headers)
     shorter = sorted(min(size) for size in sizes.elements())[len(headers) // 2]
     size = wanted or min(LARGEST, max(SMALLEST, shorter))
@@ -118,8 +68,8 @@ def shape(images: list, source: str, wanted: int) -> tuple[int, int]:
 def pixels(images: list, size: int, channels: int, source: str) -> np.ndarray:
     """(N, channels, size, size) uint8: scaled to the shorter side, the middle cut out."""
 
-    def one(image: Path | Item) -> np.ndarray:
-        loaded = opened(image)
+    def one(image: Path) -> np.ndarray:
+        loaded = Image.open(image)
         if loaded.mode.startswith(("I", "F")):
             raise ValueError(f"mode {loaded.mode}, more than 8 bits a channel")
         upright = ImageOps.exif_transpose(loaded)
@@ -135,13 +85,11 @@ def pixels(images: list, size: int, channels: int, source: str) -> np.ndarray:
 def each(images: list, do: Callable, source: str, doing: str) -> list:
     """`do` for all images, side by side; DataError that names those where it fails."""
 
-    def tried(image: object) -> tuple[object, str]:
+    def tried(image: Path) -> tuple[object, str]:
         try:
             return do(image), ""
         except Exception as error:  # PIL raises all kinds on damaged files
-            name = (
-                Path(image).relative_to(source) if isinstance(image, Path) and Path(source) in image.parents else image
-            )
+            name = image.relative_to(source) if Path(source) in image.parents else image
             return None, f"{name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
     with ThreadPoolExecutor() as pool:

@@ -11,6 +11,7 @@ import json
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -20,11 +21,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from odnlib import metrics
+from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
-from odnlib.models import MultiExitNetwork, TruncatedNetwork
+from odnlib.files import RunConflict, processor, read_json, replace, write_csv, write_json
+from odnlib.models import TruncatedNetwork
 from odnlib.recipes import Recipe
-from odnlib.results import RunConflict, processor, read_json, read_recipe, replace, write_csv, write_json
 
 CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
 
@@ -50,7 +51,8 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> Trun
     Raises:
         RunConflict: where the depth was not tried, or its weights are not there, as in results that were committed.
     """
-    recipe, chosen = read_recipe(folder), read_json(folder / "result.json")["depth"]
+    run = recipes.read(folder)
+    chosen = run.depth
     if depth is not None:
         tried = pd.read_csv(folder / "depths.csv").dropna(subset="val_acc_pct")["depth"].tolist()
         if depth not in tried:
@@ -58,7 +60,7 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> Trun
     file = folder / ("network.safetensors" if depth in (None, chosen) else f"depth{depth:02d}.safetensors")
     if not file.exists():
         raise RunConflict(f"{file} is not there: take its folder away, and the run is made again")
-    network = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    network = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     network = network.truncate(depth or chosen)
     network.load_state_dict(load_file(file))
     return network.eval()
@@ -141,7 +143,7 @@ def against_whole(recipe: Recipe, folder: Path, dataset: Dataset, exported: Path
         a line per batch size: batch, odn_ms, full_ms, latency_ratio, macs_ratio, threads, processor; kept beside the
         export as latency.csv.
     """
-    whole = MultiExitNetwork(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    whole = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     paths, lines = {"odn": exported / "model.onnx", "full": exported / ".whole.onnx"}, []
     to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full"])
     macs = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]
@@ -173,69 +175,69 @@ def write(folder: Path, data: Data, to: Path, depth: int | None = None) -> dict:
         what model.json holds.
     """
     dataset, network = data.train.dataset, network_of(folder, data.train.dataset, depth)
-    recipe, result, made_by = read_recipe(folder), *(read_json(folder / f"{x}.json") for x in ("result", "provenance"))
+    run, made_by = recipes.read(folder), read_json(folder / "provenance.json")
     to.mkdir(parents=True, exist_ok=True)
     to_onnx(network, dataset, to / "model.onnx")
     difference = check(to / "model.onnx", network, data.validation)
     replace(to / "model.safetensors", lambda path: path.write_bytes(save(network.state_dict())))
     model = session(to / "model.onnx")
-    chosen = depth in (None, result["depth"])
+    chosen = depth in (None, run.depth)
     about = {
-        "architecture": recipe.architecture,
-        "width": recipe.width,
-        "depth": depth or result["depth"],
+        "architecture": run.architecture,
+        "width": run.width,
+        "depth": depth or run.depth,
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.class_names) or [str(i) for i in range(dataset.classes)],
         "mean": dataset.mean,
         "std": dataset.std,
         **metrics.structure(network, dataset.image_shape),
         "val_acc_pct": accuracy_pct(model, data.validation),
-        "test_acc_pct": result["test_acc_pct"] if chosen else accuracy_pct(model, data.test),
+        "test_acc_pct": run.test_acc_pct if chosen else accuracy_pct(model, data.test),
         "test_images": len(data.test),
-        "goal_pct": recipe.goal_pct,
+        "goal_pct": run.goal_pct,
         "onnx_bytes": (to / "model.onnx").stat().st_size,
         "onnx_largest_difference": difference,
     }
     write_json(to / "model.json", about)
-    replace(to / "README.md", lambda path: path.write_text(card(recipe, result, made_by, about, dataset)))
+    replace(to / "README.md", lambda path: path.write_text(card(run, made_by, about, dataset)))
     return about
 
 
 def load(folder: Path) -> TruncatedNetwork:
     """The network that `write` left in `folder`, for PyTorch."""
     about = read_json(folder / "model.json")
-    whole = MultiExitNetwork(about["architecture"], about["image_shape"][0], len(about["classes"]), about["width"])
+    whole = models.build(about["architecture"], about["image_shape"][0], len(about["classes"]), about["width"])
     network = whole.truncate(about["depth"])
     network.load_state_dict(load_file(folder / "model.safetensors"))
     return network.eval()
 
 
-def card(recipe: Recipe, result: dict, made_by: dict, about: dict, dataset: Dataset) -> str:
+def card(run: SimpleNamespace, made_by: dict, about: dict, dataset: Dataset) -> str:
     """The model card: what, data, metrics, provenance (after Mitchell et al., 2019)."""
     channels, height, width = dataset.image_shape
     size = f"{width}x{height}"
     classes, images = len(about["classes"]), f"uint8 (N, {height}, {width}, {channels})"
-    cut = f"cut off behind block {about['depth']} of {result['max_depth']} (Optimally Deep Networks)"
+    cut = f"cut off behind block {about['depth']} of {run.max_depth} (Optimally Deep Networks)"
     tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images"
-    if about["depth"] != result["depth"]:
-        tested += f" (that depth {result['depth']}, where the search ended, was tested on too)"
-    met = round(about["val_acc_pct"], recipe.search_decimals) >= recipe.goal_pct  # as the search sees it
+    if about["depth"] != run.depth:
+        tested += f" (that depth {run.depth}, where the search ended, was tested on too)"
+    met = round(about["val_acc_pct"], run.search_decimals) >= run.goal_pct  # as the search sees it
     table = {
         "classes": ", ".join(about["classes"]),
-        "network": f"{recipe.architecture}, {recipe.width}/64 of its channels, {cut}",
+        "network": f"{run.architecture}, {run.width}/64 of its channels, {cut}",
         "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
         "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
         "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
-        "goal on validation": f"{recipe.goal_pct:g} %, {'' if met else 'not '}met",
+        "goal on validation": f"{run.goal_pct:g} %, {'' if met else 'not '}met",
         "images": dataset.source,
-        "training": f"{recipe.protocol}, {recipe.profile}, seed {recipe.seed}, {result['epochs']} epochs",
+        "training": f"rule {run.rule}, profile {run.profile}, seed {run.seed}, {run.epochs} epochs",
         "input of model.onnx": f"`images`: {images}, as files have them",
         "output": f"`logits`: float32 (N, {classes}), in the order of the classes",
-        "made by": f"commit {made_by['commit']}, training code {made_by['code_hash']}, {made_by['start']}",
+        "made by": f"commit {made_by['commit']}, {made_by['start']}",
         "on": made_by["processor"],
     } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
-    return f"""# {dataset.title}: {recipe.architecture}, {about["depth"]} of {result["max_depth"]} blocks
+    return f"""# {dataset.title}: {run.architecture}, {about["depth"]} of {run.max_depth} blocks
 
 Classifies {"grey" if channels == 1 else "colour"} images into {classes} classes. They must have {size} pixels:
 scale the shorter side down and cut the middle out, as was done with the training images.
