@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from odnlib.studies import ablation
+from studies import ablation
+from tests.pretend import pretend_run
 
 # stage, depth, validation accuracy, validation loss
 SEARCH = [
@@ -16,38 +17,37 @@ SEARCH = [
 
 def search():
     frame = pd.DataFrame(SEARCH, columns=["stage", "depth", "val_acc_pct", "val_loss"])
-    return frame.assign(epoch=range(1, len(frame) + 1))
+    return frame.assign(epoch=range(1, len(frame) + 1), stage_epoch=1, train_acc_pct=50.0, train_loss=1.0)
 
 
 def test_statistics_by_hand():
-    found = ablation.statistics(search(), goal_pct=80.0)
-    assert found["jump_pts"] == 50.0 - 35.0
-    assert found["loss_jump"] == pytest.approx(1.7 - 1.2)
-    assert found["fluctuation_pts"] == pytest.approx((20 + 10 + 40 + 5 + 2) / 5)
-    assert found["loss_fluctuation"] == pytest.approx((0.8 + 0.2 + 1.0 + 0.1 + 0.05) / 5)
-    assert [found[f"epochs_to_{share}%"] for share in (50, 75, 90, 100)] == [2, 3, 6, 7]
+    values = ablation.statistics(search(), goal_pct=80.0)
+    assert values["jump_pts"] == 50.0 - 35.0
+    assert values["loss_jump"] == pytest.approx(1.7 - 1.2)
+    assert values["fluctuation_pts"] == pytest.approx((20 + 10 + 40 + 5 + 2) / 5)
+    assert values["loss_fluctuation"] == pytest.approx((0.8 + 0.2 + 1.0 + 0.1 + 0.05) / 5)
+    assert [values[f"epochs_to_{share}%"] for share in (50, 75, 90, 100)] == [2, 3, 6, 7]
     assert math.isnan(ablation.statistics(search(), goal_pct=99.0)["epochs_to_100%"])
-    assert set(found) == set(ablation.STATISTICS)
+    assert set(values) == set(ablation.STATISTICS)
 
 
-def per_run(with_warmup, without_warmup):
-    lines = []
-    for arm, values in zip(ablation.ARMS, (with_warmup, without_warmup), strict=True):
-        lines += [{"arm": arm, "seed": s, **dict.fromkeys(ablation.STATISTICS, v)} for s, v in enumerate(values)]
-    return pd.DataFrame(lines)
+def seeds(with_warmup, without_warmup):
+    """Lines in which every statistic has the same values."""
+    with_it, without = (pd.DataFrame(dict.fromkeys(ablation.STATISTICS, arm)) for arm in (with_warmup, without_warmup))
+    return with_it.join(without.add_suffix("_without"))
 
 
 def test_paired_interval_by_hand():
     """Differences -1, -2, -3: mean -2, standard error 1/sqrt(3), t(0.975, 2) = 4.303."""
-    line = ablation.paired(per_run([4.0, 5.0, 6.0], [5.0, 7.0, 9.0])).iloc[0]
+    line = ablation.paired(seeds([4.0, 5.0, 6.0], [5.0, 7.0, 9.0])).iloc[0]
     assert (line["difference"], line["n"]) == (-2.0, 3)
     assert line["low"] == pytest.approx(-2 - 4.303 / 3**0.5, abs=1e-3)
     assert line["verdict"] == "open"
 
 
 def test_two_equal_differences_prove_nothing():
-    line = ablation.paired(per_run([1.0, 2.0], [4.0, 5.0])).iloc[0]
-    assert (line["low"], line["high"], line["verdict"]) == (-3.0, -3.0, "open")
+    line = ablation.paired(seeds([1.0, 2.0], [4.0, 5.0])).iloc[0]
+    assert (line["difference"], line["high"], line["verdict"]) == (-3.0, math.inf, "open")
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,28 @@ def test_two_equal_differences_prove_nothing():
     ],
 )
 def test_verdicts_and_sentences(with_warmup, without_warmup, verdict):
-    paired = ablation.paired(per_run(with_warmup, without_warmup))
-    assert set(paired["verdict"]) == {verdict}
-    said = ablation.sentence(paired, "fluctuation_pts")
+    lines = ablation.paired(seeds(with_warmup, without_warmup))
+    assert set(lines["verdict"]) == {verdict}
+    sentence = ablation.sentence(lines.iloc[0])
     endings = {"holds": "the claim holds", "does not hold": "the claim does not hold", "open": "the claim is left open"}
-    assert said.endswith("no seed has it in both arms" if math.isnan(with_warmup[0]) else endings[verdict])
-    assert (paired["dropped"] == sum(map(math.isnan, with_warmup))).all()
+    assert sentence.endswith("no seed has it in both arms" if math.isnan(with_warmup[0]) else endings[verdict])
+    assert (lines["dropped"] == sum(map(math.isnan, with_warmup))).all()
+    study = lines.assign(profile="paper", row="mnist", rule="released", settings="", not_comparable="")
+    assert ablation.verdict(study, ablation.CONVERGENCE)[0] == verdict
+
+
+def test_only_searches_alike_are_paired(tmp_path):
+    """Two seeds have both arms; a third has none, another width and another training version are no pair's."""
+    for seed in (0, 1):
+        pretend_run(tmp_path, seed=seed, epochs=search())
+        pretend_run(tmp_path, seed=seed, epochs=search(), warmup_epochs=0)
+    pretend_run(tmp_path, seed=2, epochs=search())
+    pretend_run(tmp_path, seed=2, epochs=search(), warmup_epochs=0, width=16)
+    pretend_run(tmp_path, seed=3, epochs=search())
+    pretend_run(tmp_path, seed=3, epochs=search(), warmup_epochs=0, training_version=2)
+    lines = ablation.table(tmp_path, "paper")
+    assert len(lines) == len(ablation.STATISTICS)
+    assert set(lines["n"]) == {2, 0}  # none reached 90 % of the goal
+    ablation.write(tmp_path, "paper")
+    assert [file.name for file in tmp_path.glob("paper/*.csv")] == ["warmup_ablation-mnist-released.csv"]
+    assert (tmp_path / "paper" / "figures" / "warmup_ablation-mnist-released.png").exists()

@@ -3,12 +3,10 @@
 import pandas as pd
 import pytest
 
-from odnlib import redraw
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
-from odnlib.studies import trend
-from odnlib.verdict import comparison
-from tests.test_comparison import pretend_run
+from studies import trend
+from tests.pretend import pretend_run
 
 
 def test_depth_needed_is_the_smallest_within_the_tolerance():
@@ -16,44 +14,64 @@ def test_depth_needed_is_the_smallest_within_the_tolerance():
     assert [trend.depth_needed(depths, tolerance) for tolerance in (0.0, 0.4, 0.5, 5.0)] == [3, 2, 2, 1]
 
 
-def needed(depths: dict[str, list[int]]) -> pd.DataFrame:
+def needed(depths: dict[str, list[int]], **same: str) -> pd.DataFrame:
     lines = [
         {"row": row, "seed": seed, "depth": depth, "paper_depth": TABLE_1[row].odn.depth, "tolerance_pct": 0.5}
-        for row, found in depths.items()
-        for seed, depth in enumerate(found)
+        for row, of_row in depths.items()
+        for seed, depth in enumerate(of_row)
     ]
-    return pd.DataFrame(lines)
+    study = {"profile": "paper", "rule": "equal", "settings": "", "architectures": "resnet18", "not_comparable": ""}
+    return pd.DataFrame(lines).assign(**study | same)
+
+
+IN_ORDER = {"mnist": [1, 2], "emnist": [2, 2], "fashion_mnist": [3, 4], "cifar10": [5, 6]}
+REVERSED = {"mnist": [8, 8], "emnist": [7, 7], "fashion_mnist": [5, 5], "cifar10": [1, 1]}
 
 
 @pytest.mark.parametrize(
-    ("depths", "verdict", "said"),
+    ("depths", "verdict", "reason"),
     [
-        ({"mnist": [1, 2], "emnist": [2, 2], "fashion_mnist": [3, 4], "cifar10": [5, 6]}, "holds", "+1.00, p = 0.042"),
-        ({"mnist": [8, 8], "emnist": [7, 7], "fashion_mnist": [5, 5], "cifar10": [1, 1]}, "does not hold", "-1.00"),
+        (IN_ORDER, "holds", "+1.00, p = 0.042"),
+        (REVERSED, "does not hold", "-1.00"),
         ({"mnist": [1, 1], "emnist": [3, 3], "fashion_mnist": [2, 2], "cifar10": [5, 5]}, "open", "+0.67, p = 0.17"),
         ({"mnist": [1] * 9, "emnist": [2] * 9, "cifar10": [5] * 9}, "open", "+1.00, p = 0.17"),  # seeds are no datasets
         ({"mnist": [2], "emnist": [2], "cifar10": [2]}, "open", "no order, 3 datasets"),
     ],
 )
-def test_verdict_is_exact_over_datasets(depths, verdict, said):
-    found, why = trend.verdict(needed(depths))
-    assert (found, said in why) == (verdict, True), why
+def test_verdict_is_exact_over_datasets(depths, verdict, reason):
+    judged, why = trend.verdict(needed(depths))
+    assert (judged, reason in why) == (verdict, True), why
+
+
+def test_one_architecture_for_all_decides_and_a_rule_of_today_comes_first():
+    papers, alike = needed(REVERSED, architectures=trend.PAPERS), needed(IN_ORDER)
+    assert trend.verdict(papers)[0] == "does not hold"
+    assert trend.verdict(pd.concat([papers, alike]))[0] == "holds"
+    of_fast = pd.concat([needed(REVERSED, rule="fast", settings=x) for x in ("", "")])
+    assert trend.verdict(pd.concat([of_fast, alike]))[0] == "holds"
+    at_width_16 = needed(IN_ORDER, profile="reduced", not_comparable="width 16, not 64")
+    assert trend.verdict(at_width_16)[0] == "holds at reduced scale"
 
 
 def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
-    """Own architectures and a common one of three rows; a search with a goal of its own is none of them."""
+    """Own architectures and a common one of three rows, by two rules; a search with a goal of its own is none of them,
+    and neither is one by another training version.
+    """
     every = trend.EVERY_DEPTH | {"train_images": 100}
     for row in ("mnist", "emnist", "cifar10"):
-        pretend_run(tmp_path, "reduced", row=row, protocol="fast", **every)
-        pretend_run(tmp_path, "reduced", row=row, protocol="fast", seed=1, **every | {"architecture": "resnet18"})
-    pretend_run(tmp_path, "reduced", row="fashion_mnist", protocol="fast", train_images=100)
-    found = trend.searches(comparison.load_runs(tmp_path, "reduced"))
-    assert found.groupby("architectures")["row"].count().to_dict() == {trend.PAPERS: 5, "resnet18": 5}
-    assert set(found["settings"]) == {"n100-target100.0-tol0.0"}
-    lines = redraw.depths_by_dataset(tmp_path, "reduced")
-    assert len(lines) == len(found) * len(trend.TOLERANCES_PCT)
-    assert set(lines["not_comparable"]) == {"width 16, not 64, overridden: n100"}
-    assert (tmp_path / "reduced" / "figures" / "depth_by_dataset-fast-n100-target100.0-tol0.0.png").exists()
+        pretend_run(tmp_path, row, profile="reduced", rule="equal", **every)
+        pretend_run(tmp_path, row, profile="reduced", rule="fast", **every)
+        pretend_run(tmp_path, row, profile="reduced", rule="equal", seed=1, **every | {"architecture": "resnet18"})
+    pretend_run(tmp_path, "fashion_mnist", profile="reduced", rule="equal", train_images=100)
+    pretend_run(tmp_path, "svhn", profile="reduced", rule="equal", training_version=2, **every)
+    trend.write(tmp_path, "reduced")
+    lines = pd.read_csv(tmp_path / "reduced" / "depth_by_dataset.csv")
+    searches = lines[lines["tolerance_pct"] == 0.5].groupby(["rule", "architectures"])["row"].count()
+    assert searches.to_dict() == {("equal", trend.PAPERS): 5, ("equal", "resnet18"): 5, ("fast", trend.PAPERS): 3}
+    assert set(lines["settings"]) == {"train images 100"}
+    assert set(lines["not_comparable"]) == {"width 16, not 64, overridden: train images 100"}
+    figures = {file.name for file in tmp_path.glob("reduced/figures/*")}
+    assert figures == {f"depth_by_dataset-{rule}-train_images_100.png" for rule in ("equal", "fast")}
 
 
 def test_two_rows_are_no_trend():
@@ -62,6 +80,6 @@ def test_two_rows_are_no_trend():
 
 
 def test_a_row_with_the_common_architecture_is_searched_once():
-    found = trend.planned("smoke", ["mnist", "svhn", "cifar10"], ["", trend.COMMON], [0, 1], {"target_pct": 50.0})
-    assert len(found) == 2 * 5
-    assert {recipe.goal_pct for recipe in found} == {100.0}
+    planned = trend.planned("smoke", ["mnist", "svhn", "cifar10"], ["", "resnet18"], [0, 1], {"target_pct": 50.0})
+    assert len(planned) == 2 * 5
+    assert {(recipe.goal_pct, recipe.rule) for recipe in planned} == {(100.0, "equal")}

@@ -1,0 +1,49 @@
+"""Which part of other networks was enough: by hand."""
+
+import pandas as pd
+import pytest
+
+from odnlib.recipes import RecipeError
+from studies import families
+from tests.pretend import pretend_run
+
+
+def family_lines(depths: dict[str, list[int]], goal: bool = True) -> pd.DataFrame:
+    lines = [
+        {"architecture": name, "seed": seed, "depth": depth, "of": 8, "met_goal": goal, "size_share": depth / 8}
+        for name, of_name in depths.items() for seed, depth in enumerate(of_name)
+    ]  # fmt: skip
+    study = {"profile": "paper", "row": "mnist", "rule": "equal", "settings": "", "not_comparable": ""}
+    return pd.DataFrame(lines).assign(goal_pct=90.0, processor="a machine", **study)
+
+
+def test_verdict_on_families():
+    assert families.verdict(family_lines({"wrn_40_2": [2, 3], "mobilenet_v1": [7, 5]}))[0] == "holds"
+    assert families.verdict(family_lines({"wrn_40_2": [2, 8], "mobilenet_v1": [7, 5]}))[0] == "open"
+    assert families.verdict(family_lines({"wrn_40_2": [8, 8], "mobilenet_v1": [7, 5]}))[0] == "does not hold"
+    assert families.verdict(family_lines({"wrn_40_2": [2, 3]}, goal=False))[0] == "does not hold"
+
+
+def test_a_study_is_three_families_searched_alike(tmp_path):
+    planned = families.planned("reduced", "mnist", [0], {"target_pct": 90.5})  # makes the networks known
+    assert {recipe.rule for recipe in planned} == {"equal"}
+    assert {recipe.architecture for recipe in planned} == set(families.FAMILIES)
+    same = {"profile": "reduced", "rule": "equal", "target_pct": 90.5}
+    for name in ("wrn_40_2", "mobilenet_v1"):
+        pretend_run(tmp_path, architecture=name, **same)
+    pretend_run(tmp_path, architecture="resnet18", **same)  # the row's own is none of them
+    pretend_run(tmp_path, architecture="resnet101", **same, training_version=2)
+    assert families.table(tmp_path, "reduced").empty
+    pretend_run(tmp_path, architecture="mobilenet_v2", **same, met_goal=False)
+    families.write(tmp_path, "reduced")
+    lines = pd.read_csv(tmp_path / "reduced" / "families.csv").set_index("architecture")
+    assert list(lines.index) == ["mobilenet_v1", "mobilenet_v2", "wrn_40_2"]
+    assert lines.loc["wrn_40_2", "depth_share"] == pytest.approx(2 / 18, rel=1e-5)
+    assert lines.loc["wrn_40_2", "size_share"] == pytest.approx(0.61 / 44.77, rel=1e-5)
+    assert set(lines["not_comparable"]) == {"width 16, not 64, overridden: target pct 90.5"}
+    assert (tmp_path / "reduced" / "figures" / "families-mnist-equal-target_pct_90.5.png").exists()
+
+
+def test_a_family_that_does_not_exist_is_refused():
+    with pytest.raises(RecipeError, match="target_pct 101"):
+        families.planned("smoke", "mnist", [0], {"target_pct": 101.0})
