@@ -1,1 +1,0 @@
-"""What the paper prints and claims, beside what was measured."""
