@@ -1,0 +1,112 @@
+"""What the notebooks of the five rows share: settings, structure, outcome, figures, measured beside printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from odnlib import data, experiment, metrics, models, plots, recipes
+from odnlib.paper import TABLE_1
+from odnlib.recipes import Recipe
+from studies import common
+
+SHOWN = {  # settings that tell rows and rules apart
+    "target_pct": "validation accuracy to reach, in %",
+    "tolerance_pct": "... within so many points: the goal",
+    "batch_size": "images in a batch",
+    "warmup_epochs": "epochs of the warm-up, which trains all depths at once",
+    "rate": "learning rate of the first depth and of the whole network",
+    "increment_rate_factor": "... times this: of every later depth",
+    "decay_every": "epochs without improvement after which the rate decays",
+    "decay": "... by this factor",
+    "patience": "epochs without improvement that mean convergence",
+    "depth_epochs": "most epochs at one depth (none: until converged)",
+    "finetune_epochs": "... of fine-tuning",
+    "full_epochs": "... of the whole network",
+}
+PLATEAU = {"warmup_epochs", "increment_rate_factor", "decay_every", "decay", "patience", "finetune_epochs"}
+
+
+def settings(recipe: Recipe) -> pd.DataFrame:
+    """The settings of a search that its rule uses: name, value, meaning, and whether it was overridden."""
+    names = [name for name in SHOWN if not (recipe.one_cycle and name in PLATEAU)]
+    lines = [(name, str(getattr(recipe, name)).lower(), SHOWN[name], name in recipe.overridden) for name in names]
+    return pd.DataFrame(lines, columns=["setting", "value", "meaning", "overridden"]).set_index("setting")
+
+
+def samples(images: Callable[[], data.Data], planned: Iterable[Recipe], results_dir: Path, fresh: bool) -> None:
+    """Show some images where any of the runs is still to be trained; otherwise none need be loaded."""
+    if fresh or any(experiment.status(x, experiment.run_folder(x, results_dir)) != "finished" for x in planned):
+        plots.samples(images().train)
+    else:
+        print("Both networks are trained: what follows is drawn from their folders, and no images are loaded.")
+
+
+def structure(recipe: Recipe) -> pd.DataFrame:
+    """depth, params, size_mb and macs_m of the networks to cut out at every depth; nothing is trained."""
+    dataset = data.DATASETS[recipe.row]
+    network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    return pd.DataFrame(metrics.structure_per_depth(network, dataset.image_shape, recipe.last_depth))
+
+
+def outcome(odn_folder: Path, full_folder: Path) -> str:
+    """What the search found, in words; where the rule `equal` met the goal at no depth, also the smallest depth that
+    is about as good as the whole network.
+    """
+    odn, full, depths = recipes.read(odn_folder), recipes.read(full_folder), pd.read_csv(odn_folder / "depths.csv")
+    has = f"has {odn.val_acc_pct:.2f} % of the validation images right"
+    if odn.met_goal:
+        return f"Depth {odn.depth} of {odn.max_depth} is the first to meet the goal of {odn.goal_pct:g} %: it {has}."
+    text = f"No depth met the goal of {odn.goal_pct:g} %. The last one tried, {odn.depth} of {odn.max_depth}, {has}."
+    near = depths.loc[depths["val_acc_pct"] >= full.val_acc_pct - 0.5, "depth"]
+    if odn.rule == "equal" and len(near):
+        as_good = f"depth {full.depth}, trained alike ({full.val_acc_pct:.2f} %)"
+        text += f" The smallest depth within half a point of {as_good} is {near.min()}."
+    return text
+
+
+def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
+    """Measured beside printed for one row: a search, and the whole network trained by the same settings."""
+    odn, full = recipes.read(odn_folder), recipes.read(full_folder)
+    printed = TABLE_1[odn.row]
+    titles = {"depth": "depth", "params_m": "params (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
+    titles["test_acc_pct"] = "test accuracy (%)"
+    lines = []
+    for run, paper in (odn, printed.odn), (full, printed.full):
+        measured = vars(run) | {"params_m": run.params / 1e6}
+        lines += [(run.variant, title, measured[name], getattr(paper, name)) for name, title in titles.items()]
+    saved_pct = 100 * (1 - odn.size_mb / full.size_mb)
+    lines.append(("odn", "size reduction (%)", saved_pct, printed.size_reduction_pct))
+    table = pd.DataFrame(lines, columns=["variant", "quantity", "measured", "paper"])
+    table["difference"] = table["measured"] - table["paper"]
+    return table.rename(columns={"measured": f"measured ({odn.profile})"}).set_index(["variant", "quantity"])
+
+
+def draw(odn_folder: Path, full_folder: Path) -> None:
+    """Save structure, choice and history of a row's search, and the history of its whole network."""
+    folder, odn = odn_folder.parents[1] / "figures", recipes.read(odn_folder)
+    depths = pd.read_csv(odn_folder / "depths.csv")
+    plots.save(plots.structure(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-structure.png")
+    plots.save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-choice.png")
+    for run in (odn, recipes.read(full_folder)):
+        epochs = pd.read_csv(run.folder / "epochs.csv")
+        plots.save(plots.history(epochs, run), folder / f"{run.name}-history.png")
+
+
+def write(results_dir: Path, profile: str) -> None:
+    """`draw` for every search whose whole network was trained by the same settings.
+
+    What a row's notebook has just drawn is left as it is: this would otherwise take most of the comparison's time.
+    """
+    runs = common.finished(results_dir, profile)
+    if runs.empty:
+        return
+    for _, pair in runs.groupby(["row", "rule", "label", "seed"]):
+        folders = dict(zip(pair["variant"], pair["folder"], strict=True))
+        if folders.keys() == {"odn", "full"}:
+            sources = [folders["odn"] / "result.json", folders["full"] / "result.json", Path(plots.__file__)]
+            last = Path(results_dir) / profile / "figures" / f"{folders['full'].name}-history.png"  # that `draw` saves
+            if not last.exists() or last.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+                draw(folders["odn"], folders["full"])

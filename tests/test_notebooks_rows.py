@@ -1,0 +1,139 @@
+"""The five rows' notebooks, and what they show."""
+
+import nbformat
+import pandas as pd
+import pytest
+
+from odnlib import experiment, plots, recipes
+from odnlib.files import ROOT
+from odnlib.notebook import assigned, check, problems
+from odnlib.paper import TABLE_1
+from odnlib.recipes import RecipeError
+from studies import latency, rows
+from tests.conftest import tiny_recipe
+from tests.pretend import DEPTHS, EPOCHS, pretend_run
+
+CURVES = EPOCHS.assign(epoch=range(1, 5), stage_epoch=1, train_acc_pct=90.0, val_acc_pct=91.0, train_loss=1, val_loss=1)
+SIZES = DEPTHS.assign(params=[1, 2, 8], macs_m=[1.0, 2.0, 8.0], chosen=[False, True, False])
+
+
+def pretended(results_dir, rule="released", **more):
+    """A finished search and its whole network."""
+    kept = {"epochs": CURVES, "depths": SIZES, "rule": rule} | more
+    full = {"variant": "full", "depth": 8, "accuracy": 99.6}
+    return pretend_run(results_dir, **kept), pretend_run(results_dir, **kept | full)
+
+
+def test_they_differ_only_in_their_row_and_prose():
+    code = {}
+    for path in sorted((ROOT / "notebooks").glob("0[1-5]_*.ipynb")):
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        row = assigned(cells[0].source)["row"]
+        code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
+    assert list(code) == list(TABLE_1)
+    assert all(cells == code["mnist"] for cells in code.values())
+
+
+def test_notebooks_know_their_parameters():
+    known = assigned('row = "mnist"  # which\nseed = 0\noverrides = {}\ndata_dir = ""')
+    assert problems(known, {"row": "svhn", "seed": 1, "overrides": {"width": 8}, "data_dir": "/data"}) == []
+    assert problems(known, {"sed": 1, "seed": "5", "row": None}) == [
+        "row None is not of type str, as 'mnist' is",
+        "seed '5' is not of type int, as 0 is",
+        "there is no parameter 'sed': did you mean 'seed'? choose from row, seed, overrides, data_dir",
+    ]
+    check(["", "seed = 0", "seed + 1"])
+    with pytest.raises(RecipeError, match="there is no parameter 'sed'"):
+        check(["", "seed = 0", "# Parameters\nsed = 5\n"])
+    with pytest.raises(RecipeError, match=r"seed .* is not of type int"):
+        check(["", "seed = 0", "# Parameters\nseed = float('nan')\n"])
+
+
+def test_images_are_loaded_only_where_something_is_left_to_train(tmp_path, capsys, tiny_data, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "samples", drawn.append)
+    planned = [tiny_recipe(variant, last_depth=1) for variant in recipes.VARIANTS]
+    rows.samples(lambda: tiny_data, planned, tmp_path, False)
+    for recipe in planned:
+        experiment.run(recipe, lambda: tiny_data, tmp_path)
+    rows.samples(lambda: 1 / 0, planned, tmp_path, False)
+    assert "no images are loaded" in capsys.readouterr().out
+    rows.samples(lambda: tiny_data, planned, tmp_path, True)
+    assert drawn == [tiny_data.train] * 2
+
+
+def test_settings_are_those_that_the_rule_uses():
+    released, equal = (rows.settings(recipes.resolve("svhn", profile="paper", rule=rule)) for rule in ("", "equal"))
+    assert released.loc[["rate", "target_pct", "patience"], "value"].tolist() == ["0.1", "96.0", "23"]
+    assert "patience" not in equal.index
+    shown = rows.settings(tiny_recipe(depth_epochs=3))
+    assert shown.loc["depth_epochs", ["value", "overridden"]].tolist() == ["3", True]
+
+
+def test_structure_is_the_papers_at_full_width():
+    lines = rows.structure(recipes.resolve("mnist", profile="paper")).set_index("depth")
+    assert lines.loc[2].round(2).to_dict() == {
+        "params": 149_322,
+        "size_mb": pytest.approx(0.61, 0.01),
+        "macs_m": 117.36,
+    }
+
+
+def test_every_finished_pair_is_drawn_and_not_twice(tmp_path):
+    pairs = [pretended(tmp_path), pretended(tmp_path, rule="fast", carry_best=True)]
+    pretend_run(tmp_path, seed=1)  # its whole network is missing
+    names = {f"{odn.name}-{what}.png" for odn, _ in pairs for what in ("structure", "choice", "history")}
+    rows.write(tmp_path, "paper")
+    figures = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "paper" / "figures").iterdir()}
+    assert figures.keys() == names | {f"{full.name}-history.png" for _, full in pairs}
+    rows.write(tmp_path, "paper")
+    assert figures == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "paper" / "figures").iterdir()}
+    rows.write(tmp_path, "quick")
+    assert not (tmp_path / "quick").exists()
+
+
+def test_what_the_search_found_in_words(tmp_path):
+    found = rows.outcome(*pretended(tmp_path))
+    assert found == "Depth 2 of 8 is the first to meet the goal of 99 %: it has 99.40 % of the validation images right."
+    missed = rows.outcome(*pretended(tmp_path, rule="equal", met_goal=False, depths=SIZES.fillna(99.0)))
+    assert missed.startswith("No depth met the goal of 99 %.")
+    assert missed.endswith("within half a point of depth 8, trained alike (99.40 %) is 2.")
+
+
+def test_measured_beside_printed(tmp_path):
+    table = rows.comparison(*pretended(tmp_path, profile="quick", rule="equal"))
+    line = table.loc[("odn", "test accuracy (%)")]
+    assert line.tolist() == [99.31, 99.31, 0.0]
+    assert table.columns.tolist() == ["measured (quick)", "paper", "difference"]
+    assert table.loc[("odn", "size reduction (%)"), "paper"] == 98.64
+
+
+def test_latency_is_measured_once_and_judged(tmp_path):
+    odn, full = pretended(tmp_path, last_depth=8)
+    assert latency.verdict(latency.table(tmp_path))[0] == "not measured"
+    lines = latency.measure(odn, full)
+    assert lines["batch"].tolist() == [1, 128]
+    assert (lines[["odn_ms", "full_ms"]] > 0).all(axis=None)
+    pd.testing.assert_frame_equal(latency.measure(odn, full), lines)
+    measured = latency.table(tmp_path)
+    assert measured.empty  # both pretend to need as many MACs
+    for ratio, other, expected in [(2.0, 2.0, "open"), (0.5, 0.5, "does not hold"), (2.0, 0.5, "does not hold")]:
+        measured = lines.assign(macs_ratio=4.0, latency_ratio=[ratio, other], not_comparable="")
+        assert latency.verdict(measured)[0] == expected
+    measured = pd.concat(
+        [lines.assign(row=row, macs_ratio=4.0, latency_ratio=2.0, not_comparable="") for row in TABLE_1]
+    )
+    verdict, sentence = latency.verdict(measured)
+    assert verdict == "holds"
+    assert "faster in 100%, median 2.0 x for 4.0 x fewer MACs" in sentence
+    assert latency.verdict(measured.assign(not_comparable="width 8, not 64"))[0] == "not comparable"
+
+
+def test_figures_say_what_they_are_evidence_of(tmp_path):
+    recipe = recipes.resolve("mnist", profile="reduced", train_images=1500, threads=1, architecture="resnet34")
+    said = "resnet34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
+    assert plots.evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table I"
+    assert ", rule released with threads 1, 3 seeds - " in plots.evidence(recipe, "3 seeds", varied=("train_images",))
+    run = recipes.read(pretend_run(tmp_path, rule="fast", width=64))
+    assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.evidence(run)
+    assert plots.evidence(tiny_recipe()).endswith("an illustration, no reproduction")
