@@ -33,7 +33,7 @@ DRAWN = {  # row: classes, images, noise
     "svhn": (10, 1600, 0.05),
     "cifar10": (10, 1600, 0.05),
 }
-STARS = ((3, 0.5), (4, 0.4), (5, 0.45), (8, 0.6), (6, 0.87))  # corners, inner / outer radius; the last is a hexagon
+SHAPES = ((3, 0.5), (4, 0.4), (5, 0.45), (8, 0.6), (6, 0.87))  # stars: corners, inner / outer radius; the last: a hexagon
 
 
 @cache
@@ -96,7 +96,7 @@ def _draw(row: str, label: int, random: Random) -> np.ndarray:
             start = 32 + direction * int(random.integers(17, 22))
             mask = np.maximum(mask, neighbour[:, start : start + 32])
         return _coloured(mask, random, 0.25, 0.05)
-    corners, inner = STARS[label % 5]  # cifar10: a shape with fine (classes 0 to 4) or coarse stripes
+    corners, inner = SHAPES[label % 5]  # cifar10: a shape with fine (classes 0 to 4) or coarse stripes
     polar = [(0.42 * (inner if i % 2 else 1), i * np.pi / corners - np.pi / 2) for i in range(2 * corners)]
     mask = _mask(np.array([(0.5 + r * np.cos(a), 0.5 + r * np.sin(a)) for r, a in polar]), random, 32, 0.15)
     stripes = 0.2 * _stripes(random, 32, *((2.5, 4.0) if label < 5 else (7.0, 10.0)))
