@@ -1,0 +1,165 @@
+"""Notebook 08: a training step and the warm-up beside what the machine can do, and what searches cost."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch.nn import functional
+
+from odnlib import metrics, models
+from odnlib.data import DATASETS, Data, Split
+from odnlib.experiment import keep_freed_memory
+from odnlib.files import processor
+from odnlib.plots import BLUE, RED, save, small_print
+from odnlib.recipes import Recipe, resolve
+from odnlib.trainer import ALL_DEPTHS, Run
+from studies import common
+
+PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
+COSTS = ("TMAC", "MMAC", "s", "ms")  # units of which less is better
+MEANS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc_pct"]
+TOLD = {"architecture", "width", "embedded", "target_pct", "tolerance_pct"}  # settings that `problem` tells anyway
+
+
+def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
+    """One line of benchmark.csv; the ratio is ours / reference, `n` the number of repetitions."""
+    numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
+    return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine()}
+
+
+def machine() -> str:
+    """Device, threads and torch that the measurements were made with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def random_data(row: str, images: int) -> Data:
+    """Random bytes in the shape of a row's images: speed does not depend on what they show."""
+    dataset, random = DATASETS[row], torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (images, *dataset.image_shape), dtype=torch.uint8, generator=random)
+    split = Split(pixels, torch.randint(dataset.classes, (images,), generator=random), dataset)
+    return Data(split, split, split)
+
+
+def network(recipe: Recipe) -> models.MultiExitNetwork:
+    """A recipe's network with new weights."""
+    dataset = DATASETS[recipe.row]
+    return models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+
+
+def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable[[], None]:
+    """One pass of the trainer over random images at a depth (ALL_DEPTHS: the warm-up), ready to be timed.
+
+    Freed memory is kept from now on, as in a run; whatever is timed beside it in this process has that too.
+    """
+    keep_freed_memory()
+    recipe = resolve(row, profile="paper", **overrides)
+    run = Run(recipe, network(recipe).to(memory_format=torch.channels_last), random_data(row, images), Path(os.devnull))
+    run.saved_at = math.inf  # never: that is not timed
+    run.begin(depth)
+
+    def once() -> None:
+        run.seen, run.loss_sum, run.correct_sum = 0, 0.0, 0
+        run.train_epoch("warmup" if depth == ALL_DEPTHS else "depth", depth, 0, lambda part: 0.01)
+
+    return once
+
+
+def pass_per_exit(row: str, images: int) -> Callable[[], None]:
+    """The released warm-up in the trainer's own layout: per batch one pass per depth, deepest first, then one step."""
+    recipe, data = resolve(row, profile="paper"), random_data(row, images)
+    warmed = network(recipe).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(warmed.parameters(), 0.001, recipe.momentum, weight_decay=recipe.weight_decay)
+
+    def once() -> None:
+        for batch, labels in data.train.shuffled_batches(recipe.batch_size, False, torch.Generator()):
+            optimizer.zero_grad()
+            for depth in range(warmed.max_depth, 0, -1):
+                functional.cross_entropy(warmed(batch, depth), labels).backward()
+            optimizer.step()
+
+    return once
+
+
+def matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[], object]]:
+    """A product of two square matrices, computed by either library: the faster one is what the machine can do.
+
+    torch's own product of float32 matrices is MKL's, slow on other makers' processors; convolutions are oneDNN's.
+    """
+    left, right = torch.randn(2, 2048, 2048).to(dtype)
+    image, kernels = left.T[None, :, :, None].contiguous(memory_format=torch.channels_last), right.T[:, :, None, None]
+    return {"matmul": lambda: left @ right, "matmul by convolution": lambda: functional.conv2d(image, kernels)}
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the device has instructions for it; without them it is many times slower than float32."""
+    able = torch.cpu.get_capabilities()
+    return torch.cuda.is_available() or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def training_macs(row: str, depth: int, images: int) -> int:
+    """Multiply-accumulates of one pass over `images` at full width: three times the forward pass."""
+    cut = network(resolve(row, profile="paper")).truncate(depth)
+    return 3 * images * metrics.macs(cut, DATASETS[row].image_shape)
+
+
+def problem(run: pd.Series) -> str:
+    """What a search had to solve, in words: images, network, goal, and settings that differ from its rule's."""
+    images, goal = f"{run['row']}{' (stand-ins)' * run['embedded']}", f"goal {run['goal_pct']:g} %"
+    return ", ".join(filter(None, (images, run["architecture"], f"width {run['width']}", goal, run["settings"])))
+
+
+def table(results_dir: Path | str) -> pd.DataFrame:
+    """What finished searches cost that were made by `equal` and by `released` for one `problem`, in whatever profiles,
+    and the training of whole networks beside them: means over seeds, and macs_of_released, the cost beside that of the
+    (longest) released search.
+    """
+    runs = common.finished(results_dir)
+    if runs.empty:
+        return runs
+    runs["settings"] = common.shared(runs, TOLD | common.HARMLESS)
+    runs["problem"] = runs.apply(problem, axis=1)
+    runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
+    kinds = runs[runs["rule"].isin(("equal", "released"))].groupby(["problem", "profile", "rule", "variant"])
+    lines = kinds[MEANS].mean().assign(n=kinds.size()).reset_index()
+    searches = lines[lines["variant"] == "odn"]
+    released = searches[searches["rule"] == "released"].groupby("problem")["train_tmacs"].max()
+    lines["macs_of_released"] = lines["train_tmacs"] / lines["problem"].map(released)
+    return lines[lines["problem"].isin(set(released.index) & set(searches.loc[searches["rule"] == "equal", "problem"]))]
+
+
+def figure(lines: pd.DataFrame) -> Figure:
+    """The rates and the costs of benchmark.csv as ours / reference, on logarithmic axes."""
+    kinds = {"rate: more is better": lines["unit"].str.endswith("/s")}
+    kinds["cost: less is better"] = lines["unit"].isin(COSTS)
+    heights, size = [kind.sum() + 1 for kind in kinds.values()], (10, 1.8 + 0.3 * len(lines))
+    drawn, axes = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
+    for axis, (better, kind) in zip(axes, kinds.items(), strict=True):
+        ratios, names = lines.loc[kind, "ratio"], lines.loc[kind, "measure"].str.replace("_", " ")
+        axis.hlines(names, 1, ratios, color=BLUE, linewidth=3)
+        axis.plot(ratios, names, "o", color=BLUE)
+        axis.axvline(1, color=RED, linewidth=1)
+        axis.set(xscale="log", xlabel=f"ours / reference ({better})")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.margins(x=0.15)
+        axis.grid(False, axis="y")
+        axis.tick_params(axis="y", labelsize=9)
+        axis.invert_yaxis()
+        for place, ratio in enumerate(ratios):
+            side = "left" if ratio >= 1 else "right"
+            axis.annotate(f"  {ratio:.3g}  ", (ratio, place), va="center", ha=side, fontsize=9)
+    return small_print(drawn, f"steps, warm-up and latency at full width - {lines['machine'].iloc[0]}")
+
+
+def write(results_dir: Path | str, profile: str) -> None:
+    """The figure of what `08_benchmark` measured and left as benchmark.csv."""
+    file = Path(results_dir) / profile / "benchmark.csv"
+    if file.exists():
+        save(figure(pd.read_csv(file)), file.parent / "figures" / "benchmark.png")
