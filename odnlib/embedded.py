@@ -33,7 +33,7 @@ DRAWN = {  # row: classes, images, noise
     "svhn": (10, 1600, 0.05),
     "cifar10": (10, 1600, 0.05),
 }
-SHAPES = ((3, 0.5), (4, 0.4), (5, 0.45), (8, 0.6), (6, 0.87))  # stars: corners, inner / outer radius; the last: a hexagon
+SHAPES = ((3, 0.5), (4, 0.4), (5, 0.45), (8, 0.6), (6, 0.87))  # stars: corners, inner / outer radius; lastly a hexagon
 
 
 @cache
