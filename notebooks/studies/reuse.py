@@ -104,7 +104,8 @@ def table(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
         for line in read_json(file)["studies"]:
             if all(line[arm] in runs.index for arm in ARMS):  # none was set aside
                 search = runs.loc[line["search"]]
-                about = search[[*STUDY, "row", "seed", "folder"]].to_dict() | {"sibling": line["sibling"]}
+                about = search[[*STUDY, "row", "seed", "folder"]].to_dict()
+                about |= {name: line[name] for name in ("sibling", "search")}
                 about["not_comparable"] = common.why_not_comparable(search.to_dict(), VARIED)
                 lines += [about | {"arm": arm} | runs.loc[line[arm], MEASURED].to_dict() for arm in ARMS]
     return pd.DataFrame(lines)
