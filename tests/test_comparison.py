@@ -1,43 +1,32 @@
 """Measured beside printed: verdicts, claims, and that everything printed has one."""
 
 import dataclasses
-import json
-import re
 
 import pandas as pd
+import papermill
 import pytest
 
 from odnlib import experiment
-from odnlib.paper import CLAIMS, SLIPS, TABLE_1
-from odnlib.recipes import resolve
-from odnlib.verdict import campaign, claims, comparison, report
-from odnlib.verdict.comparison import accuracy_tolerance, accuracy_verdict, best_evidence, compare, depth_verdict
-from tests.conftest import tiny_recipe
+from odnlib.files import ROOT
+from odnlib.paper import TABLE_1
+from studies import comparison, report
+from studies.claims import CLAIMS
+from studies.comparison import (
+    SLIPS,
+    accuracy_tolerance,
+    accuracy_verdict,
+    best_evidence,
+    compare,
+    depth_verdict,
+    headline,
+    runs_from,
+)
+from tests.conftest import loader, tiny_recipe
+from tests.pretend import pretend_run
 
 VERDICTS = {"equal", "close", "better", "worse", "paper's slip", "not measured", "not comparable"}
 CLAIM_VERDICTS = {"holds", "does not hold", "open", "not measured", "not comparable"}
 CLAIM_VERDICTS |= {f"{verdict} at reduced scale" for verdict in ("holds", "does not hold", "open")}
-
-
-def pretend_run(folder, profile="paper", depth=2, accuracy=99.31, variant="odn", seed=0, row="mnist", **overrides):
-    """A run folder as `experiment` would leave it, with chosen figures."""
-    recipe = resolve(row, variant, profile, seed=seed, **overrides)
-    at = folder / profile / "runs" / recipe.name
-    at.mkdir(parents=True)
-    result = {"depth": depth, "params": 149_322, "size_mb": 0.61, "macs_m": 117.36, "test_acc_pct": accuracy}
-    result |= {key: getattr(recipe, key) for key in ("row", "variant", "profile", "protocol", "tag", "seed")}
-    made_by = {"code_hash": "old", "commit": "c0ffee", "code_unchanged_since_commit": True, "device": "cpu"}
-    made_by |= {"processor": "one", "threads": 1, "start": "2026-01-01", "seconds": 1.0}
-    (at / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
-    (at / "result.json").write_text(
-        json.dumps(result | {"test_images": 10_000, "met_goal": True, "epochs": 4, "train_tmacs": 1.0})
-    )
-    (at / "provenance.json").write_text(json.dumps(made_by))
-    depths = {"depth": [1, 2, 8], "size_mb": [0.3, 0.61, 44.77], "val_acc_pct": [98.5, 99.4, None]}
-    pd.DataFrame(depths).to_csv(at / "depths.csv", index=False)
-    epochs = [("warmup", 0, 0.0), ("depth", 1, 98.5), ("depth", 2, 99.0), ("finetune", 2, 99.3)]
-    pd.DataFrame(epochs, columns=["stage", "depth", "best_val_acc_pct"]).to_csv(at / "epochs.csv", index=False)
-    return at
 
 
 def cell(frame, row, variant, name):
@@ -45,7 +34,7 @@ def cell(frame, row, variant, name):
 
 
 def test_every_printed_number_has_a_verdict(tmp_path):
-    best = best_evidence(compare(comparison.load_runs(tmp_path, "smoke")))
+    best = best_evidence(compare(runs_from(tmp_path, "smoke")))
     assert len(best) == 55
     assert set(best["verdict"]) <= VERDICTS
     assert best["verdict"].value_counts().to_dict() == {
@@ -55,7 +44,8 @@ def test_every_printed_number_has_a_verdict(tmp_path):
 
 
 def test_slips_are_borne_out_by_computation():
-    evidence = claims.evidence_of_slips()
+    lines = pd.DataFrame(comparison.structural_lines())
+    evidence = lines[lines["verdict"] == "paper's slip"]
     found = set(evidence[["row", "variant", "cell"]].itertuples(index=False, name=None))
     assert found == {(slip.row, slip.variant, slip.cell) for slip in SLIPS}
     assert cell(evidence, "svhn", "full", "macs_m")["why"].item().endswith("that network has 939.91")
@@ -72,7 +62,7 @@ def test_runs_at_full_width_are_judged_and_averaged(tmp_path):
     for seed, accuracy in enumerate([99.2, 99.3, 99.4]):
         pretend_run(tmp_path, seed=seed, accuracy=accuracy, depth=[2, 2, 3][seed])
         pretend_run(tmp_path, seed=seed, accuracy=98.0, variant="full", depth=8)
-    frame = compare(comparison.load_runs(tmp_path, "smoke"))
+    frame = compare(runs_from(tmp_path, "smoke"))
     odn, full, depth = (
         cell(frame, "mnist", *at).iloc[0]
         for at in [("odn", "test_acc_pct"), ("full", "test_acc_pct"), ("odn", "depth")]
@@ -82,7 +72,7 @@ def test_runs_at_full_width_are_judged_and_averaged(tmp_path):
     assert full["verdict"] == "worse"
     assert (depth["measured"], depth["verdict"]) == (pytest.approx(7 / 3), "close")
     assert len(comparison.sensitivity(frame)) == 2
-    assert comparison.table_1(comparison.load_runs(tmp_path, "smoke"))["n"].tolist() == [3, 3]
+    assert comparison.table_1(runs_from(tmp_path, "smoke"))["n"].tolist() == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -90,13 +80,13 @@ def test_runs_at_full_width_are_judged_and_averaged(tmp_path):
     [
         ("smoke", {}, "stand-in images, width 8, not 64"),
         ("reduced", {}, "width 16, not 64"),
-        ("paper", {"train_images": 5000}, "overridden: n5000"),
-        ("paper", {"target_pct": 90.0, "carry_best": True}, "overridden: target90.0"),
+        ("paper", {"train_images": 5000}, "overridden: train images 5000"),
+        ("paper", {"target_pct": 90.0, "carry_best": True}, "overridden: target pct 90.0"),
     ],
 )
 def test_what_cannot_be_compared_is_not(profile, overrides, reason, tmp_path):
-    pretend_run(tmp_path, profile, **overrides)
-    frame = compare(comparison.load_runs(tmp_path, "smoke"))
+    pretend_run(tmp_path, profile=profile, **overrides)
+    frame = compare(runs_from(tmp_path, "smoke"))
     at = cell(frame, "mnist", "odn", "test_acc_pct").iloc[0]
     assert (at["verdict"], at["why"]) == ("not comparable", reason)
 
@@ -111,16 +101,16 @@ def test_what_cannot_be_compared_is_not(profile, overrides, reason, tmp_path):
 )
 def test_runs_that_answer_other_questions_are_no_evidence_for_table_1(variant, overrides, tmp_path):
     pretend_run(tmp_path, variant=variant, **overrides)
-    frame = compare(comparison.load_runs(tmp_path, "smoke"))
+    frame = compare(runs_from(tmp_path, "smoke"))
     assert cell(frame, "mnist", variant, "test_acc_pct")["verdict"].tolist() == ["not measured"]
 
 
 def test_a_comparable_run_is_better_evidence_than_a_stand_in(tmp_path):
-    pretend_run(tmp_path, "smoke", accuracy=90.0)
-    pretend_run(tmp_path, "quick", accuracy=99.0)
-    best = best_evidence(compare(comparison.load_runs(tmp_path, "smoke")))
+    pretend_run(tmp_path, profile="smoke", accuracy=90.0)
+    pretend_run(tmp_path, profile="quick", accuracy=99.0)
+    best = best_evidence(compare(runs_from(tmp_path, "smoke")))
     assert cell(best, "mnist", "odn", "test_acc_pct")["profile"].item() == "quick"
-    assert set(comparison.load_runs(tmp_path, "reduced")["profile"]) == {"quick"}
+    assert set(runs_from(tmp_path, "reduced")["profile"]) == {"quick"}
 
 
 def test_accuracy_verdicts():
@@ -132,65 +122,74 @@ def test_accuracy_verdicts():
     assert [depth_verdict(2, found) for found in (2, 2.3, 1, 4)] == ["equal", "close", "better", "worse"]
 
 
-def test_every_claim_has_a_check_and_a_verdict(tmp_path):
-    assert {claim.key for claim in CLAIMS} == set(claims.CHECKS)
-    judged = claims.judge(compare(comparison.load_runs(tmp_path, "smoke")), pd.DataFrame(), tmp_path / "smoke")
-    assert len(judged) == len(CLAIMS) >= 14
-    assert set(judged["verdict"]) <= CLAIM_VERDICTS
-    verdicts = judged.set_index("key")["verdict"]
+def verdicts_of(folder):
+    return report.make(folder, "smoke").claims.set_index("key")["verdict"]
+
+
+def test_every_claim_has_a_verdict(tmp_path):
+    verdicts = verdicts_of(tmp_path)
+    assert len(verdicts) == len(CLAIMS) >= 14
+    assert set(verdicts) <= CLAIM_VERDICTS
     assert (verdicts[["mnist_98_64", "svhn_96_44", "over_95"]] == "holds").all()
 
 
 def test_claims_about_runs(tmp_path):
     pretend_run(tmp_path, accuracy=99.0)
     pretend_run(tmp_path, accuracy=99.6, variant="full", depth=8)
-    made = report.make(tmp_path, "smoke")
-    verdicts = made.claims.set_index("key")["verdict"]
+    verdicts = verdicts_of(tmp_path)
     assert verdicts["algorithm_stops"] == "holds"
-    assert (
-        verdicts[["within_1_75", "byproducts"]] == "open"
-    ).all()  # one row of five does not bear out a general claim
+    assert (verdicts[["within_1_75", "byproducts"]] == "open").all()  # one row of five does not bear a claim out
     for row in TABLE_1:
         for variant, depth in (("odn", 2), ("full", 8)) if row != "mnist" else ():
             pretend_run(tmp_path, row=row, accuracy=99.0, variant=variant, depth=depth)
-    verdicts = report.make(tmp_path, "smoke").claims.set_index("key")["verdict"]
+    verdicts = verdicts_of(tmp_path)
     assert (verdicts[["within_1_75", "byproducts"]] == "holds").all()
     epochs = tmp_path / "paper" / "runs" / "mnist-odn-released-seed0" / "epochs.csv"
-    epochs.write_text(
-        epochs.read_text().replace("depth,1,98.5", "depth,1,99.2")
-    )  # a depth left although it met the goal
-    assert report.make(tmp_path, "smoke").claims.set_index("key")["verdict"]["algorithm_stops"] == "does not hold"
+    epochs.write_text(epochs.read_text().replace("depth,1,98.5", "depth,1,99.2"))  # left although it met the goal
+    assert verdicts_of(tmp_path)["algorithm_stops"] == "does not hold"
 
 
+def test_seeds_of_different_training_versions_are_not_averaged(tmp_path):
+    for seed, version in enumerate([1, 1, 2]):
+        pretend_run(tmp_path, seed=seed, training_version=version)
+    assert sorted(comparison.table_1(runs_from(tmp_path, "paper"))["n"]) == [1, 2]
+
+
+@pytest.mark.slow
 def test_report_stands_alone_and_is_a_function_of_the_run_folders(tiny_data, tmp_path):
     for variant in ("odn", "full"):
-        experiment.run(tiny_recipe(variant), tiny_data, tmp_path)
-    made = report.write(tmp_path, "smoke")
-    names = ("table1.csv", "comparison.csv", "claims.csv", "comparison.md", "report.html")
+        experiment.run(tiny_recipe(variant), loader(tiny_data), tmp_path)
+    executed, page = tmp_path / "07.ipynb", tmp_path / "report.html"
+    parameters = {"profile": "smoke", "results_dir": str(tmp_path)}
+    papermill.execute_notebook(
+        ROOT / "notebooks/07_compare_with_paper.ipynb", executed, parameters, cwd=ROOT / "notebooks", progress_bar=False
+    )
+    report.page(executed, page)
+    names = ("table1.csv", "comparison.csv", "claims.csv", "comparison.md")
     first = {name: (tmp_path / "smoke" / name).read_bytes() for name in names}
-    report.write(tmp_path, "smoke")
+    made = report.write(tmp_path, "smoke")
     assert {name: (tmp_path / "smoke" / name).read_bytes() for name in names} == first
-    page = first["report.html"].decode()
-    assert "no reproduction" in page
-    assert "data:image/png;base64," in page
-    assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
-    columns = "row,variant,cell,profile,protocol,tag,paper,measured,std,n,verdict,why"
-    assert first["comparison.csv"].decode().splitlines()[0] == columns
+    text = page.read_text()
+    assert "no reproduction" in text
+    assert "data:image/png;base64," in text
+    assert "import pandas" not in text
+    assert first["comparison.csv"].decode().splitlines()[0] == ",".join(comparison.COLUMNS)
     for row, printed in TABLE_1.items():
         assert f"| {row} | odn | size_mb | {printed.odn.size_mb:.2f} |" in first["comparison.md"].decode()
     assert any("not comparable yet" in line for line in made.summary())
 
 
-def test_headline_takes_the_strongest_comparable_runs_and_says_what_is_missing(tmp_path):
-    pretend_run(tmp_path, "quick", protocol="fast", accuracy=99.0, bfloat16=True)
-    pretend_run(tmp_path, "quick", accuracy=99.1)
-    headline = report.make(tmp_path, "quick").headline().set_index(["dataset", "network"])
-    assert headline.loc[("MNIST", "optimally deep"), "trained"].startswith("profile quick, ")
+def test_headline_takes_the_strongest_comparable_runs(tmp_path):
+    pretend_run(tmp_path, profile="quick", rule="fast", accuracy=99.0, bfloat16=True)
+    pretend_run(tmp_path, profile="quick", rule="equal", accuracy=99.1)
+
+    def at(dataset, network):
+        return headline(runs_from(tmp_path, "quick")).set_index(["dataset", "network"]).loc[dataset, network]
+
+    assert at("MNIST", "optimally deep")["trained"].startswith("quick, equal, n = 1")
     for seed, accuracy in enumerate([99.2, 99.3]):
-        pretend_run(tmp_path, "paper", accuracy=accuracy, seed=seed)
-    headline = report.make(tmp_path, "quick").headline().set_index(["dataset", "network"])
-    mnist = headline.loc[("MNIST", "optimally deep")]
+        pretend_run(tmp_path, accuracy=accuracy, seed=seed)
+    mnist = at("MNIST", "optimally deep")
     assert mnist["test accuracy, % (paper)"] == "99.25 (99.31)"
-    assert mnist["trained"].startswith("profile paper, protocol released, n = 2; 0.0 h in all on one, 1 thread")
-    assert headline.loc[("MNIST", "whole"), "trained"].startswith("not run")
-    assert headline.loc[("SVHN", "whole"), "trained"] == f"not run: {campaign.NOT_AT_HAND['svhn']}"
+    assert mnist["trained"].startswith("paper, released, n = 2; 0.0 h in all on one, 1 threads")
+    assert at("MNIST", "whole")["trained"] == "not run"

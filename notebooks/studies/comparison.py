@@ -194,7 +194,8 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
         if at not in covered
     ]
     lines = [frame, pd.DataFrame(missing, columns=COLUMNS).assign(verdict="not measured", why="no run yet")]
-    return pd.concat([x for x in lines if len(x)], ignore_index=True).fillna({x: "" for x in GROUP})
+    every = pd.concat([x for x in lines if len(x)], ignore_index=True)
+    return every.assign(**{name: every[name].astype(object).fillna("") for name in GROUP})
 
 
 def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
