@@ -19,15 +19,10 @@ FAILED, REFUSED, BUSY, INTERRUPTED = 1, 2, 75, 130  # exit codes beside 0; 75 (E
 
 def value(text: str) -> object:
     """5 -> 5, 0.1 -> 0.1, true -> True, none -> None, anything else stays text."""
-    words = {"none": None, "true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        return json.loads({"none": "null"}.get(text.lower(), text.lower()))
+    except ValueError:
+        return text
 
 
 def override(text: str) -> tuple[str, object]:
@@ -63,9 +58,8 @@ def shared_options() -> argparse.ArgumentParser:
 
 
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m odnlib", description=__doc__, allow_abbrev=False)
-    commands = main.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", parents=[shared_options()], allow_abbrev=False, help="train one row")
+    main = argparse.ArgumentParser(prog="python -m odnlib", description=__doc__)
+    run = main.add_subparsers(required=True).add_parser("run", parents=[shared_options()], help="train one row")
     run.add_argument("--row", required=True, help="mnist, emnist, fashion_mnist, svhn or cifar10")
     run.add_argument("--variants", type=words, default=["odn", "full"], help="odn,full (default: both)")
     run.add_argument("--seed", type=value, default=0)
@@ -77,13 +71,8 @@ def train(arguments: argparse.Namespace) -> None:
     if recipes.OWN.fullmatch(arguments.row):
         raise recipes.RecipeError(f"row {arguments.row!r} is of own images: 10_your_dataset trains with them")
     device = experiment.choose_device(arguments.device)
-    planned = recipes.resolve_all(
-        [
-            {"row": arguments.row, "variant": variant, "profile": arguments.profile, "rule": arguments.rule}
-            | {"seed": arguments.seed, **dict(arguments.overrides)}
-            for variant in arguments.variants or [""]
-        ]
-    )
+    shared = dict(arguments.overrides) | {name: getattr(arguments, name) for name in ("row", "profile", "rule", "seed")}
+    planned = recipes.resolve_all(shared | {"variant": variant} for variant in arguments.variants or [""])
     for recipe in planned:
         images = partial(data.load, recipe, arguments.data_dir, device)
         with ProgressBar(recipe) as bar:

@@ -26,6 +26,9 @@ from odnlib.search import find_depth
 from odnlib.trainer import Listener, Run, log
 
 
+Network = Callable[[], models.MultiExitNetwork]
+
+
 class Held(RuntimeError):
     """Another process is at this run; the message says which."""
 
@@ -38,11 +41,7 @@ OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memor
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """`auto` takes a GPU if there is one.
-
-    Raises:
-        RecipeError: where the device does not exist here.
-    """
+    """`auto` takes a GPU if there is one; RecipeError where the device does not exist here."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -55,8 +54,8 @@ def choose_device(wanted: str = "auto") -> str:
 def keep_freed_memory() -> None:
     """Let the C library reuse freed memory rather than give it back, where it is glibc; the bytes are the same.
 
-    By default every large activation is new memory, which the system fills with zeros page by page: evaluation then
-    takes up to three times as long (`results/notes.md`).
+    By default the system fills every large activation with zeros, page by page: evaluation then takes up to three times
+    as long (`results/notes.md`).
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
@@ -66,11 +65,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold a run's folder, so that no other process works in it; the system frees the lock of one that is gone.
-
-    Raises:
-        Held: another process holds it, and we do not `wait`.
-    """
+    """Hold a run's folder, so that no other process works in it; Held where one does and we do not `wait`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     note = folder.with_name(f".{folder.name}.holder.lock")
@@ -124,7 +119,7 @@ def run(
     *,
     fresh: bool = False,
     wait: bool = True,
-    network: Callable[[], models.MultiExitNetwork] | None = None,
+    network: Network | None = None,
 ) -> Path:
     """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
 
@@ -168,13 +163,7 @@ def run(
     return folder
 
 
-def _train(
-    recipe: Recipe,
-    data: Data,
-    folder: Path,
-    listeners: Iterable[Listener],
-    network: Callable[[], models.MultiExitNetwork] | None,
-) -> None:
+def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], network: Network | None) -> None:
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     keep_freed_memory()
     device, dataset = data.train.images.device, data.train.dataset
@@ -198,11 +187,7 @@ def _train(
 
 
 def begin_or_go_on(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
-    """Write down who begins a run; or if it was begun, note and warn of what differs from then.
-
-    Raises:
-        RunConflict: where the images differ.
-    """
+    """Write down who begins a run; of one that was begun note what differs, and refuse other images (RunConflict)."""
     now, begun = files.provenance(device, checksums), read_json(folder / "provenance.json")
     if begun is None:
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))

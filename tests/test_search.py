@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odnlib.search import Plateau, climb, find_depth, one_cycle, search
-from odnlib.trainer import ALL_DEPTHS
+from odnlib.trainer import ALL_DEPTHS, Run
 from tests.conftest import tiny_recipe, tiny_run
 
 
@@ -240,8 +240,15 @@ def test_no_momentum_is_kept_across_depths(watched):
     assert before["depth", 2, 1][1] != []
 
 
-def test_fine_tuning_goes_on_from_the_last_weights_and_their_momentum(watched):
-    """Not from the best weights (released code: the run simply goes on)."""
+def test_fine_tuning_goes_on_from_the_last_weights_and_their_momentum(watched, monkeypatch):
+    """Not from the kept best ones, here spoilt (released code: the run simply goes on)."""
+    keep_best = Run.keep_best
+
+    def spoilt(run, *measured):
+        keep_best(run, *measured)
+        run.best = {name: torch.zeros_like(tensor) for name, tensor in run.best.items()}
+
+    monkeypatch.setattr(Run, "keep_best", spoilt)
     before, after = watched(target_pct=1.0)
     assert same(before["finetune", 1, 0][0], after["depth", 1, 0]), "fine-tuning began from other weights"
     assert before["finetune", 1, 0][1] != [], "fine-tuning began with a new optimiser"
