@@ -67,9 +67,10 @@ reason() { # why an installation failed, in a few words
 
 for argument in "$@"; do
     if [ "$argument" = --help ] || [ "$argument" = -h ]; then
-        cd "$root" && exec "$(find_python || echo python3)" -m odnlib notebooks --help
+        "$venv/bin/python" "$root/run_all.py" --help 2>/dev/null || sed '/^"""$/,$d; s/^"""//' "$root/run_all.py"
+        exit
     fi
 done
 ready || set_up
 [ "${1:-}" = --setup-only ] && exit 0
-exec "$venv/bin/python" -m odnlib notebooks "$@"
+exec "$venv/bin/python" "$root/run_all.py" "$@"

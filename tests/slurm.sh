@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real Slurm on this machine, in FOLDER: slurm.sh start FOLDER | slurm.sh stop FOLDER. Needs root, and of Debian the
-# packages slurmctld, slurmd, slurm-client and munge. No accounting, no cgroups; its two GPUs are character devices.
+# packages slurmctld, slurmd, slurm-client and munge. No accounting, no cgroups.
 set -euo pipefail
 folder=$2 host=$(hostname -s)
 
@@ -13,12 +13,8 @@ fi
 
 mkdir -p "$folder"/{state,spool}
 chmod 755 "$folder"
-for number in 0 1; do mknod "$folder/gpu$number" c 1 3; done
 dd if=/dev/urandom of="$folder/munge.key" bs=128 count=1 status=none
 chmod 600 "$folder/munge.key"
-cat >"$folder/gres.conf" <<END
-NodeName=$host Name=gpu File=$folder/gpu[0-1]
-END
 # cred_expire: a task that is queued again waits so many seconds (120 unless said) before it may start.
 cat >"$folder/slurm.conf" <<END
 ClusterName=test
@@ -40,10 +36,9 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 MpiDefault=none
-GresTypes=gpu
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 Gres=gpu:2
-PartitionName=gpu Nodes=$host Default=YES MaxTime=INFINITE State=UP
+NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000
+PartitionName=test Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
 export SLURM_CONF=$folder/slurm.conf
 munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tomllib
 
-from odnlib import ROOT
+from odnlib.files import ROOT
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -14,7 +14,7 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_lock_pyproject_and_conda_environment_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = names(project["dependencies"] + project["optional-dependencies"]["test"])
+    direct = names(sum(project["optional-dependencies"].values(), project["dependencies"]))
     lock = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     conda = re.findall(r"^ +- ([a-z0-9-]+)==(\S+)  # \S", (ROOT / "environment.yml").read_text(), re.MULTILINE)
     assert direct == set(dict(conda)), "each direct dependency stands in environment.yml with its reason"
@@ -32,6 +32,13 @@ def test_what_is_installed_is_what_the_lock_says():
     lock = (ROOT / "requirements.lock").read_text()
     for name in ("torch", "torchvision", "pandas", "papermill"):
         assert f"{name}=={version(name).split('+')[0]}" in lock
+
+
+def test_training_imports_without_the_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    missing = [name.replace("scikit-learn", "sklearn") for name in extras["notebooks"] + extras["export"]] + ["IPython"]
+    code = f"import sys; sys.modules |= dict.fromkeys({missing}); import odnlib.__main__, odnlib.optimal"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_thop_imports_through_setuptools():

@@ -1,0 +1,188 @@
+"""Execute the notebooks through papermill, side by side, each in a process of its own, and say what came of each.
+
+./run_all.sh [--profile smoke|reduced|quick|paper] [--rule released|printed|equal] [--rows mnist,svhn]
+             [--only 06,09] [--seeds 0,1,2] [--set NAME=VALUE ...] [--jobs NUMBER|auto] [--fresh]
+             [--data-dir FOLDER] [--results-dir FOLDER] [--device auto|cpu|cuda|mps] [--setup-only] [--help]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import permutations, product
+from pathlib import Path
+
+import torch
+
+from odnlib import experiment, files, recipes
+from odnlib.__main__ import guarded, shared_options, value, words
+from odnlib.notebook import assigned
+from odnlib.presets import ROWS, usual_rule
+
+REPORT_EVERY, LAST_LINES = 60, 12  # seconds; lines of a traceback
+NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+ROW_NOTEBOOKS = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
+ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
+
+
+@dataclass
+class Job:
+    """One notebook with its parameters, and how it goes."""
+
+    source: Path
+    executed: Path
+    parameters: dict[str, object]
+    state: str = "waiting"
+    began: float = 0.0
+    seconds: float = 0.0
+    printed: str = ""
+
+    def execute(self, free: list[dict[str, str]], alive: int) -> None:
+        """Run it in one of the free slots, in a process that ends at the latest when the pipe `alive` does."""
+        slot, self.state, self.began = free.pop(), "running", time.monotonic()
+        print(f"begun: {self.executed.stem}", flush=True)
+        command = [sys.executable, files.ROOT / "run_one.py", self.source, self.executed, json.dumps(self.parameters)]
+        streams = {"stdin": alive, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        ended = subprocess.run(command, env=os.environ | slot, **streams)
+        free.append(slot)
+        self.state, self.seconds = "failed" if ended.returncode else "done", time.monotonic() - self.began
+        self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
+        print(f"{self.state}: {self.executed.stem} ({self.seconds:.0f} s)", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(usage=__doc__.partition("\n\n")[2], parents=[shared_options()])
+    add = whole.add_argument
+    add("--rows", type=words, default=[], help="mnist,emnist,fashion_mnist,svhn,cifar10 (default: all)")
+    add("--only", type=words, default=[], help="numbers of notebooks, e.g. 06,09: exactly these")
+    add("--seeds", type=words, default=[], help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
+    add("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
+    return whole
+
+
+def chosen(arguments: argparse.Namespace) -> list[str]:
+    """The numbers of the notebooks to execute: those asked for, or the rows', the comparison, and what is cheap."""
+    if arguments.only:
+        return [number.zfill(2) for number in arguments.only]
+    numbers = [number for number, row in ROW_NOTEBOOKS.items() if row in (arguments.rows or ROWS)]
+    if not arguments.rows:  # without a warm-up there is nothing to ablate
+        numbers += [] if (arguments.rule or usual_rule(arguments.profile)) == "equal" else [ABLATION]
+        numbers += [number for number in NOTEBOOKS if number > BENCHMARK and arguments.profile == "smoke"]
+    return [*numbers, COMPARISON]
+
+
+def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]]:
+    """The notebooks to execute, a row's once per seed; and the runs of these rows (a study checks its own).
+
+    Raises:
+        RecipeError: every problem of every row and seed, a line each.
+    """
+    rows, seeds, numbers = arguments.rows, [*map(value, arguments.seeds)], chosen(arguments)
+    problems = [recipes.unknown(x, recipes.SETTINGS) for x, _ in arguments.overrides if x not in recipes.SETTINGS]
+    for name, asked, known in (("rows", rows, ROWS), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
+        problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
+        problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
+    shared = dict(arguments.overrides) | {"profile": arguments.profile, "rule": arguments.rule}
+    trained = [row for number, row in ROW_NOTEBOOKS.items() if number in numbers]
+    wanted = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
+    try:
+        runs = recipes.resolve_all(shared | {"row": x, "variant": y, "seed": seed} for x, y, seed in wanted)
+    except recipes.RecipeError as error:
+        problems += [line for line in str(error).splitlines() if line not in problems]
+    if problems:
+        raise recipes.RecipeError("\n".join(problems))
+    smoke, folder = arguments.profile == "smoke", arguments.results_dir.resolve() / arguments.profile / "notebooks"
+    given = {name: str(getattr(arguments, name).resolve()) for name in ("results_dir", "data_dir")}
+    given |= {"profile": arguments.profile, "device": arguments.device, "fresh": arguments.fresh}
+    given |= {"rule": arguments.rule} if arguments.rule else {}
+    given |= {"rows": rows, "row": rows[0], "pairs": [*permutations(rows, 2)]} if rows else {}
+    given |= {"seeds": seeds, "seed": seeds[0]} if seeds else {}
+    given |= {} if smoke else {"architectures": ["", "resnet18"]}  # each row's own, and the same for all
+    jobs = []
+    for number in sorted(numbers):
+        source = NOTEBOOKS[number]
+        cells = json.loads(source.read_text())["cells"]
+        usual = assigned("".join(next(x["source"] for x in cells if "parameters" in x["metadata"].get("tags", []))))
+        settings = {x: y for x, y in arguments.overrides if number != OWN or not x.endswith("_images")}  # all are used
+        given["overrides"] = (usual.get("overrides", {}) if smoke else {}) | settings
+        searches = [x for x in runs if x.row == ROW_NOTEBOOKS.get(number) and x.variant == "odn"]
+        labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
+        for label, own in (labels or {"": {}}).items():
+            parameters = {name: x for name, x in (given | own).items() if name in usual}
+            jobs.append(Job(source, folder / f"{source.stem}{label}.ipynb", parameters))
+    return jobs, runs
+
+
+def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
+    """What each notebook side by side has to itself: environment variables that name a GPU, or a number of cores.
+
+    `jobs` is a number, or auto: one per GPU, or as many as recipes of so many `threads` find cores. Raises RecipeError.
+    """
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    own = gpus.split(",") if device == "cuda" else []
+    most = len(own) or (1 if device.startswith(("cuda", "mps")) else torch.get_num_threads())
+    auto = len(own) or most // (threads or most) or 1
+    number = auto if jobs == "auto" else int(jobs) if jobs.isdigit() else 0
+    if not 1 <= number <= most:
+        raise recipes.RecipeError(f"jobs {jobs!r}: {device} has room for 1 to {most}; choose one of them, or auto")
+    shares = [{"OMP_NUM_THREADS": str(most // number)} if number > 1 else {}] * number
+    return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in own[:number]] or shares
+
+
+def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
+    """Set the rows' runs aside, or all of smoke if that is asked for: beforehand, as notebooks share them."""
+    mine = [run for run in runs if run.row in map(ROW_NOTEBOOKS.get, chosen(arguments))]
+    folders = [experiment.run_folder(run, arguments.results_dir) for run in mine]
+    if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
+        folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
+    for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):
+        with experiment.held(folder, wait=False):
+            files.set_aside(folder)
+
+
+def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
+    """Execute notebooks side by side, saying every minute where they and their runs are."""
+    alive, end = os.pipe()
+    pool = ThreadPoolExecutor(len(slots))
+    pending = {pool.submit(job.execute, slots, alive) for job in jobs}
+    try:
+        while pending := wait(pending, REPORT_EVERY).not_done:
+            lines = [f"{x.executed.stem}: {time.monotonic() - x.began:.0f} s" for x in jobs if x.state == "running"]
+            recent = [x for x in runs.glob("*/status.json") if time.time() - x.stat().st_mtime < REPORT_EVERY]
+            lines += [f"  {file.parent.name}: {files.read_json(file)['where']}" for file in sorted(recent)]
+            print("\n".join(f"  {line}" for line in lines), flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        os.close(end)  # processes that are left end
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Execute what `arguments` ask for; 1 if a notebook failed, otherwise 0."""
+    start, (jobs, runs), smoke = time.monotonic(), plan(arguments), arguments.profile == "smoke"
+    device, results = experiment.choose_device(arguments.device), arguments.results_dir.resolve() / arguments.profile
+    slots = slots_for(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)
+    (results / "notebooks").mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=results / "notebooks").close()  # fails where one cannot write
+    if arguments.fresh:
+        start_over(arguments, runs)
+    for last in (False, True):
+        execute([job for job in jobs if (job.source == NOTEBOOKS[COMPARISON]) == last], slots, results / "runs")
+    print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
+    for job in jobs:
+        print(f"  {job.state:<7} {job.seconds:5.0f} s  {job.executed}")
+        for line in job.printed.splitlines()[-LAST_LINES:] if job.state == "failed" else []:
+            print(f"  {'':<7} {line}")
+    print(f"  {'report':<16} {results / 'report.html'}")
+    return int(any(job.state == "failed" for job in jobs))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(run, parser().parse_args()))

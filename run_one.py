@@ -1,0 +1,37 @@
+"""Execute one notebook through papermill: python run_one.py SOURCE EXECUTED PARAMETERS (JSON).
+
+It ends when its standard input does: it never outlives whoever started it, nor the kernel it. Unlike papermill's own
+command it reaches the kernel through sockets in a folder: TCP ports are chosen before the kernel binds them, and of
+many notebooks that start together two may choose the same.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import papermill
+from traitlets.config import Config
+
+
+def execute(source: str, executed: str, parameters: dict) -> bool:
+    """Run `source` where it lies and write it to `executed`, also where a cell raises; whether it came to its end.
+
+    Raises:
+        papermill.PapermillExecutionError: where a cell raises.
+    """
+    Path(executed).unlink(missing_ok=True)  # an earlier one would be taken for this one's
+    short = "/tmp" if len(tempfile.gettempdir()) > 60 else None  # the name of a socket holds at most 107 bytes
+    with tempfile.TemporaryDirectory(prefix="odn-", dir=short) as sockets:
+        os.environ |= {"JUPYTER_RUNTIME_DIR": sockets, "JUPYTER_PREFER_ENV_PATH": "1"}  # this environment's kernel
+        kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"} if sys.platform == "linux" else {}  # ip: their names
+        options = {"cwd": Path(source).parent, "progress_bar": False, "config": Config({"KernelManager": kernel})}
+        notebook = papermill.execute_notebook(source, executed, parameters, **options)
+    return bool(notebook.metadata.papermill.end_time)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    sys.exit(not execute(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
