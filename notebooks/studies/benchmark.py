@@ -132,7 +132,8 @@ def table(results_dir: Path | str) -> pd.DataFrame:
     searches = lines[lines["variant"] == "odn"]
     released = searches[searches["rule"] == "released"].groupby("problem")["train_tmacs"].max()
     lines["macs_of_released"] = lines["train_tmacs"] / lines["problem"].map(released)
-    return lines[lines["problem"].isin(set(released.index) & set(searches.loc[searches["rule"] == "equal", "problem"]))]
+    both = set(released.index) & set(searches.loc[searches["rule"] == "equal", "problem"])
+    return lines[lines["problem"].isin(both)].reset_index(drop=True)
 
 
 def figure(lines: pd.DataFrame) -> Figure:
@@ -160,6 +161,5 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """The figure of what `08_benchmark` measured and left as benchmark.csv."""
-    file = Path(results_dir) / profile / "benchmark.csv"
-    if file.exists():
+    if (file := Path(results_dir) / profile / "benchmark.csv").exists():
         save(figure(pd.read_csv(file)), file.parent / "figures" / "benchmark.png")
