@@ -1,11 +1,9 @@
 """The five rows' notebooks, and what they show."""
 
-import nbformat
 import pandas as pd
 import pytest
 
 from odnlib import experiment, plots, recipes
-from odnlib.files import ROOT
 from odnlib.notebook import assigned, check, problems
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
@@ -22,16 +20,6 @@ def pretended(results_dir, rule="released", **more):
     kept = {"epochs": CURVES, "depths": SIZES, "rule": rule} | more
     full = {"variant": "full", "depth": 8, "accuracy": 99.6}
     return pretend_run(results_dir, **kept), pretend_run(results_dir, **kept | full)
-
-
-def test_they_differ_only_in_their_row_and_prose():
-    code = {}
-    for path in sorted((ROOT / "notebooks").glob("0[1-5]_*.ipynb")):
-        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-        row = assigned(cells[0].source)["row"]
-        code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
-    assert list(code) == list(TABLE_1)
-    assert all(cells == code["mnist"] for cells in code.values())
 
 
 def test_notebooks_know_their_parameters():
