@@ -7,13 +7,18 @@ many notebooks that start together two may choose the same.
 
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
+import nbformat
 import papermill
+from nbconvert import HTMLExporter
 from traitlets.config import Config
+
+COMPARISON = "07_compare_with_paper"
 
 
 def execute(source: str, executed: str, parameters: dict) -> bool:
@@ -29,7 +34,17 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"} if sys.platform == "linux" else {}  # ip: their names
         options = {"cwd": Path(source).parent, "progress_bar": False, "config": Config({"KernelManager": kernel})}
         notebook = papermill.execute_notebook(source, executed, parameters, **options)
+    if Path(source).stem == COMPARISON:
+        page(notebook, Path(executed).parents[1] / "report.html")
     return bool(notebook.metadata.papermill.end_time)
+
+
+def page(notebook: nbformat.NotebookNode, to: Path) -> None:
+    """An executed notebook as one page without its code, which needs no network."""
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    scripts = re.compile("<script(?:(?!</script>).)*https?://.*?</script>", re.DOTALL)  # of other servers
+    to.write_text(scripts.sub("", exporter.from_notebook_node(notebook)[0]))
 
 
 if __name__ == "__main__":

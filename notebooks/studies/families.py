@@ -70,10 +70,10 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     study = common.most_telling(lines, STUDY)
     enough = study["met_goal"] & (study["depth"] < study["of"])
     per, shares = enough.groupby(study["architecture"], sort=False).mean(), study.loc[enough, "size_share"]
-    first, seeds = study.iloc[0], study["seed"].nunique()
+    first, seeds = study.iloc[0], study.groupby("architecture")["seed"].nunique()
     why = f"{(per == 1).sum()} of {len(per)} architectures met {first['goal_pct']:g} % on validation before their last "
-    why += f"block with all seeds (n = {seeds} each, {len(study)} searches, {first['row']}, rule {first['rule']}, on "
-    why += first["processor"] + ")"
+    why += f"block with all seeds (n = {seeds.min()} to {seeds.max()} each, {len(study)} searches, {first['row']}, "
+    why += f"rule {first['rule']}, on {first['processor']})"
     if never := list(per[per == 0].index):
         why += f", never {', '.join(never)}"
     if len(shares):

@@ -1,4 +1,4 @@
-"""All of a profile's tables and figures from its run folders, and the page that shows them."""
+"""All of a profile's tables and figures, from its run folders."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 import pandas as pd
-from nbconvert import HTMLExporter
 
 from odnlib.files import read_json, replace, write_table
 from odnlib.plots import save
@@ -100,10 +98,3 @@ def markdown_table(frame: pd.DataFrame) -> str:
     text = frame.astype(object).where(frame.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
     lines = [list(text.columns), ["---"] * len(text.columns), *text.values.tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
-
-
-def page(executed: Path, to: Path) -> None:
-    """The executed comparison as one page without its code: report.html."""
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    html, _ = exporter.from_notebook_node(nbformat.read(executed, 4))
-    replace(to, lambda path: path.write_text(html))
