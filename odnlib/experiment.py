@@ -25,7 +25,6 @@ from odnlib.recipes import SETTINGS, Recipe, RecipeError
 from odnlib.search import find_depth
 from odnlib.trainer import Listener, Run, log
 
-
 Network = Callable[[], models.MultiExitNetwork]
 
 
