@@ -2,7 +2,7 @@
 # A real Slurm on this machine, in FOLDER: slurm.sh start FOLDER | slurm.sh stop FOLDER. Needs root, and of Debian the
 # packages slurmctld, slurmd, slurm-client and munge. No accounting, no cgroups.
 set -euo pipefail
-folder=$2 host=$(hostname -s)
+folder=$2 host=$(hostname -s) port=$((20000 + RANDOM % 10000)) # another may be running
 
 if [ "$1" = stop ]; then
     for name in slurmd slurmctld munged; do
@@ -19,8 +19,8 @@ chmod 600 "$folder/munge.key"
 cat >"$folder/slurm.conf" <<END
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 SlurmUser=root
 AuthInfo=socket=$folder/munge.socket,cred_expire=5
 StateSaveLocation=$folder/state

@@ -142,8 +142,8 @@ def test_transparency_is_white(tmp_path):
 
 def test_the_readmes_snippet_prepares_an_image_as_training_did(tmp_path):
     """Up to the call of onnxruntime, which test_export.py makes."""
-    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    code = next(block for block in blocks if "onnxruntime" in block).split("```")[0]
+    blocks = [part.split("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
+    code = next(block for block in blocks if "onnxruntime" in block)
     lines = [line for line in code.splitlines() if line.startswith(("import numpy", "from PIL", "image =", "pixels ="))]
     picture(tmp_path / "pets" / "cat" / "0.png", size=(90, 50), value=7)
     expected = pictures.pixels([tmp_path / "pets" / "cat" / "0.png"], 24, 1, str(tmp_path / "pets"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,7 +14,10 @@ from odnlib.plots import BLUE, ORANGE, small_print
 def accuracies(lines: pd.DataFrame) -> Figure:
     """Test accuracy printed and measured, one line per kind of run; `lines` as in comparison.csv."""
     lines = lines.sort_values(["profile", "row", "rule", "label", "variant"], ignore_index=True)
-    figure, axis = plt.subplots(figsize=(11, 1.6 + 0.34 * len(lines)), layout="constrained")
+    names = [f"{x.row} {x.variant}, {x.profile}, {x.rule} (n = {x.n}): {x.label}" for x in lines.itertuples()]
+    names = [textwrap.fill(name.rstrip(": "), 64) for name in names]
+    height = 1.6 + 0.15 * sum(2 + name.count("\n") for name in names)
+    figure, axis = plt.subplots(figsize=(11, height), layout="constrained")
     comparable = lines["verdict"] != "not comparable"
     for shown, color, label in [
         (comparable, BLUE, "measured"),
@@ -22,7 +27,6 @@ def accuracies(lines: pd.DataFrame) -> Figure:
             at = lines[shown]
             axis.errorbar(at["measured"], at.index, xerr=at["std"].fillna(0), fmt="o", color=color, label=label)
     axis.plot(lines["paper"], lines.index, "D", color=ORANGE, fillstyle="none", mew=2, label="paper, Table I")
-    names = [f"{x.row} {x.variant}, {x.profile} {x.rule} {x.label} (n = {x.n})" for x in lines.itertuples()]
     axis.set_yticks(lines.index, names, fontsize=8)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.set_xlabel("test accuracy (%)")
