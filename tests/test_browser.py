@@ -11,22 +11,21 @@ import time
 
 import nbformat
 import pytest
+from selenium import webdriver
 
-from odnlib import ROOT, experiment
-from odnlib.verdict import report
-from tests.conftest import tiny_recipe
+import run_one
+from odnlib import experiment
+from odnlib.files import ROOT
+from tests.conftest import loader, missing, tiny_recipe
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SCREENSHOTS = ROOT / "tests" / "screenshots"
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on PATH (Debian: apt install chromium-driver)"
-)
 
 
 @pytest.fixture
 def browser():
-    from selenium import webdriver
-
+    if not (CHROMIUM and DRIVER):
+        missing("a browser (Debian: apt install chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--window-size=1400,2200", "--disable-gpu", "--disable-background-networking"):
@@ -46,6 +45,7 @@ def jupyterlab(tmp_path):
     settings |= dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs", "full_epochs"), 1)
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += f"\noverrides = {json.dumps(settings)}\nresults_dir = {str(tmp_path / 'results')!r}"
+    (tmp_path / "studies").symlink_to(ROOT / "notebooks" / "studies")
     nbformat.write(notebook, tmp_path / "row.ipynb")
     token, log = secrets.token_hex(16), tmp_path / "jupyter.log"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root"]
@@ -93,11 +93,14 @@ def test_row_notebook_in_jupyterlab(jupyterlab, browser):
 
 def test_report_from_disk(browser, tiny_data, tmp_path):
     for variant in ("odn", "full"):
-        experiment.run(tiny_recipe(variant), tiny_data, tmp_path)
-    made = report.write(tmp_path, "smoke")
-    browser.get((made.folder / "report.html").as_uri())
+        experiment.run(tiny_recipe(variant), loader(tiny_data), tmp_path)
+    executed = tmp_path / "smoke" / "notebooks" / "07.ipynb"
+    executed.parent.mkdir()
+    parameters = {"profile": "smoke", "results_dir": str(tmp_path)}
+    assert run_one.execute(str(ROOT / "notebooks/07_compare_with_paper.ipynb"), str(executed), parameters)
+    browser.get((tmp_path / "smoke" / "report.html").as_uri())
     text = browser.find_element("tag name", "body").text
-    assert "measured beside printed" in text
+    assert "Does the paper hold?" in text
     assert "paper's slip" in text
     images = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
     assert images
