@@ -49,9 +49,10 @@ class Job:
         """Run it in one of the free slots, in a process that ends at the latest when the pipe `alive` does."""
         slot, self.state, self.began = free.pop(), "running", time.monotonic()
         print(f"begun: {self.executed.stem}", flush=True)
-        command = [sys.executable, files.ROOT / "run_one.py", self.source, self.executed, json.dumps(self.parameters)]
-        streams = {"stdin": alive, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        ended = subprocess.run(command, env=os.environ | slot, **streams)
+        told = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        command = [sys.executable, files.ROOT / "run_one.py", *told]
+        ended = subprocess.run(command, env=os.environ | slot, pass_fds=[alive], **streams)
         free.append(slot)
         self.state, self.seconds = "failed" if ended.returncode else "done", time.monotonic() - self.began
         self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
@@ -180,7 +181,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {job.state:<7} {job.seconds:5.0f} s  {job.executed}")
         for line in job.printed.splitlines()[-LAST_LINES:] if job.state == "failed" else []:
             print(f"  {'':<7} {line}")
-    print(f"  {'report':<16} {results / 'report.html'}")
+    if (results / "report.html").exists():
+        print(f"  {'report':<16} {results / 'report.html'}")
     return int(any(job.state == "failed" for job in jobs))
 
 

@@ -1,7 +1,7 @@
-"""Execute one notebook through papermill: python run_one.py SOURCE EXECUTED PARAMETERS (JSON).
+"""Execute one notebook through papermill: python run_one.py SOURCE EXECUTED PARAMETERS (JSON) [PIPE].
 
-It ends when its standard input does: it never outlives whoever started it, nor the kernel it. Unlike papermill's own
-command it reaches the kernel through sockets in a folder: TCP ports are chosen before the kernel binds them, and of
+It ends when the pipe with this number does: it never outlives whoever started it, nor the kernel it. Unlike papermill's
+own command it reaches the kernel through sockets in a folder: TCP ports are chosen before the kernel binds them, and of
 many notebooks that start together two may choose the same.
 """
 
@@ -47,6 +47,13 @@ def page(notebook: nbformat.NotebookNode, to: Path) -> None:
     to.write_text(scripts.sub("", exporter.from_notebook_node(notebook)[0]))
 
 
+def end_with(pipe: int) -> None:
+    """End when the pipe does, which is when nobody holds its other end any more."""
+    os.read(pipe, 1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
-    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    if len(sys.argv) > 4:
+        threading.Thread(target=end_with, args=[int(sys.argv[4])], daemon=True).start()
     sys.exit(not execute(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
