@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from odnlib import ROOT
+from odnlib.files import ROOT
 from tests.same_bytes import differences, main
 
 
