@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from odnlib import plots, recipes
@@ -15,11 +14,7 @@ from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
 from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES, RULES
 
-HARMLESS = {
-    "carry_best",
-    "bfloat16",
-    "threads",
-}  # overrides that leave a run its rule's own: an open reading, and speed
+HARMLESS = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
 
@@ -30,24 +25,21 @@ def finished(results_dir: Path | str, profile: str = "*", variant: str | None = 
     """
     lines = []
     for folder in run_folders(results_dir, profile, variant):
-        run, depths = vars(recipes.read(folder)), pd.read_csv(folder / "depths.csv")
-        made_by = read_json(folder / "provenance.json")
-        more = {"full_size_mb": depths["size_mb"].iloc[-1], "processor": made_by["processor"]}
-        more["training_version"] = made_by.get("training_version", 1)
-        lines.append(run | more | {"not_comparable": why_not_comparable(run)})
-    lines = [line for line in lines if line["row"] in TABLE_1]
+        line, made_by = vars(recipes.read(folder)), read_json(folder / "provenance.json")
+        if line["row"] in TABLE_1:
+            line["not_comparable"] = why_not_comparable(line)
+            line["full_size_mb"] = pd.read_csv(folder / "depths.csv")["size_mb"].iloc[-1]
+            line |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
+            lines.append(line)
     return pd.DataFrame(lines)
 
 
 def why_not_comparable(run: dict, asked: set[str] = frozenset()) -> str:
-    """Empty where a run's accuracy and depth may be held against the paper's.
-
-    Args:
-        run: settings and result of a run. asked: overrides that are the question itself.
+    """Why the accuracy and depth of a run, its settings and result, cannot be held against the paper's; empty where
+    they can. Overrides that are `asked` about are no reason.
     """
     reasons = ["stand-in images"] if run["embedded"] else []
-    if run["width"] != 64:
-        reasons.append(f"width {run['width']}, not 64")
+    reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
     others = {name: value for name, value in run["changed"].items() if name not in HARMLESS | {"width"} | asked}
     return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
 
@@ -70,25 +62,16 @@ def alike(lines: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.D
     `shared`), of which the row may be among the `varied`.
     """
     own = {name: getattr(recipe, name) for name in ("profile", "row", "rule") if name not in varied}
-    own = pd.Series(own | {"settings": in_common(recipe.overridden, TRAINING_VERSION, varied)})
-    return lines[(lines[own.index] == own).all(axis=1)]
+    own["settings"] = in_common(recipe.overridden, TRAINING_VERSION, varied)
+    return lines[(lines[list(own)] == pd.Series(own)).all(axis=1)]
 
 
 def most_telling(lines: pd.DataFrame, study: list[str], worth: Callable[[pd.DataFrame], object] = len) -> pd.DataFrame:
-    """The lines of one study out of several: of the strongest profile, of those one by a rule that there still is, of
-    those the one of the greatest worth.
-
-    Args:
-        lines: with columns profile and rule. study: the columns that tell studies apart.
+    """The lines of one study out of several, which the columns `study` tell apart: of the strongest profile, of those
+    one by a rule that there still is, of those the one of the greatest worth.
     """
-    studies = [of_study for _, of_study in lines.groupby(study, sort=False)]
-    names = list(PROFILES)
+    studies, names = [of_study for _, of_study in lines.groupby(study, sort=False)], list(PROFILES)
     return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, worth(x)))
-
-
-def slug(*parts: str) -> str:
-    """A file's name made of words."""
-    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
 
 
 def strongest(profiles: pd.Series) -> str:
@@ -102,23 +85,15 @@ def seeds_of(lines: pd.DataFrame) -> str:
 
 
 def figure_file(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:
-    """Where the figure of a study is.
-
-    Args:
-        name: of all such studies. study: its lines, columns profile first and then those that tell studies apart.
-    """
-    profile, *words = study.iloc[0]
-    return Path(results_dir) / profile / "figures" / f"{slug(name, *words)}.png"
+    """Where the figure of a study is; `study` has the profile and then the columns that tell it from others."""
+    profile, *values = study.iloc[0]
+    words = [re.sub(r"[^\w.]+", "_", value) for value in (name, *values) if value]
+    return Path(results_dir) / profile / "figures" / f"{'-'.join(words)}.png"
 
 
-def write_studies(
-    results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str], figure: Callable[[pd.DataFrame], Figure]
-) -> None:
-    """One table of all studies of a profile, and a figure for each; nothing without any.
-
-    Args:
-        lines: with a column folder, which is left out. study: the columns that tell studies apart, profile first.
-        figure: draws the lines of one study.
+def write_studies(results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str], figure: Callable) -> None:
+    """One table of all studies of a profile, its column folder left out, and a `figure` of the lines of each; nothing
+    without any. `study` names the columns that tell them apart, profile first.
     """
     if lines.empty:
         return
@@ -144,8 +119,9 @@ def between(low: float, high: float, n: int, form: str = "+.2f") -> str:
     return f"95 % interval {low:{form}} to {high:{form}}, n = {n}" if n > 2 else f"no interval, n = {n}"
 
 
-def at_scale(verdict: str, said: str, not_comparable: str) -> tuple[str, str]:
+def at_scale(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:
     """A verdict on a general statement: stand-ins bear none out, narrow networks or few images do at their scale."""
-    if "stand-in" in not_comparable:
-        return "not comparable", f"{not_comparable} - {said}"
-    return (f"{verdict} at reduced scale", f"{not_comparable} - {said}") if not_comparable else (verdict, said)
+    if not not_comparable:
+        return verdict, why
+    scaled = "not comparable" if "stand-in" in not_comparable else f"{verdict} at reduced scale"
+    return scaled, f"{not_comparable} - {why}"

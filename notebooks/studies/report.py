@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,21 +13,23 @@ from studies.accuracies import accuracies
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
 TOLD_FIRST = ("within_1_75", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
+COLUMNS = ["row", "variant", "cell", "paper", "measured", "std", "n", "verdict", "profile", "rule", "label", "why"]
+WORTH = {
+    "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
+    "reduced": "real images, narrow networks: a trend, not a row of Table I",
+    "quick": "real images, full-width networks, a cheap training",
+    "paper": "real images, full-width networks, the whole rule unless overridden",
+}
 
 
-@dataclass
 class Report:
-    """All tables of one profile's comparison."""
+    """All tables of one profile's comparison, from its run folders and those of the stronger profiles."""
 
-    folder: Path
-    runs: pd.DataFrame
-    comparison: pd.DataFrame
-    claims: pd.DataFrame
-    headline: pd.DataFrame
-
-    @property
-    def best(self) -> pd.DataFrame:
-        return comparison.best_evidence(self.comparison)
+    def __init__(self, results_dir: Path, profile: str):
+        self.folder, self.runs = results_dir / profile, comparison.runs_from(results_dir, profile)
+        self.comparison, self.headline = comparison.compare(self.runs), comparison.headline(self.runs)
+        self.best = comparison.best_evidence(self.comparison)
+        self.claims = claims.judge(results_dir, profile, self.runs, self.comparison)
 
     def summary(self) -> list[str]:
         """What the comparison says, in sentences."""
@@ -37,14 +37,13 @@ class Report:
         for what, judged in {"numbers that Table I prints": self.best, "claims of the text": self.claims}.items():
             counts = ", ".join(f"{count} {verdict}" for verdict, count in judged["verdict"].value_counts().items())
             lines.append(f"Of the {len(judged)} {what}: {counts}")
-        for profile, of_profile in self.runs.groupby("profile") if len(self.runs) else ():
-            seeds = of_profile["seed"].nunique()
-            listed = f"{', '.join(of_profile['row'].unique())}; {seeds} seed{'s' * (seeds > 1)}"
-            lines.append(f"{profile}: {len(of_profile)} runs ({listed}) - {comparison.WORTH[profile]}")
-        told = self.claims[self.claims["key"].isin(TOLD_FIRST)]
-        told = told[~told["verdict"].isin(["not measured", "not comparable"])]
-        lines += [f"{claim.statement}: {claim.verdict}" for claim in told.itertuples()]
-        if not len(self.runs) or not set(self.runs["profile"]) & {"quick", "paper"}:
+        for profile, runs in self.runs.groupby("profile"):
+            seeds = runs["seed"].nunique()
+            listed = f"{', '.join(runs['row'].unique())}; {seeds} seed{'s' * (seeds > 1)}"
+            lines.append(f"{profile}: {len(runs)} runs ({listed}) - {WORTH[profile]}")
+        told = self.claims["key"].isin(TOLD_FIRST) & ~self.claims["verdict"].isin(["not measured", "not comparable"])
+        lines += [f"{claim.statement}: {claim.verdict}" for claim in self.claims[told].itertuples()]
+        if not self.runs["profile"].isin(["quick", "paper"]).any():
             lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
         return lines
 
@@ -55,42 +54,28 @@ class Report:
         for run in self.runs.itertuples():
             made_by = read_json(run.folder / "provenance.json")
             line = {"run": f"{run.profile}/{run.name}"} | {key: made_by[key] for key in keys}
-            version = {"train_tmacs": run.train_tmacs, "training_version": run.training_version}
-            lines.append(line | {"commit": (made_by["commit"] or "none")[:10]} | version)
+            line["commit"] = (made_by["commit"] or "none")[:10]
+            lines.append(line | {"train_tmacs": run.train_tmacs, "training_version": run.training_version})
         return pd.DataFrame(lines)
-
-
-def make(results_dir: Path, profile: str) -> Report:
-    """Read the run folders of `profile` and the stronger ones, compare, judge."""
-    runs = comparison.runs_from(results_dir, profile)
-    frame = comparison.compare(runs)
-    judged = claims.judge(claims.Evidence(results_dir, profile, runs, frame))
-    return Report(results_dir / profile, runs, frame, judged, comparison.headline(runs))
 
 
 def write(results_dir: Path, profile: str) -> Report:
     """The tables and figures of every study of this profile, table1.csv, comparison.csv, claims.csv, comparison.md."""
     for study in STUDIES:
         study.write(results_dir, profile)
-    report = make(results_dir, profile)
+    report = Report(results_dir, profile)
     report.folder.mkdir(parents=True, exist_ok=True)
-    tables = {"comparison": report.comparison, "claims": report.claims, "table1": comparison.table_1(report.runs)}
-    for name, table in tables.items():
-        write_table(report.folder / f"{name}.csv", table)
-    trained = report.comparison[(report.comparison["cell"] == "test_acc_pct") & (report.comparison["n"] > 0)]
-    if len(trained):
+    write_table(report.folder / "comparison.csv", report.comparison)
+    write_table(report.folder / "claims.csv", report.claims)
+    write_table(report.folder / "table1.csv", comparison.table_1(report.runs))
+    if len(trained := comparison.accuracies(report.comparison)):
         save(accuracies(trained), report.folder / "figures" / "accuracies.png")
-    text = "\n\n".join(["# Measured beside printed", *report.summary(), *markdown(report)]) + "\n"
-    replace(report.folder / "comparison.md", lambda path: path.write_text(text))
+    text = ["# Measured beside printed", *report.summary()]
+    text += ["## The networks at full width", markdown_table(report.headline)]
+    text += ["## Table I, number by number", markdown_table(report.best[COLUMNS])]
+    text += ["## Claims of the text", markdown_table(report.claims[["section", "statement", "verdict", "why"]])]
+    replace(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
     return report
-
-
-def markdown(report: Report) -> Iterable[str]:
-    """The first tables as GitHub shows them."""
-    columns = ["row", "variant", "cell", "paper", "measured", "std", "n", "verdict", "profile", "rule", "label", "why"]
-    yield "## The networks at full width\n\n" + markdown_table(report.headline)
-    yield "## Table I, number by number\n\n" + markdown_table(report.best[columns])
-    yield "## Claims of the text\n\n" + markdown_table(report.claims[["section", "statement", "verdict", "why"]])
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
