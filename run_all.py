@@ -49,9 +49,9 @@ class Job:
         """Run it in one of the free slots, in a process that ends at the latest when the pipe `alive` does."""
         slot, self.state, self.began = free.pop(), "running", time.monotonic()
         print(f"begun: {self.executed.stem}", flush=True)
-        told = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
+        arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        command = [sys.executable, files.ROOT / "run_one.py", *told]
+        command = [sys.executable, files.ROOT / "run_one.py", *arguments]
         ended = subprocess.run(command, env=os.environ | slot, pass_fds=[alive], **streams)
         free.append(slot)
         self.state, self.seconds = "failed" if ended.returncode else "done", time.monotonic() - self.began
@@ -61,11 +61,10 @@ class Job:
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(usage=__doc__.partition("\n\n")[2], parents=[shared_options()])
-    add = whole.add_argument
-    add("--rows", type=words, default=[], help="mnist,emnist,fashion_mnist,svhn,cifar10 (default: all)")
-    add("--only", type=words, default=[], help="numbers of notebooks, e.g. 06,09: exactly these")
-    add("--seeds", type=words, default=[], help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
-    add("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
+    whole.add_argument("--rows", type=words, default=[], help="mnist,emnist,fashion_mnist,svhn,cifar10 (default: all)")
+    whole.add_argument("--only", type=words, default=[], help="numbers of notebooks, e.g. 06,09: exactly these")
+    whole.add_argument("--seeds", type=words, default=[], help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
+    whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
     return whole
 
 
@@ -93,9 +92,9 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     shared = dict(arguments.overrides) | {"profile": arguments.profile, "rule": arguments.rule}
     trained = [row for number, row in ROW_NOTEBOOKS.items() if number in numbers]
-    wanted = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
+    combinations = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
     try:
-        runs = recipes.resolve_all(shared | {"row": x, "variant": y, "seed": seed} for x, y, seed in wanted)
+        runs = recipes.resolve_all(shared | {"row": x, "variant": y, "seed": seed} for x, y, seed in combinations)
     except recipes.RecipeError as error:
         problems += [line for line in str(error).splitlines() if line not in problems]
     if problems:
@@ -111,13 +110,13 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
     for number in sorted(numbers):
         source = NOTEBOOKS[number]
         cells = json.loads(source.read_text())["cells"]
-        usual = assigned("".join(next(x["source"] for x in cells if "parameters" in x["metadata"].get("tags", []))))
+        defaults = assigned("".join(next(x["source"] for x in cells if "parameters" in x["metadata"].get("tags", []))))
         settings = {x: y for x, y in arguments.overrides if number != OWN or not x.endswith("_images")}  # all are used
-        given["overrides"] = (usual.get("overrides", {}) if smoke else {}) | settings
+        given["overrides"] = (defaults.get("overrides", {}) if smoke else {}) | settings
         searches = [x for x in runs if x.row == ROW_NOTEBOOKS.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
         for label, own in (labels or {"": {}}).items():
-            parameters = {name: x for name, x in (given | own).items() if name in usual}
+            parameters = {name: x for name, x in (given | own).items() if name in defaults}
             jobs.append(Job(source, folder / f"{source.stem}{label}.ipynb", parameters))
     return jobs, runs
 
@@ -140,8 +139,8 @@ def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str
 
 def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
     """Set the rows' runs aside, or all of smoke if that is asked for: beforehand, as notebooks share them."""
-    mine = [run for run in runs if run.row in map(ROW_NOTEBOOKS.get, chosen(arguments))]
-    folders = [experiment.run_folder(run, arguments.results_dir) for run in mine]
+    rows = [ROW_NOTEBOOKS.get(number) for number in chosen(arguments)]
+    folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
     for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):
@@ -170,7 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
     start, (jobs, runs), smoke = time.monotonic(), plan(arguments), arguments.profile == "smoke"
     device, results = experiment.choose_device(arguments.device), arguments.results_dir.resolve() / arguments.profile
     slots = slots_for(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)
-    (results / "notebooks").mkdir(parents=True, exist_ok=True)
+    for folder in (results / "notebooks", *([] if smoke else [arguments.data_dir])):
+        folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=results / "notebooks").close()  # fails where one cannot write
     if arguments.fresh:
         start_over(arguments, runs)
@@ -179,11 +179,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
     for job in jobs:
         print(f"  {job.state:<7} {job.seconds:5.0f} s  {job.executed}")
-        for line in job.printed.splitlines()[-LAST_LINES:] if job.state == "failed" else []:
+        for line in job.printed.splitlines()[-LAST_LINES:] if job.state != "done" else []:
             print(f"  {'':<7} {line}")
     if (results / "report.html").exists():
         print(f"  {'report':<16} {results / 'report.html'}")
-    return int(any(job.state == "failed" for job in jobs))
+    return int(any(job.state != "done" for job in jobs))
 
 
 if __name__ == "__main__":

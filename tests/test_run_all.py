@@ -17,7 +17,7 @@ from odnlib.files import ROOT
 
 TINY = "width=8 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
 SETTINGS = [f"--set={setting}" for setting in TINY.split()]
-LONGER = [*SETTINGS, "--set=full_epochs=300", "--set=patience=999"]  # long enough to be kept on the way
+LONGER = [*SETTINGS, "--set=full_epochs=200", "--set=patience=999"]  # long enough to be kept on the way
 
 
 def start(*arguments):
@@ -101,8 +101,9 @@ def test_refused_before_any_notebook_starts(arguments, lines, capsys, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(capsys, tmp_path):
     (tmp_path / "file").touch()
-    assert launch("--results-dir", tmp_path / "file" / "results") == 1
-    assert capsys.readouterr().err.startswith(f"odnlib: {tmp_path / 'file'}")
+    for option in ("--results-dir", "--data-dir"):
+        assert launch("--profile", "paper", "--results-dir", tmp_path, option, tmp_path / "file" / "folder") == 1
+        assert capsys.readouterr().err.startswith(f"odnlib: {tmp_path / 'file'}")
 
 
 @pytest.mark.parametrize("path", run_all.NOTEBOOKS.values(), ids=lambda path: path.stem)
