@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +14,22 @@ import psutil
 import torch
 from PIL import Image
 
-from odnlib import embedded, metrics, models, plots, recipes
-from odnlib.data import Arrays, Data, DataError, Dataset, Split, generator
-from odnlib.files import processor, read_json, run_folders, write_csv
+from odnlib import embedded, plots, recipes
+from odnlib.data import Data, DataError, Dataset, Split, generator
+from odnlib.files import processor, run_folders, write_csv
 from odnlib.recipes import Recipe
-from studies import pictures
+from studies import latency, pictures
 
 HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
-FEWEST = 5  # images that a class needs, to be in every split
+SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SHAPES` are called
 
 
 def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
     """The images at `source`, square and of one size, as splits that are the same at every call.
 
-    Classes are the names of the folders. Folders `train`, `val` and `test` above them are taken as the splits that
-    they name; what is missing of validation and test is held back from training, class by class. Images are grey where
-    all of them are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
+    Classes are the names of the folders. Folders `train`, `val` and `test` above them are taken as those splits; what
+    is missing of validation and test is held back from training, class by class. Images are grey where all of them
+    are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
 
     Args:
         source: a folder with one folder of images per class.
@@ -42,27 +42,20 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise DataError(f"images {source!r}: there is no folder {folder.absolute()}")
-    found, name = pictures.listed(folder), folder.resolve().name
-    classes = sorted({path.parent.name for paths in found.values() for path in paths})
-    parts = {part: (paths, [classes.index(path.parent.name) for path in paths]) for part, paths in found.items()}
-    _refuse(parts, classes, source)
-    every = [image for images, _ in parts.values() for image in images]
+    listed, name = pictures.listed(folder), folder.resolve().name
+    classes, splits = _classes(listed, source), _three_splits(listed)
+    every = [path for paths in splits.values() for path in paths]
     size, channels = pictures.shape(every, source, image_size)
-    needed, free = len(every) * channels * size**2, psutil.virtual_memory().available
-    if needed > free / 2:
-        raise DataError(
-            f"{source}: {len(every):,} images of {size}x{size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
-            "GB of memory are free: pass a smaller image_size, or fewer images"
-        )
-    arrays = {}
-    for part, (images, labels) in parts.items():
-        arrays[part] = pictures.pixels(images, size, channels, source), np.asarray(labels, dtype=np.int64)
-    arrays = _with_all_splits(arrays)
-    mean, std = _mean_and_std(arrays["train"][0])
-    held_back, shape = len(arrays["validation"][1]), (channels, size, size)
-    about = Dataset(name, f"folder {name}", shape, len(classes), held_back, mean, std, size // 8, flip, tuple(classes))
-    splits = [arrays[part] for part in ("train", "validation", "test")]
-    return Data(*(Split(torch.tensor(x, device=device), torch.tensor(y, device=device), about) for x, y in splits))
+    need, free = len(every) * channels * size**2 / 1e9, psutil.virtual_memory().available / 1e9
+    if need > free / 2:
+        why = f"{len(every):,} images of {size}x{size} pixels take {need:.1f} GB, and {free:.1f} GB of memory are free"
+        raise DataError(f"{source}: {why}: pass a smaller image_size, or fewer images")
+    pixels, labels = pictures.pixels(every, size, channels, source), [classes.index(path.parent.name) for path in every]
+    counts, shape = [len(paths) for paths in splits.values()], (channels, size, size)
+    mean, std = _mean_and_std(pixels[: counts[0]])
+    about = Dataset(name, f"folder {name}", shape, len(classes), counts[1], mean, std, size // 8, flip, tuple(classes))
+    parts = (torch.tensor(values, device=device).split(counts) for values in (pixels, labels))
+    return Data(*(Split(*part, about) for part in zip(*parts, strict=True)))
 
 
 def row(data: Data) -> str:
@@ -77,29 +70,24 @@ def row(data: Data) -> str:
 
 def summary(data: Data) -> pd.DataFrame:
     """Images of each class in each split, and all of them."""
-    names, splits = (
-        data.train.dataset.class_names,
-        {"training": data.train, "validation": data.validation, "test": data.test},
-    )
-    counts = {part: split.labels.bincount(minlength=len(names)).cpu() for part, split in splits.items()}
-    return pd.DataFrame(counts, index=pd.Index(names, name="class")).T.assign(all=lambda table: table.sum(axis=1))
+    classes = pd.Index(data.train.dataset.class_names, name="class")
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    counts = [split.labels.bincount(minlength=len(classes)).tolist() for split in splits.values()]
+    return pd.DataFrame(counts, splits, classes).assign(all=lambda table: table.sum(axis=1))
 
 
-def _refuse(parts: dict[str, tuple[Sequence, Sequence[int]]], classes: Sequence[str], source: str) -> None:
-    """Raise DataError where these cannot be learned from."""
+def _classes(listed: dict[str, list[Path]], source: str) -> list[str]:
+    """The names of the classes; DataError where they cannot be learned from these images."""
+    classes = sorted({path.parent.name for paths in listed.values() for path in paths})
     if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no images in class folders"
-        raise DataError(f"{source} has {found}: put the images of each class into a folder of its own, two at least")
-    for part, (_, labels) in parts.items():
-        held_back = part == "train" and len(parts) < 3
-        fewest, counts = FEWEST if held_back else 1, Counter(labels)
-        few = [f"{name!r} {counts[i]}" for i, name in enumerate(classes) if counts[i] < fewest]
-        if few and (part == "train" or len(few) == len(classes)):
-            more = f" and {len(few) - pictures.SAID} more" if len(few) > pictures.SAID else ""
-            said = f"{', '.join(few[: pictures.SAID])}{more}"
-            raise DataError(
-                f"{source}, {part}: too few images ({said}): {fewest} per class are the least, hundreds are good"
-            )
+        only = f"only the class {classes[0]!r}" if classes else "no images in class folders"
+        raise DataError(f"{source} has {only}: put the images of each class into a folder of its own, two at least")
+    fewest = 5 if len(listed) < 3 else 1  # so that every split has some
+    counts = Counter(path.parent.name for path in listed["train"])
+    if few := [f"{name!r} {counts[name]}" for name in classes if counts[name] < fewest]:
+        why = f"too few images ({pictures.some(few)}): {fewest} per class are the least, hundreds are good"
+        raise DataError(f"{source}, train: {why}")
+    return classes
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
@@ -111,53 +99,42 @@ def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
     return mean, max(square - mean**2, 0.0) ** 0.5 or 1.0
 
 
-def _with_all_splits(arrays: dict[str, Arrays]) -> dict[str, Arrays]:
-    """Hold validation and test images back from training where there are none, the same share of every class."""
-    missing = [part for part in ("validation", "test") if part not in arrays]
-    images, labels = arrays["train"]
-    taken: dict[str, list[int]] = {part: [] for part in (*missing, "train")}
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        members = members[torch.randperm(len(members), generator=generator("own split", int(label))).numpy()]
-        share = max(1, round(HELD_BACK * len(members)))
-        for i, part in enumerate(missing):
-            taken[part].extend(members[i * share : (i + 1) * share])
-        taken["train"].extend(members[len(missing) * share :])
-    return arrays | {part: (images[sorted(chosen)], labels[sorted(chosen)]) for part, chosen in taken.items()}
+def _three_splits(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Training, validation and test; the latter two held back from training where missing, a share of each class."""
+    missing = [split for split in ("validation", "test") if split not in listed]
+    splits = {"train": [], "validation": [], "test": []} | listed | {"train": []}
+    for label, (_, paths) in enumerate(groupby(listed["train"], lambda path: path.parent)):
+        paths = list(paths)
+        share = max(1, round(HELD_BACK * len(paths)))
+        shuffled = [paths[i] for i in torch.randperm(len(paths), generator=generator("own split", label))]
+        for split in missing:
+            splits[split] += shuffled[:share]
+            shuffled = shuffled[share:]
+        splits["train"] += shuffled
+    return {split: sorted(paths) for split, paths in splits.items()}
 
 
 def example(folder: Path) -> Path:
-    """A folder of class folders to try this with: embedded drawings, ten kinds of shapes (`embedded.SHAPES`)."""
+    """A folder of class folders to try this with: embedded drawings, ten kinds of shapes."""
     if not folder.exists():
-        images, labels = embedded.load("cifar10")
-        _write(folder, images, labels, [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES])
+        unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
+        names = [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES]
+        for number, (image, label) in enumerate(zip(*embedded.load("cifar10"), strict=True)):
+            (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
+        unfinished.rename(folder)
     return folder
-
-
-SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")
-
-
-def _write(folder: Path, images: np.ndarray, labels: np.ndarray, names: Iterable[str]) -> None:
-    """Images (N, C, H, W) uint8 as PNG files, whole or not at all."""
-    names, unfinished = list(names), folder.with_name(f".{folder.name}")
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        place = unfinished / names[label]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(place / f"{number:05d}.png")
-    unfinished.rename(folder)
 
 
 def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
     """What a finished search offers: its depths.csv, and latency_ms of one image on the CPU for every depth tried and
-    for the whole network. Measured once, with fresh weights; kept in the run's folder as front.csv.
+    for the whole network. Measured once; kept in the run's folder as front.csv.
     """
     file = folder / "front.csv"
     if not file.exists():
         lines = pd.read_csv(folder / "depths.csv")
-        whole = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
         timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], recipe.last_depth})
-        networks = {depth: whole.truncate(depth).to(memory_format=torch.channels_last) for depth in timed}
-        lines["latency_ms"] = lines["depth"].map(metrics.latency_ms(networks, dataset.image_shape, batch=1))
+        lines["latency_ms"] = lines["depth"].map(latency.milliseconds(recipe, dataset, timed, batch=1))
         write_csv(file, lines.assign(threads=torch.get_num_threads(), processor=processor()))
     return pd.read_csv(file)
 
@@ -169,33 +146,30 @@ def recommended(offered: pd.DataFrame, result: dict) -> int:
 
 def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validation_images: int) -> str:
     """What to take, in words; `offered` as `front` gives it."""
-    at, whole = offered.set_index("depth", drop=False).loc[recommended(offered, result)], offered.iloc[-1]
+    take, whole = offered.set_index("depth", drop=False).loc[recommended(offered, result)], offered.iloc[-1]
+    goal, met = f"your {recipe.goal_pct:g} %", result["met_goal"]
+    text = "" if met else f"No depth reached {goal}. "
+    text += f"Take depth {take.depth} of {whole.depth}, "
+    text += f"the shallowest that has {goal}: " if met else "the most accurate one: "
+    text += f"{take.val_acc_pct:.1f} % on validation, {take.size_mb:.2f} MB, {take.macs_m:.0f} million "
+    text += f"multiply-accumulates, {take.latency_ms:.1f} ms an image."
+    if take.depth != whole.depth:
+        smaller_pct, times = 100 * (1 - take.size_mb / whole.size_mb), whole.latency_ms / take.latency_ms
+        text += f" It is {smaller_pct:.1f} % smaller and {times:.1f} times as fast as depth {whole.depth}."
+    if not met:
+        text += " More or larger images, a wider network or more epochs may reach it - or a lower target is right."
     n = validation_images + 4  # Agresti and Coull (1998): sensible for few images, and at 100 %
-    p = (at["val_acc_pct"] / 100 * validation_images + 2) / n
-    sure = 196 * (p * (1 - p) / n) ** 0.5
-    has = "{:.1f} % on validation, {:.2f} MB, {:.0f} million multiply-accumulates, {:.1f} ms an image"
-    has = has.format(*at[["val_acc_pct", "size_mb", "macs_m", "latency_ms"]])
-    why = f"the shallowest that has your {recipe.goal_pct:g} %" if result["met_goal"] else "the most accurate one"
-    said = [f"Take depth {at['depth']} of {whole['depth']}, {why}: {has}."]
-    if at["depth"] != whole["depth"]:
-        smaller, faster = 100 * (1 - at["size_mb"] / whole["size_mb"]), whole["latency_ms"] / at["latency_ms"]
-        said.append(f"It is {smaller:.1f} % smaller and {faster:.1f} times as fast as depth {whole['depth']}.")
-    if not result["met_goal"]:
-        said.insert(0, f"No depth reached your {recipe.goal_pct:g} %.")
-        said.append("More or larger images, a wider network or more epochs may reach it - or a lower target is right.")
-    said.append(f"From {validation_images} validation images an accuracy is known to about {sure:.1f} points.")
-    return " ".join(said)
+    p = (take.val_acc_pct / 100 * validation_images + 2) / n
+    points = 196 * (p * (1 - p) / n) ** 0.5
+    return f"{text} From {validation_images} validation images an accuracy is known to about {points:.1f} points."
 
 
 def write(results_dir: Path, profile: str) -> None:
     """Figures of every search on somebody's own images: what it offers to choose from, and its history."""
     for folder in run_folders(results_dir, profile, "odn"):
         if (folder / "front.csv").exists():
-            run, offered, to = (
-                recipes.read(folder),
-                pd.read_csv(folder / "front.csv"),
-                results_dir / profile / "figures",
-            )
-            depth = recommended(offered, read_json(folder / "result.json"))
-            plots.save(plots.depth_choice(offered, run, recommended=depth), to / f"{run.name}-choice.png")
-            plots.save(plots.history(pd.read_csv(folder / "epochs.csv"), run), to / f"{run.name}-history.png")
+            run, offered = recipes.read(folder), pd.read_csv(folder / "front.csv")
+            figures = folder.parents[1] / "figures"
+            choice = plots.depth_choice(offered, run, recommended=recommended(offered, vars(run)))
+            plots.save(choice, figures / f"{run.name}-choice.png")
+            plots.save(plots.history(pd.read_csv(folder / "epochs.csv"), run), figures / f"{run.name}-history.png")
