@@ -8,25 +8,20 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from odnlib import metrics, models, plots, recipes
 from odnlib.data import DATASETS
 from studies import common
 from studies.families_networks import FAMILIES, register
 
-FEWEST = 3  # architectures searched alike that make a study
 STUDY = ["profile", "row", "rule", "settings"]
 COLUMNS = [*STUDY, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params", "size_mb"]
 COLUMNS += ["train_tmacs", "of", "depth_share", "goal_pct", "size_share", "not_comparable", "processor", "folder"]
 
 
 def planned(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
-    """A search by rule `equal` with each architecture and seed.
-
-    Raises:
-        RecipeError: see `recipes.resolve`.
-    """
+    """A search by rule `equal` with each architecture and seed; RecipeError as `recipes.resolve`."""
     register()
     same = {"row": row, "profile": profile, "rule": "equal"}
     every = [dict(**same, seed=seed, **overrides | {"architecture": name}) for name in FAMILIES for seed in seeds]
@@ -38,28 +33,25 @@ def structure(row: str) -> pd.DataFrame:
     register()
     lines, dataset = [], DATASETS[row]
     for name in FAMILIES:
-        network = models.build(name, dataset.image_shape[0], dataset.classes)
-        parts = {}
+        network, parts = models.build(name, dataset.image_shape[0], dataset.classes), {}
         for part in (0.25, 0.5, 0.75, 1.0):
-            cut = network.truncate(max(1, round(part * network.max_depth)))
-            parts[part] = metrics.structure(cut, dataset.image_shape)
+            parts[part] = metrics.structure(network.truncate(round(part * network.max_depth)), dataset.image_shape)
         line = {"architecture": name, "blocks": network.max_depth}
         line |= {"params_m": parts[1.0]["params"] / 1e6, "macs_m": parts[1.0]["macs_m"]}
-        lines.append(line | {f"MB at {part:.0%}": parts[part]["size_mb"] for part in parts})
+        lines.append(line | {f"MB at {part:.0%}": cut["size_mb"] for part, cut in parts.items()})
     return pd.DataFrame(lines)
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """One line per search of a study: what part of the network was enough. Empty without a study.
-
-    A study is made of searches alike in everything but the architecture and the seed, with `FEWEST` or more families.
+    """One line per search of a study: what part of the network was enough. A study is made of searches alike in
+    everything but the architecture and the seed, with three or more families.
     """
     runs = common.finished(results_dir, profile, "odn")
     if runs.empty:
         return runs
     runs["settings"] = common.shared(runs, {"architecture"})
     runs = runs[runs["architecture"].isin(FAMILIES) & (runs["goal_pct"] < 100)]
-    runs = runs[runs.groupby(STUDY)["architecture"].transform("nunique") >= FEWEST].rename(columns={"max_depth": "of"})
+    runs = runs[runs.groupby(STUDY)["architecture"].transform("nunique") >= 3].rename(columns={"max_depth": "of"})
     runs["depth_share"], runs["size_share"] = runs["depth"] / runs["of"], runs["size_mb"] / runs["full_size_mb"]
     runs["not_comparable"] = [common.why_not_comparable(run._asdict(), {"architecture"}) for run in runs.itertuples()]
     return runs[COLUMNS].sort_values([*STUDY, "architecture", "seed"], ignore_index=True)
@@ -69,48 +61,42 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     """Whether a part of every network met the goal, by the most telling study of `table`."""
     study = common.most_telling(lines, STUDY)
     enough = study["met_goal"] & (study["depth"] < study["of"])
-    per, shares = enough.groupby(study["architecture"], sort=False).mean(), study.loc[enough, "size_share"]
+    per, sizes_pct = enough.groupby(study["architecture"]).mean(), 100 * study.loc[enough, "size_share"]
     first, seeds = study.iloc[0], study.groupby("architecture")["seed"].nunique()
     why = f"{(per == 1).sum()} of {len(per)} architectures met {first['goal_pct']:g} % on validation before their last "
     why += f"block with all seeds (n = {seeds.min()} to {seeds.max()} each, {len(study)} searches, {first['row']}, "
     why += f"rule {first['rule']}, on {first['processor']})"
     if never := list(per[per == 0].index):
         why += f", never {', '.join(never)}"
-    if len(shares):
-        low, middle, high = (f"{100 * share:.1f} %" for share in (shares.min(), shares.median(), shares.max()))
-        why += f"; of the bytes {middle} were enough in the median ({low} to {high})"
+    if len(sizes_pct):
+        why += f"; of the bytes {sizes_pct.median():.1f} % were enough in the median "
+        why += f"({sizes_pct.min():.1f} % to {sizes_pct.max():.1f} %)"
     together = common.HOLDS if (per == 1).all() else common.FAILS if (per == 0).any() else common.OPEN
     return common.at_scale(together, why, first["not_comparable"])
 
 
 def figure(lines: pd.DataFrame) -> Figure:
     """What part of each network was enough, a point per seed; lines of `table`, of one study."""
-    names = list(dict.fromkeys(lines["architecture"]))
-    drawn, axes = plt.subplots(1, 3, figsize=(12, 0.9 + 0.42 * len(names)), sharey=True)
-    columns = {
-        "depth_share": "depth found (% of all blocks)",
-        "size_share": "bytes (% of the whole network's)",
-        "test_acc_pct": "test accuracy (%)",
-    }
+    run, names = recipes.read(lines["folder"].iloc[0]), list(lines["architecture"].unique())
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 0.9 + 0.42 * len(names)), layout="constrained", sharey=True)
     place = lines["architecture"].map(names.index) + 0.16 * (lines["seed"].rank(method="dense") - 2)
-    for axis, (column, label) in zip(axes, columns.items(), strict=True):
-        percent = lines[column] * (1 if column.endswith("pct") else 100)
-        for met, marker, color in ((True, "o", plots.BLUE), (False, "X", plots.RED)):
-            shown = lines["met_goal"] == met
-            goal = f"goal {'' if met else 'not '}met: {lines['goal_pct'].iloc[0]:g} % on validation"
+    columns = {
+        "depth found (% of all blocks)": 100 * lines["depth_share"],
+        "bytes (% of the whole network's)": 100 * lines["size_share"],
+        "test accuracy (%)": lines["test_acc_pct"],
+    }
+    met, goal = lines["met_goal"], f"met: {run.goal_pct:g} % on validation"
+    kinds = (met, "o", plots.BLUE, f"goal {goal}"), (~met, "X", plots.RED, f"goal not {goal}")
+    for axis, (label, percent) in zip(axes, columns.items(), strict=True):
+        for shown, marker, color, title in kinds:
             if shown.any():
-                axis.plot(percent[shown], place[shown], marker, color=color, label=goal, ms=5)
+                axis.plot(percent[shown], place[shown], marker, color=color, label=title, ms=5)
         axis.set_xlabel(label)
-    axes[0].set_xlim(0, 105)
-    axes[1].set_xscale("log")
-    axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axes[1].xaxis.set_major_formatter("{x:g}")
-    axes[1].xaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=names)
     axes[0].invert_yaxis()
-    drawn.set_layout_engine("constrained")
+    axes[1].set_xscale("log")
+    axes[1].xaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:g}", minor_formatter="")
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    run = recipes.read(lines["folder"].iloc[0])
     return plots.caption(drawn, run, common.seeds_of(lines), f"{len(names)} architectures")
 
 

@@ -35,9 +35,9 @@ class PreActivationBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
         self.active = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU())
-        convolution, norm = convolution_norm(channels_in, channels_out, 3, stride)
+        first = convolution_norm(channels_in, channels_out, 3, stride)
         second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.body = nn.Sequential(convolution, norm, nn.ReLU(), second)
+        self.body = nn.Sequential(*first, nn.ReLU(), second)
         same_shape = stride == 1 and channels_in == channels_out
         *project, _ = projection(channels_in, channels_out, stride)  # without the BatchNorm, which precedes it here
         self.shortcut = None if same_shape else nn.Sequential(*project)
@@ -102,9 +102,7 @@ def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> 
 def mobile_exit(
     features: int, classes: int, width: int, last: bool, widened: int, activation: Activation, hidden: int = 0
 ) -> Exit:
-    """The last exit has the published network's 1x1 convolution to `widened` channels and, unless 0, its `hidden`
-    layer; the earlier exits are the paper's linear ones.
-    """
+    """The last exit as published: a 1x1 convolution to `widened` channels, a `hidden` layer unless 0; others linear."""
     if not last:
         return linear_exit(features, classes, width, last)
     inner = scaled(widened, width)
@@ -122,26 +120,28 @@ def wide_resnet(layers: int, factor: int) -> Architecture:
     return Architecture(16, tuple(stages), None, pre_activation_exit)
 
 
-def inverted(channels: int, stride: int, expansion: float, kernel: int, activation: Activation, squeeze: int) -> Blocks:
-    """The block of one line of the tables of MobileNetV3."""
-    settings = {"expansion": expansion, "kernel": kernel, "activation": activation, "squeeze": bool(squeeze)}
-    return Blocks(partial(InvertedResidual, **settings), channels, 1, stride)
+def mobilenet(stem: int, table: tuple, activation: Activation, widened: int, hidden: int = 0) -> Architecture:
+    """MobileNetV2 or V3: stem channels, lines of `Blocks` and `InvertedResidual`, and what `mobile_exit` takes."""
+    blocks = []
+    for channels, count, stride, *settings in table:
+        named = dict(zip(("expansion", "kernel", "activation", "squeeze"), settings, strict=False))
+        blocks.append(Blocks(partial(InvertedResidual, **named), channels, count, stride))
+    last = partial(mobile_exit, widened=widened, activation=activation, hidden=hidden)
+    return Architecture(stem, tuple(blocks), activation, last)
 
 
+RE, HS = nn.ReLU, nn.Hardswish
 V1 = ((64, 1, 1), (128, 2, 1), (256, 2, 2), (512, 6, 2), (1024, 2, 2))  # channels, blocks, stride
 V2 = (  # channels, blocks, stride, expansion
     (16, 1, 1, 1), (24, 2, 1, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6),
 )  # fmt: skip
-RE, HS = nn.ReLU, nn.Hardswish
-V3_LARGE = (  # channels, stride, expansion, kernel, activation, squeeze
-    (16, 1, 1, 3, RE, 0), (24, 1, 4, 3, RE, 0), (24, 1, 3, 3, RE, 0), (40, 2, 3, 5, RE, 1), (40, 1, 3, 5, RE, 1),
-    (40, 1, 3, 5, RE, 1), (80, 2, 6, 3, HS, 0), (80, 1, 2.5, 3, HS, 0), (80, 1, 2.3, 3, HS, 0), (80, 1, 2.3, 3, HS, 0),
-    (112, 1, 6, 3, HS, 1), (112, 1, 6, 3, HS, 1), (160, 2, 6, 5, HS, 1), (160, 1, 6, 5, HS, 1), (160, 1, 6, 5, HS, 1),
+V3_LARGE = (  # channels, blocks, stride, expansion, kernel, activation, squeeze
+    (16, 1, 1, 1, 3, RE), (24, 1, 1, 4, 3, RE), (24, 1, 1, 3, 3, RE), (40, 3, 2, 3, 5, RE, True), (80, 1, 2, 6, 3, HS),
+    (80, 1, 1, 2.5, 3, HS), (80, 2, 1, 2.3, 3, HS), (112, 2, 1, 6, 3, HS, True), (160, 3, 2, 6, 5, HS, True),
 )  # fmt: skip
 V3_SMALL = (
-    (16, 1, 1, 3, RE, 1), (24, 2, 4.5, 3, RE, 0), (24, 1, 88 / 24, 3, RE, 0), (40, 2, 4, 5, HS, 1),
-    (40, 1, 6, 5, HS, 1), (40, 1, 6, 5, HS, 1), (48, 1, 3, 5, HS, 1), (48, 1, 3, 5, HS, 1),
-    (96, 2, 6, 5, HS, 1), (96, 1, 6, 5, HS, 1), (96, 1, 6, 5, HS, 1),
+    (16, 1, 1, 1, 3, RE, True), (24, 1, 2, 4.5, 3, RE), (24, 1, 1, 88 / 24, 3, RE), (40, 1, 2, 4, 5, HS, True),
+    (40, 2, 1, 6, 5, HS, True), (48, 2, 1, 3, 5, HS, True), (96, 3, 2, 6, 5, HS, True),
 )  # fmt: skip
 
 FAMILIES = {
@@ -150,24 +150,9 @@ FAMILIES = {
     "wrn_16_8": wide_resnet(16, 8),
     "wrn_28_10": wide_resnet(28, 10),
     "mobilenet_v1": Architecture(32, tuple(Blocks(separable_block, *line) for line in V1)),
-    "mobilenet_v2": Architecture(
-        32,
-        tuple(Blocks(partial(InvertedResidual, expansion=line[3]), *line[:3]) for line in V2),
-        nn.ReLU6,
-        partial(mobile_exit, widened=1280, activation=nn.ReLU6),
-    ),
-    "mobilenet_v3_large": Architecture(
-        16,
-        tuple(inverted(*line) for line in V3_LARGE),
-        HS,
-        partial(mobile_exit, widened=960, activation=HS, hidden=1280),
-    ),
-    "mobilenet_v3_small": Architecture(
-        16,
-        tuple(inverted(*line) for line in V3_SMALL),
-        HS,
-        partial(mobile_exit, widened=576, activation=HS, hidden=1024),
-    ),
+    "mobilenet_v2": mobilenet(32, V2, nn.ReLU6, 1280),
+    "mobilenet_v3_large": mobilenet(16, V3_LARGE, HS, 960, 1280),
+    "mobilenet_v3_small": mobilenet(16, V3_SMALL, HS, 576, 1024),
 }
 
 
