@@ -22,13 +22,10 @@ def search():
 
 def test_statistics_by_hand():
     values = ablation.statistics(search(), goal_pct=80.0)
-    assert values["jump_pts"] == 50.0 - 35.0
-    assert values["loss_jump"] == pytest.approx(1.7 - 1.2)
-    assert values["fluctuation_pts"] == pytest.approx((20 + 10 + 40 + 5 + 2) / 5)
-    assert values["loss_fluctuation"] == pytest.approx((0.8 + 0.2 + 1.0 + 0.1 + 0.05) / 5)
-    assert [values[f"epochs_to_{share}%"] for share in (50, 75, 90, 100)] == [2, 3, 6, 7]
+    fluctuation, loss_fluctuation = (20 + 10 + 40 + 5 + 2) / 5, (0.8 + 0.2 + 1.0 + 0.1 + 0.05) / 5
+    expected = [50 - 35, 1.7 - 1.2, fluctuation, loss_fluctuation, 2, 3, 6, 7]
+    assert values == pytest.approx(dict(zip(ablation.STATISTICS, expected, strict=True)))
     assert math.isnan(ablation.statistics(search(), goal_pct=99.0)["epochs_to_100%"])
-    assert set(values) == set(ablation.STATISTICS)
 
 
 def seeds(with_warmup, without_warmup):
@@ -38,14 +35,10 @@ def seeds(with_warmup, without_warmup):
 
 
 def test_paired_interval_by_hand():
-    """Differences -1, -2, -3: mean -2, standard error 1/sqrt(3), t(0.975, 2) = 4.303."""
+    """Differences -1, -2, -3: mean -2, standard error 1/sqrt(3), t(0.975, 2) = 4.303; two equal ones prove nothing."""
     line = ablation.paired(seeds([4.0, 5.0, 6.0], [5.0, 7.0, 9.0])).iloc[0]
-    assert (line["difference"], line["n"]) == (-2.0, 3)
+    assert (line["difference"], line["n"], line["verdict"]) == (-2.0, 3, "open")
     assert line["low"] == pytest.approx(-2 - 4.303 / 3**0.5, abs=1e-3)
-    assert line["verdict"] == "open"
-
-
-def test_two_equal_differences_prove_nothing():
     line = ablation.paired(seeds([1.0, 2.0], [4.0, 5.0])).iloc[0]
     assert (line["difference"], line["high"], line["verdict"]) == (-3.0, math.inf, "open")
 
@@ -60,25 +53,20 @@ def test_two_equal_differences_prove_nothing():
     ],
 )
 def test_verdicts_and_sentences(with_warmup, without_warmup, verdict):
-    lines = ablation.paired(seeds(with_warmup, without_warmup))
+    lines, missing = ablation.paired(seeds(with_warmup, without_warmup)), sum(map(math.isnan, with_warmup))
     assert set(lines["verdict"]) == {verdict}
-    sentence = ablation.sentence(lines.iloc[0])
-    endings = {"holds": "the claim holds", "does not hold": "the claim does not hold", "open": "the claim is left open"}
-    assert sentence.endswith("no seed has it in both arms" if math.isnan(with_warmup[0]) else endings[verdict])
-    assert (lines["dropped"] == sum(map(math.isnan, with_warmup))).all()
+    ending = "claim is left open" if verdict == "open" else f"the claim {verdict}"
+    assert ablation.sentence(lines.iloc[0]).endswith("no seed has it in both arms" if missing else ending)
+    assert (lines["dropped"] == missing).all()
     study = lines.assign(profile="paper", row="mnist", rule="released", settings="", not_comparable="")
     assert ablation.verdict(study, ablation.CONVERGENCE)[0] == verdict
 
 
 def test_only_searches_alike_are_paired(tmp_path):
     """Two seeds have both arms; a third has none, another width and another training version are no pair's."""
-    for seed in (0, 1):
+    for seed, other in enumerate([{}, {}, {"width": 16}, {"training_version": 2}]):
         pretend_run(tmp_path, seed=seed, epochs=search())
-        pretend_run(tmp_path, seed=seed, epochs=search(), warmup_epochs=0)
-    pretend_run(tmp_path, seed=2, epochs=search())
-    pretend_run(tmp_path, seed=2, epochs=search(), warmup_epochs=0, width=16)
-    pretend_run(tmp_path, seed=3, epochs=search())
-    pretend_run(tmp_path, seed=3, epochs=search(), warmup_epochs=0, training_version=2)
+        pretend_run(tmp_path, seed=seed, epochs=search(), warmup_epochs=0, **other)
     lines = ablation.table(tmp_path, "paper")
     assert len(lines) == len(ablation.STATISTICS)
     assert set(lines["n"]) == {2, 0}  # none reached 90 % of the goal

@@ -17,9 +17,8 @@ def test_depth_needed_is_the_smallest_within_the_tolerance():
 def needed(depths: dict[str, list[int]], **same: str) -> pd.DataFrame:
     lines = [
         {"row": row, "seed": seed, "depth": depth, "paper_depth": TABLE_1[row].odn.depth, "tolerance_pct": 0.5}
-        for row, of_row in depths.items()
-        for seed, depth in enumerate(of_row)
-    ]
+        for row, of_row in depths.items() for seed, depth in enumerate(of_row)
+    ]  # fmt: skip
     study = {"profile": "paper", "rule": "equal", "settings": "", "architectures": "resnet18", "not_comparable": ""}
     return pd.DataFrame(lines).assign(**study | same)
 
@@ -45,11 +44,10 @@ def test_verdict_is_exact_over_datasets(depths, verdict, reason):
 
 def test_one_architecture_for_all_decides_and_a_rule_of_today_comes_first():
     papers, alike = needed(REVERSED, architectures=trend.PAPERS), needed(IN_ORDER)
+    of_fast, at_width_16 = needed(REVERSED, rule="fast"), needed(IN_ORDER, not_comparable="width 16, not 64")
     assert trend.verdict(papers)[0] == "does not hold"
     assert trend.verdict(pd.concat([papers, alike]))[0] == "holds"
-    of_fast = pd.concat([needed(REVERSED, rule="fast", settings=x) for x in ("", "")])
-    assert trend.verdict(pd.concat([of_fast, alike]))[0] == "holds"
-    at_width_16 = needed(IN_ORDER, profile="reduced", not_comparable="width 16, not 64")
+    assert trend.verdict(pd.concat([of_fast, of_fast, alike]))[0] == "holds"
     assert trend.verdict(at_width_16)[0] == "holds at reduced scale"
 
 
@@ -57,13 +55,13 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
     """Own architectures and a common one of three rows, by two rules; a search with a goal of its own is none of them,
     and neither is one by another training version.
     """
-    every = trend.EVERY_DEPTH | {"train_images": 100}
+    same = {"profile": "reduced", "rule": "equal", "train_images": 100}
+    every = same | trend.EVERY_DEPTH
     for row in ("mnist", "emnist", "cifar10"):
-        pretend_run(tmp_path, row, profile="reduced", rule="equal", **every)
-        pretend_run(tmp_path, row, profile="reduced", rule="fast", **every)
-        pretend_run(tmp_path, row, profile="reduced", rule="equal", seed=1, **every | {"architecture": "resnet18"})
-    pretend_run(tmp_path, "fashion_mnist", profile="reduced", rule="equal", train_images=100)
-    pretend_run(tmp_path, "svhn", profile="reduced", rule="equal", training_version=2, **every)
+        for other in ({}, {"rule": "fast"}, {"seed": 1, "architecture": "resnet18"}):
+            pretend_run(tmp_path, row, **every | other)
+    pretend_run(tmp_path, "fashion_mnist", **same)
+    pretend_run(tmp_path, "svhn", training_version=2, **every)
     trend.write(tmp_path, "reduced")
     lines = pd.read_csv(tmp_path / "reduced" / "depth_by_dataset.csv")
     searches = lines[lines["tolerance_pct"] == 0.5].groupby(["rule", "architectures"])["row"].count()
@@ -74,12 +72,9 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
     assert figures == {f"depth_by_dataset-{rule}-train_images_100.png" for rule in ("equal", "fast")}
 
 
-def test_two_rows_are_no_trend():
+def test_three_rows_are_a_trend_and_one_with_the_common_architecture_is_searched_once():
     with pytest.raises(RecipeError, match=r"rows \['mnist', 'svhn'\] are fewer than 3"):
         trend.planned("smoke", ["mnist", "svhn"], [""], [0], {})
-
-
-def test_a_row_with_the_common_architecture_is_searched_once():
     planned = trend.planned("smoke", ["mnist", "svhn", "cifar10"], ["", "resnet18"], [0, 1], {"target_pct": 50.0})
     assert len(planned) == 2 * 5
     assert {(recipe.goal_pct, recipe.rule) for recipe in planned} == {(100.0, "equal")}

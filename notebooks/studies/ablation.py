@@ -41,14 +41,9 @@ def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
 
 
 def paired(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Mean difference (with - without) per statistic over the seeds that have both, with its 95 % t-interval.
-
-    Args:
-        seeds: a line per seed, of its search with warm-up the `STATISTICS`, of the other one these with "_without".
-
-    Returns:
-        columns statistic, meaning, with_warmup, without_warmup, difference, low, high, n, dropped, verdict; `dropped`
-        counts seeds that lack the statistic in an arm, e.g. because it never reached the accuracy.
+    """Per statistic its means over the seeds that have both, their difference (with - without) with its 95 %
+    t-interval, and the verdict; `dropped` counts seeds that lack it in an arm, e.g. as they never got that accurate.
+    `seeds` has a line per seed, its `STATISTICS` with warm-up, and those without it named "..._without".
     """
     lines = []
     for statistic, meaning in STATISTICS.items():
@@ -61,9 +56,7 @@ def paired(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """The lines of `paired` for all searches that were made with and without warm-up, and `STUDY`, not_comparable and
-    `FOLDERS` as further columns. Empty without any.
-    """
+    """`paired` for all searches made with and without warm-up; also `STUDY`, not_comparable and `FOLDERS`."""
     runs = common.finished(results_dir, profile, "odn")
     if runs.empty:
         return runs
@@ -72,22 +65,19 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs["settings"], runs["others"] = common.shared(runs, set()), common.shared(runs, {"warmup_epochs"})
     same, warmed_up = ["profile", "row", "rule", "others", "seed"], runs["warmup_epochs"] > 0
     pairs = runs[warmed_up].merge(runs[~warmed_up], on=same, suffixes=("", "_without")).sort_values("seed")
-    tables = [pd.DataFrame()]
-    for _, seeds in pairs.groupby(STUDY):
-        tables.append(paired(seeds).assign(**seeds[[*STUDY, "not_comparable", *FOLDERS]].iloc[0]))
-    return pd.concat(tables, ignore_index=True)
+    about = [*STUDY, "not_comparable", *FOLDERS]
+    tables = [paired(seeds).assign(**seeds[about].iloc[0]) for _, seeds in pairs.groupby(STUDY)]
+    return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
 
 
 def sentence(line: pd.Series) -> str:
     """What one line of `table` says, in words."""
     if not line.n:
         return f"{line.meaning}: no seed has it in both arms"
-    dropped = f", {line.dropped} seeds left out that lack it in an arm" if line.dropped else ""
-    return (
-        f"{line.meaning}: {line.with_warmup:.2f} with and {line.without_warmup:.2f} without warm-up, difference "
-        f"{line.difference:+.2f} ({common.between(line.low, line.high, line.n)}{dropped}): the claim "
-        f"{'is left open' if line.verdict == common.OPEN else line.verdict}"
-    )
+    text = f"{line.meaning}: {line.with_warmup:.2f} with and {line.without_warmup:.2f} without warm-up, difference "
+    text += f"{line.difference:+.2f} ({common.between(line.low, line.high, line.n)}"
+    text += f", {line.dropped} seeds left out that lack it in an arm" if line.dropped else ""
+    return f"{text}): the claim {'is left open' if line.verdict == common.OPEN else line.verdict}"
 
 
 def verdict(lines: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
@@ -100,23 +90,21 @@ def verdict(lines: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
 
 def figure(lines: pd.DataFrame) -> Figure:
     """The counterpart of the paper's Figure 3 for one comparison of `table`: its smallest seed, restarts marked."""
-    folders = dict(zip(ARMS, lines[FOLDERS].iloc[0], strict=True))
-    run = recipes.read(folders["with warm-up"])
+    folders = lines[FOLDERS].iloc[0]
+    run = recipes.read(folders["folder"])
     drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
-    curves = {"accuracy (%)": ("train_acc_pct", "val_acc_pct"), "loss": ("train_loss", "val_loss")}
-    for column, (arm, folder) in enumerate(folders.items()):
+    for (above, below), arm, folder in zip(axes.T, ARMS, folders, strict=True):
         epochs = pd.read_csv(folder / "epochs.csv")
-        for axis, (label, (train, validation)) in zip(axes[:, column], curves.items(), strict=True):
-            axis.plot(epochs["epoch"], epochs[train], "-", color=plots.ORANGE, label="training")
-            axis.plot(epochs["epoch"], epochs[validation], "-", color=plots.BLUE, label="validation")
-            plots.mark_stages(axis, epochs, titled=axis is axes[0, column])
-            axis.set_ylabel("" if column else label)
-        axes[0, column].axhline(run.goal_pct, color=plots.GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
-        axes[0, column].set_title(arm, pad=48)
-        axes[1, column].set_xlabel("epoch")
-    if not run.embedded and run.width == 64:  # the axes of the paper's figure
-        axes[0, 0].set_ylim(50, 105)
-        axes[1, 0].set_ylim(0, 1.4)
+        for axis, column in (above, "acc_pct"), (below, "loss"):
+            axis.plot(epochs["epoch"], epochs[f"train_{column}"], color=plots.ORANGE, label="training")
+            axis.plot(epochs["epoch"], epochs[f"val_{column}"], color=plots.BLUE, label="validation")
+            plots.mark_stages(axis, epochs, titled=axis is above)
+        above.axhline(run.goal_pct, color=plots.GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
+        above.set_title(arm, pad=48)
+        below.set_xlabel("epoch")
+    papers = not run.embedded and run.width == 64  # then the axes of its figure
+    axes[0, 0].set(ylabel="accuracy (%)", ylim=(50, 105) if papers else None)
+    axes[1, 0].set(ylabel="loss", ylim=(0, 1.4) if papers else None)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return plots.caption(drawn, run)
 

@@ -27,6 +27,8 @@ SHOWN = {  # settings that tell rows and rules apart
     "full_epochs": "... of the whole network",
 }
 PLATEAU = {"warmup_epochs", "increment_rate_factor", "decay_every", "decay", "patience", "finetune_epochs"}
+TITLES = {"depth": "depth", "params_m": "params (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
+TITLES["test_acc_pct"] = "test accuracy (%)"
 
 
 def settings(recipe: Recipe) -> pd.DataFrame:
@@ -52,9 +54,7 @@ def structure(recipe: Recipe) -> pd.DataFrame:
 
 
 def outcome(odn_folder: Path, full_folder: Path) -> str:
-    """What the search found, in words; where the rule `equal` met the goal at no depth, also the smallest depth that
-    is about as good as the whole network.
-    """
+    """What the search found, in words; if nothing by `equal`, also the depth about as good as the whole network."""
     odn, full, depths = recipes.read(odn_folder), recipes.read(full_folder), pd.read_csv(odn_folder / "depths.csv")
     has = f"has {odn.val_acc_pct:.2f} % of the validation images right"
     if odn.met_goal:
@@ -70,18 +70,14 @@ def outcome(odn_folder: Path, full_folder: Path) -> str:
 def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
     """Measured beside printed for one row: a search, and the whole network trained by the same settings."""
     odn, full = recipes.read(odn_folder), recipes.read(full_folder)
-    printed = TABLE_1[odn.row]
-    titles = {"depth": "depth", "params_m": "params (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
-    titles["test_acc_pct"] = "test accuracy (%)"
-    lines = []
+    printed, lines, measured = TABLE_1[odn.row], [], f"measured ({odn.profile})"
     for run, paper in (odn, printed.odn), (full, printed.full):
-        measured = vars(run) | {"params_m": run.params / 1e6}
-        lines += [(run.variant, title, measured[name], getattr(paper, name)) for name, title in titles.items()]
+        values = vars(run) | {"params_m": run.params / 1e6}
+        lines += [(run.variant, title, values[name], getattr(paper, name)) for name, title in TITLES.items()]
     saved_pct = 100 * (1 - odn.size_mb / full.size_mb)
     lines.append(("odn", "size reduction (%)", saved_pct, printed.size_reduction_pct))
-    table = pd.DataFrame(lines, columns=["variant", "quantity", "measured", "paper"])
-    table["difference"] = table["measured"] - table["paper"]
-    return table.rename(columns={"measured": f"measured ({odn.profile})"}).set_index(["variant", "quantity"])
+    table = pd.DataFrame(lines, columns=["variant", "quantity", measured, "paper"]).set_index(["variant", "quantity"])
+    return table.assign(difference=table[measured] - table["paper"])
 
 
 def draw(odn_folder: Path, full_folder: Path) -> None:
@@ -91,22 +87,16 @@ def draw(odn_folder: Path, full_folder: Path) -> None:
     plots.save(plots.structure(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-structure.png")
     plots.save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-choice.png")
     for run in (odn, recipes.read(full_folder)):
-        epochs = pd.read_csv(run.folder / "epochs.csv")
-        plots.save(plots.history(epochs, run), folder / f"{run.name}-history.png")
+        plots.save(plots.history(pd.read_csv(run.folder / "epochs.csv"), run), folder / f"{run.name}-history.png")
 
 
 def write(results_dir: Path, profile: str) -> None:
-    """`draw` for every search whose whole network was trained by the same settings.
-
-    What a row's notebook has just drawn is left as it is: this would otherwise take most of the comparison's time.
-    """
+    """`draw` for every search and its whole network, unless a row's notebook has just done so: that takes minutes."""
     runs = common.finished(results_dir, profile)
-    if runs.empty:
-        return
-    for _, pair in runs.groupby(["row", "rule", "label", "seed"]):
-        folders = dict(zip(pair["variant"], pair["folder"], strict=True))
-        if folders.keys() == {"odn", "full"}:
-            sources = [folders["odn"] / "result.json", folders["full"] / "result.json", Path(plots.__file__)]
-            last = Path(results_dir) / profile / "figures" / f"{folders['full'].name}-history.png"  # that `draw` saves
+    for _, pair in runs.groupby(["row", "rule", "label", "seed"]) if len(runs) else ():
+        if len(pair) == 2:
+            full, odn = pair.sort_values("variant")["folder"]
+            last = full.parents[1] / "figures" / f"{full.name}-history.png"  # that `draw` saves
+            sources = odn / "result.json", full / "result.json", Path(plots.__file__)
             if not last.exists() or last.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-                draw(folders["odn"], folders["full"])
+                draw(odn, full)
