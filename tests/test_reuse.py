@@ -41,12 +41,8 @@ def test_a_study_done_again_with_other_targets_replaces_the_one_before(tmp_path)
 
     epochs = pd.DataFrame({"depth": [2, 2], "train_tmacs": [0.5, 1.0]})
     goals = {"mnist": 95.0, "emnist": 60.0}
-    for targets, seeds, count in (
-        ({"mnist": 90.0}, [0, 1, 2], 6),
-        (goals, [0], 2),
-        (goals, [1, 2], 6),
-        (goals, [0], 6),
-    ):
+    steps = [({"mnist": 90.0}, [0, 1, 2], 6), (goals, [0], 2), (goals, [1, 2], 6), (goals, [0], 6)]
+    for targets, seeds, count in steps:
         reuse.measure(reuse.searches("smoke", "equal", PAIRS, seeds, {}, targets), PAIRS, tmp_path, train)
         assert len(read_json(tmp_path / "smoke" / "reuse.json")["studies"]) == count
     lines = reuse.table(tmp_path, "smoke")
@@ -63,42 +59,33 @@ def test_a_study_done_again_with_other_targets_replaces_the_one_before(tmp_path)
 
 def lines_of(reused: list[float], plain: list[float], **columns: str) -> pd.DataFrame:
     arms = {"search": [90.0, 91.0, 92.0], "reused": reused, "plain": plain}
-    lines = [
-        {"arm": arm, "seed": seed, "test_acc_pct": values[seed], "train_tmacs": 2.0 if arm == "search" else 1.0}
-        for seed in range(3)
-        for arm, values in arms.items()
-    ]
+    lines = pd.DataFrame(arms).rename_axis("seed").melt(var_name="arm", value_name="test_acc_pct", ignore_index=False)
+    lines["train_tmacs"] = (lines["arm"] == "search") + 1.0
     usual = {"row": "mnist", "sibling": "emnist", "profile": "reduced", "architecture": "resnet18", "rule": "released"}
-    return pd.DataFrame(lines).assign(**usual | {"settings": "", "not_comparable": "", "processor": "one"} | columns)
+    usual |= {"settings": "", "not_comparable": "", "processor": "one"}
+    return lines.reset_index().assign(**usual | columns)
 
 
-@pytest.mark.parametrize(
-    ("reused", "plain", "verdicts"),
-    [
-        ([90.0, 91.1, 92.0], [88.0, 89.2, 90.1], ["holds", "holds"]),
-        ([80.0, 81.5, 82.0], [95.0, 96.2, 97.1], ["does not hold", "does not hold"]),
-        ([80.0, 91.5, 99.0], [80.0, 96.2, 92.1], ["open", "open"]),
-    ],
-)
+BETTER, ALIKE, WORSE, WIDE = [95.0, 96.2, 97.1], [90.0, 91.1, 92.0], [80.0, 81.5, 82.0], [80.0, 91.5, 99.0]
+HOLDS, FAILS, OPEN = ["holds"] * 2, ["does not hold"] * 2, ["open"] * 2
+CASES = [(ALIKE, WORSE, HOLDS), (WORSE, BETTER, FAILS), (WIDE, WIDE, OPEN)]
+
+
+@pytest.mark.parametrize(("reused", "plain", "verdicts"), CASES)
 def test_answers(reused, plain, verdicts):
     answers = reuse.answers(lines_of(reused, plain))
     assert list(answers["verdict"]) == verdicts
     assert list(answers["cost_ratio"]) == [0.5, 2.0]
     assert list(answers["n"]) == [3, 3]
     assert [reuse.verdict(answers, question)[0] for question in reuse.QUESTIONS] == verdicts
+    equal = reuse.answers(lines_of(reused, plain, rule="equal"))  # expands nothing: says nothing of expansion
+    assert [reuse.verdict(equal, question)[0] for question in reuse.QUESTIONS] == [verdicts[0], "not measured"]
 
 
 def test_a_gain_on_one_dataset_does_not_make_up_for_a_loss_on_another():
-    gain = lines_of([95.0, 96.1, 97.0], [88.0, 89.2, 90.1])
-    loss = lines_of([85.0, 86.1, 87.0], [88.0, 89.2, 90.1], row="emnist", sibling="mnist")
+    gain, loss = lines_of(BETTER, WORSE), lines_of(WORSE, WORSE, row="emnist", sibling="mnist")
     answers = reuse.answers(pd.concat([gain, loss]))
     verdict, why = reuse.verdict(answers, "reused")
     assert verdict == "does not hold"
     assert "MNIST, released, trained plainly at the depth that the search on EMNIST found" in why
     assert reuse.verdict(answers, "expansion")[0] == "holds"
-
-
-def test_a_search_that_expands_nothing_says_nothing_of_expansion():
-    answers = reuse.answers(lines_of([90.0, 91.1, 92.0], [88.0, 89.2, 90.1], rule="equal"))
-    assert reuse.verdict(answers, "reused")[0] == "holds"
-    assert reuse.verdict(answers, "expansion")[0] == "not measured"

@@ -13,31 +13,27 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional
 
-from odnlib import metrics, models
+from odnlib import models
 from odnlib.data import DATASETS, Data, Split
 from odnlib.experiment import keep_freed_memory
 from odnlib.files import processor
 from odnlib.plots import BLUE, RED, save, small_print
-from odnlib.recipes import Recipe, resolve
+from odnlib.recipes import resolve
 from odnlib.trainer import ALL_DEPTHS, Run
 from studies import common
 
 PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
-COSTS = ("TMAC", "MMAC", "s", "ms")  # units of which less is better
+KINDS = {"rate: more is better": ".*/s", "cost: less is better": "TMAC|MMAC|s|ms"}  # of measures, with their units
+PROBLEM = ["row", "embedded", "architecture", "width", "goal_pct", "settings"]  # what a search has to solve
 MEANS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc_pct"]
-TOLD = {"architecture", "width", "embedded", "target_pct", "tolerance_pct"}  # settings that `problem` tells anyway
 
 
 def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
     """One line of benchmark.csv; the ratio is ours / reference, `n` the number of repetitions."""
-    numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
-    return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine()}
-
-
-def machine() -> str:
-    """Device, threads and torch that the measurements were made with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
+    return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
 
 
 def random_data(row: str, images: int) -> Data:
@@ -48,22 +44,23 @@ def random_data(row: str, images: int) -> Data:
     return Data(split, split, split)
 
 
-def network(recipe: Recipe) -> models.MultiExitNetwork:
-    """A recipe's network with new weights."""
-    dataset = DATASETS[recipe.row]
-    return models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-
-
-def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable[[], None]:
-    """One pass of the trainer over random images at a depth (ALL_DEPTHS: the warm-up), ready to be timed.
+def prepared(row: str, depth: int, images: int, **overrides: object) -> Run:
+    """A run over random images that stands before the training of a depth (ALL_DEPTHS: the warm-up) and never saves.
 
     Freed memory is kept from now on, as in a run; whatever is timed beside it in this process has that too.
     """
     keep_freed_memory()
-    recipe = resolve(row, profile="paper", **overrides)
-    run = Run(recipe, network(recipe).to(memory_format=torch.channels_last), random_data(row, images), Path(os.devnull))
-    run.saved_at = math.inf  # never: that is not timed
+    recipe, dataset = resolve(row, profile="paper", **overrides), DATASETS[row]
+    network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+    run = Run(recipe, network.to(memory_format=torch.channels_last), random_data(row, images), Path(os.devnull))
+    run.saved_at = math.inf
     run.begin(depth)
+    return run
+
+
+def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable[[], None]:
+    """One pass of the trainer over the images of `prepared`, ready to be timed."""
+    run = prepared(row, depth, images, **overrides)
 
     def once() -> None:
         run.seen, run.loss_sum, run.correct_sum = 0, 0.0, 0
@@ -74,16 +71,14 @@ def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable
 
 def pass_per_exit(row: str, images: int) -> Callable[[], None]:
     """The released warm-up in the trainer's own layout: per batch one pass per depth, deepest first, then one step."""
-    recipe, data = resolve(row, profile="paper"), random_data(row, images)
-    warmed = network(recipe).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(warmed.parameters(), 0.001, recipe.momentum, weight_decay=recipe.weight_decay)
+    run = prepared(row, ALL_DEPTHS, images)
 
     def once() -> None:
-        for batch, labels in data.train.shuffled_batches(recipe.batch_size, False, torch.Generator()):
-            optimizer.zero_grad()
-            for depth in range(warmed.max_depth, 0, -1):
-                functional.cross_entropy(warmed(batch, depth), labels).backward()
-            optimizer.step()
+        for batch, labels in run.data.train.shuffled_batches(run.recipe.batch_size, False, torch.Generator()):
+            run.optimizer.zero_grad()
+            for depth in range(run.network.max_depth, 0, -1):
+                functional.cross_entropy(run.network(batch, depth), labels).backward()
+            run.optimizer.step()
 
     return once
 
@@ -106,54 +101,41 @@ def computes_in_bfloat16() -> bool:
 
 def training_macs(row: str, depth: int, images: int) -> int:
     """Multiply-accumulates of one pass over `images` at full width: three times the forward pass."""
-    cut = network(resolve(row, profile="paper")).truncate(depth)
-    return 3 * images * metrics.macs(cut, DATASETS[row].image_shape)
-
-
-def problem(run: pd.Series) -> str:
-    """What a search had to solve, in words: images, network, goal, and settings that differ from its rule's."""
-    images, goal = f"{run['row']}{' (stand-ins)' * run['embedded']}", f"goal {run['goal_pct']:g} %"
-    return ", ".join(filter(None, (images, run["architecture"], f"width {run['width']}", goal, run["settings"])))
+    return 3 * images * prepared(row, depth, images).macs[depth - 1]
 
 
 def table(results_dir: Path | str) -> pd.DataFrame:
-    """What finished searches cost that were made by `equal` and by `released` for one `problem`, in whatever profiles,
+    """What finished searches cost that were made by `equal` and by `released` for one `PROBLEM`, in whatever profiles,
     and the training of whole networks beside them: means over seeds, and macs_of_released, the cost beside that of the
     (longest) released search.
     """
     runs = common.finished(results_dir)
-    if runs.empty:
-        return runs
-    runs["settings"] = common.shared(runs, TOLD | common.HARMLESS)
-    runs["problem"] = runs.apply(problem, axis=1)
+    runs["settings"] = common.shared(runs, {*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
-    kinds = runs[runs["rule"].isin(("equal", "released"))].groupby(["problem", "profile", "rule", "variant"])
+    rules = ["equal", "released"]
+    kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM, "profile", "rule", "variant"])
     lines = kinds[MEANS].mean().assign(n=kinds.size()).reset_index()
-    searches = lines[lines["variant"] == "odn"]
-    released = searches[searches["rule"] == "released"].groupby("problem")["train_tmacs"].max()
-    lines["macs_of_released"] = lines["train_tmacs"] / lines["problem"].map(released)
-    both = set(released.index) & set(searches.loc[searches["rule"] == "equal", "problem"])
-    return lines[lines["problem"].isin(both)].reset_index(drop=True)
+    longest = lines[lines["variant"] == "odn"].pivot_table("train_tmacs", PROBLEM, "rule", "max").reindex(columns=rules)
+    lines = lines.join(longest.dropna()["released"], on=PROBLEM, how="inner").reset_index(drop=True)
+    return lines.assign(macs_of_released=lines["train_tmacs"] / lines.pop("released"))
 
 
 def figure(lines: pd.DataFrame) -> Figure:
     """The rates and the costs of benchmark.csv as ours / reference, on logarithmic axes."""
-    kinds = {"rate: more is better": lines["unit"].str.endswith("/s")}
-    kinds["cost: less is better"] = lines["unit"].isin(COSTS)
-    heights, size = [kind.sum() + 1 for kind in kinds.values()], (10, 1.8 + 0.3 * len(lines))
+    kinds = {better: lines[lines["unit"].str.fullmatch(units)] for better, units in KINDS.items()}
+    heights, size = [len(kind) + 1 for kind in kinds.values()], (10, 1.8 + 0.3 * len(lines))
     drawn, axes = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
     for axis, (better, kind) in zip(axes, kinds.items(), strict=True):
-        ratios, names = lines.loc[kind, "ratio"], lines.loc[kind, "measure"].str.replace("_", " ")
-        axis.hlines(names, 1, ratios, color=BLUE, linewidth=3)
-        axis.plot(ratios, names, "o", color=BLUE)
+        names = kind["measure"].str.replace("_", " ")
+        axis.hlines(names, 1, kind["ratio"], color=BLUE, linewidth=3)
+        axis.plot(kind["ratio"], names, "o", color=BLUE)
         axis.axvline(1, color=RED, linewidth=1)
-        axis.set(xscale="log", xlabel=f"ours / reference ({better})")
+        axis.set(xscale="log", xlabel=f"ours / reference ({better})", xmargin=0.15)
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.margins(x=0.15)
         axis.grid(False, axis="y")
         axis.tick_params(axis="y", labelsize=9)
         axis.invert_yaxis()
-        for place, ratio in enumerate(ratios):
+        for place, ratio in enumerate(kind["ratio"]):
             side = "left" if ratio >= 1 else "right"
             axis.annotate(f"  {ratio:.3g}  ", (ratio, place), va="center", ha=side, fontsize=9)
     return small_print(drawn, f"steps, warm-up and latency at full width - {lines['machine'].iloc[0]}")

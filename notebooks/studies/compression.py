@@ -6,18 +6,19 @@ et al., 2015); quantisation computes in 8 bits, its ranges calibrated on trainin
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 from torch.nn import functional
@@ -36,80 +37,64 @@ EPOCHS, RATE = 3, 0.02  # of training after that
 DEEP, WHOLE, AS_TRAINED = "optimally deep", "whole", "as trained"  # networks, and the method that changes nothing
 COLORS = {WHOLE: ORANGE, DEEP: BLUE}
 METHODS = {AS_TRAINED: "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}  # with their markers
-QUESTIONS = [("further", DEEP, method) for method in METHODS if method != AS_TRAINED]
-QUESTIONS += [("reach", WHOLE, method) for method in METHODS]
+QUESTIONS = [("further", DEEP, method) for method in list(METHODS)[1:]] + [("reach", WHOLE, x) for x in METHODS]
 RECORD = "compression.csv"  # in the folder of a search
 STUDY = ["profile", "row", "rule", "settings"]  # what its seeds have in common
 
 
-def prunable(network: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Every convolution's and linear layer's weights."""
-    return [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-
-
-def pruned(network: nn.Module, sparsity_pct: float, data: Data, seed: int) -> nn.Module:
-    """A copy without the smallest `sparsity_pct` % of its weights, the others trained on as rule `equal` trains."""
-    thinned = copy.deepcopy(network).to(data.train.images.device).train()
-    prune.global_unstructured(prunable(thinned), prune.L1Unstructured, amount=sparsity_pct / 100)
-    thinned.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(thinned.parameters(), RATE, 0.9, weight_decay=5e-4, nesterov=True)
+def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: int) -> None:
+    """Take the smallest `sparsity_pct` % of the weights away, and train the others on as rule `equal` trains."""
+    weights = [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    prune.global_unstructured(weights, prune.L1Unstructured, amount=sparsity_pct / 100)
+    network.train().to(data.train.images.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), RATE, 0.9, weight_decay=5e-4, nesterov=True)
     for epoch in range(EPOCHS):
         batches = data.train.shuffled_batches(32, False, generator(seed, "compress", epoch))
         for number, (images, labels) in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = one_cycle(RATE, (epoch + 32 * number / len(data.train)) / EPOCHS)
+            optimizer.param_groups[0]["lr"] = one_cycle(RATE, (epoch + 32 * number / len(data.train)) / EPOCHS)
             optimizer.zero_grad()
-            functional.cross_entropy(thinned(images), labels).backward()
+            functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
-    for module, name in prunable(thinned):
+    for module, name in weights:
         prune.remove(module, name)
-    return thinned.cpu().eval()
+    network.cpu().eval()
 
 
-class Calibration(CalibrationDataReader):
+def calibration(split: Split) -> Iterator[dict[str, np.ndarray]]:
     """The training images whose activations the ranges of the 8 bits are taken from, one by one."""
-
-    def __init__(self, split: Split):
-        chosen = torch.randperm(len(split), generator=generator("calibration"))[:CALIBRATION_IMAGES]
-        images = export.bytes_of(split.images[chosen.to(split.images.device)])
-        self.inputs = iter([{"images": image[None]} for image in images])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.inputs, None)
+    chosen = torch.randperm(len(split), generator=generator("calibration"))[:CALIBRATION_IMAGES]
+    return ({"images": image[None]} for image in export.bytes_of(split.images[chosen]))
 
 
 def quantise(path: Path, split: Split, to: Path) -> None:
     """Write the ONNX file at `path` with 8-bit weights and activations; ranges from the images of `split`."""
     prepared = to.with_suffix(".prepared.onnx")
-    logging.disable(logging.WARNING)  # advice about its own preparation, which has just been followed
-    try:
-        quant_pre_process(path, prepared)
-        quantize_static(
-            prepared, to, Calibration(split), QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "ReduceMean"],
-        )  # fmt: skip
-    finally:
-        logging.disable(logging.NOTSET)
-        prepared.unlink(missing_ok=True)
+    quant_pre_process(path, prepared)
+    reader = SimpleNamespace(get_next=partial(next, calibration(split), None))
+    quantize_static(
+        prepared, to, reader, QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "ReduceMean"],
+    )  # fmt: skip
+    prepared.unlink()
 
 
-def variants(network: nn.Module, name: str, data: Data, folder: Path, seed: int) -> list[dict]:
-    """One network as it is, pruned, quantised, and both: a line per ONNX file, measured on validation images."""
-    lines = []
+def compressed(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
+    """The network that a run left as it is, pruned, quantised, and both: a line per ONNX file in `folder`."""
+    dataset, seed = data.train.dataset, recipes.read(run).seed
     for sparsity in (0, *SPARSITIES_PCT):
-        thinned = pruned(network, sparsity, data, seed) if sparsity else network
-        nonzero = sum(int(parameter.count_nonzero()) for parameter in thinned.parameters())
-        plain = folder / f"{name.replace(' ', '_')}-sparsity{sparsity}.onnx"
-        quantised = plain.with_name(f"{plain.stem}-int8.onnx")
-        export.to_onnx(thinned, data.train.dataset, plain)
+        network = export.network_of(run, dataset)
+        if sparsity:
+            prune_and_train(network, sparsity, data, seed)
+        plain, quantised = (folder / f"{name.replace(' ', '_')}-sparsity{sparsity}{x}.onnx" for x in ("", "-int8"))
+        export.to_onnx(network, dataset, plain)
         quantise(plain, data.train, quantised)
-        for file in (plain, quantised):
-            method = " + ".join(["pruned"] * bool(sparsity) + ["int8"] * (file == quantised)) or AS_TRAINED
+        nonzero = sum(int(parameter.count_nonzero()) for parameter in network.parameters())
+        methods = ("pruned", "pruned + int8") if sparsity else (AS_TRAINED, "int8")
+        for method, file in zip(methods, (plain, quantised), strict=True):
             line = {"network": name, "method": method, "sparsity_pct": sparsity, "file": file.name, "nonzero": nonzero}
-            line |= {"bytes": file.stat().st_size, "zipped_bytes": export.zipped_bytes(file)}
-            lines.append(line | {"val_acc_pct": export.accuracy_pct(export.session(file), data.validation)})
-    return lines
+            line |= {"bytes": file.stat().st_size, "zipped_bytes": len(zlib.compress(file.read_bytes(), 9))}
+            yield line | {"val_acc_pct": export.accuracy_pct(file, data.validation)}
 
 
 def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
@@ -121,23 +106,22 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     """
     if (search / RECORD).exists():
         return
-    data, seed, folder, lines = images(), recipes.read(search).seed, search / "compressed", []
+    data, folder = images(), search / "compressed"
     folder.mkdir(exist_ok=True)
-    for name, run in {DEEP: search, WHOLE: whole}.items():
-        lines += variants(export.network_of(run, data.train.dataset), name, data, folder, seed)
-    files = pd.DataFrame(lines)
-    deep = files[(files["network"] == DEEP) & (files["method"] == AS_TRAINED)]
-    files["least_pct"] = deep["val_acc_pct"].iloc[0] - common.TOLERANCE_PCT
+    files = pd.DataFrame([*compressed(search, DEEP, data, folder), *compressed(whole, WHOLE, data, folder)])
+    files["least_pct"] = files.loc[0, "val_acc_pct"] - common.TOLERANCE_PCT  # the first: optimally deep, as trained
     good = files[files["val_acc_pct"] >= files["least_pct"]].sort_values("zipped_bytes")
-    paths = {k: folder / files.loc[k, "file"] for k in good.groupby(["network", "method"]).head(1).index}
-    files["chosen"] = files.index.isin(paths)
-    files["test_acc_pct"] = pd.Series({k: export.accuracy_pct(export.session(paths[k]), data.test) for k in paths})
-    for batch in (1, 128):
-        files[f"latency_{batch}_ms"] = pd.Series(export.latency_ms(paths, data.test.dataset.image_shape, batch))
-    write_csv(search / RECORD, files.assign(seed=seed, threads=torch.get_num_threads(), processor=processor()))
+    chosen = good.groupby(["network", "method"]).head(1)["file"].map(folder.joinpath)
+    files["chosen"] = files.index.isin(chosen.index)
+    files["test_acc_pct"] = chosen.map(lambda file: export.accuracy_pct(file, data.test))
+    for batch in export.BATCHES:
+        taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
+        files[f"latency_{batch}_ms"] = pd.Series(taken)
+    about = {"seed": recipes.read(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
+    write_csv(search / RECORD, files.assign(**about))
 
 
-def table(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
+def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """The lines of every search's compression.csv, with the columns of `STUDY`, folder and not_comparable."""
     runs, lines = common.finished(results_dir, profile, "odn"), []
     for _, run in runs.assign(settings=common.shared(runs, set())).iterrows():
@@ -155,17 +139,19 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
     larger. `without`: seeds of which no file was accurate enough.
     """
     answered = []
-    for _, study in lines[lines["chosen"]].groupby(STUDY, sort=False) if len(lines) else ():
+    for _, study in lines[lines["chosen"]].groupby(STUDY, sort=False):
+        about = study.iloc[0][[*STUDY, "processor", "not_comparable"]].to_dict()
         kinds = {kind: files.set_index("seed") for kind, files in study.groupby(["network", "method"])}
-        deep, about = kinds[DEEP, AS_TRAINED], study.iloc[0][[*STUDY, "processor", "not_comparable"]].to_dict()
+        every = kinds[DEEP, AS_TRAINED]
         for question, network, method in QUESTIONS:
-            files = kinds.get((network, method), deep[:0])
-            share, unzipped = (np.log(files[size] / deep[size]).dropna() for size in ("zipped_bytes", "bytes"))
-            points = (files["test_acc_pct"] - deep["test_acc_pct"]).dropna()
-            line = about | {"question": question, "network": network, "method": method}
-            line |= {"n": len(share), "without": len(deep) - len(share), "unzipped_share": np.exp(unzipped.mean())}
-            line |= dict(zip(("share", "low", "high"), np.exp(common.interval(share)), strict=True))
-            line |= dict(zip(("test_points", "test_low", "test_high"), common.interval(points), strict=True))
+            files = kinds.get((network, method), every[:0])
+            deep = every.loc[files.index]
+            share, unzipped = (np.log(files[size] / deep[size]) for size in ("zipped_bytes", "bytes"))
+            line = about | {"question": question, "network": network, "method": method, "n": len(files)}
+            line |= {"without": len(every) - len(files), "unzipped_share": np.exp(unzipped.mean())}
+            line |= zip(("share", "low", "high"), np.exp(common.interval(share)), strict=True)
+            points = common.interval(files["test_acc_pct"] - deep["test_acc_pct"])
+            line |= zip(("test_points", "test_low", "test_high"), points, strict=True)
             answered.append(line | {"times_faster_1": (deep["latency_1_ms"] / files["latency_1_ms"]).median()})
     return pd.DataFrame(answered)
 
@@ -180,7 +166,7 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
     methods, first = study[study["question"] == question], study.iloc[0]
     sure = methods[methods["without"] == 0]  # every seed has a file that is accurate enough
     if question == "further":
-        holds, fails = (sure["high"] < 1).any(), methods["n"].max() > 2 and (sure["low"] > 1).all()
+        holds, fails = (sure["high"] < 1).any(), len(sure) and (sure["low"] > 1).all()
     else:
         holds = ((methods["low"] > 1) | (methods["n"] == 0)).all()
         fails = ((sure["high"] < 1) & (sure["unzipped_share"] < 1)).any()
@@ -205,25 +191,22 @@ def sentence(answer: pd.Series) -> str:
 
 def figure(lines: pd.DataFrame) -> Figure:
     """Validation accuracy against bytes of every file of one study of `table`; those chosen are filled."""
-    seeds = lines["seed"].nunique()
-    lowest = max(lines["val_acc_pct"].min() - 0.5, lines["least_pct"].min() - 7)
+    seeds, accuracy = lines["seed"].nunique(), lines["val_acc_pct"]
+    lowest = max(accuracy.min() - 0.5, lines["least_pct"].min() - 7)
     size = max(10, 4.5 * seeds), 5.4
     drawn, axes = plt.subplots(1, seeds, figsize=size, layout="constrained", sharey=True, squeeze=False)
     for axis, (seed, of_seed) in zip(axes[0], lines.groupby("seed"), strict=True):
-        kinds = dict(iter(of_seed.groupby(["network", "method", "chosen"])))
         for network, method, chosen in product(COLORS, METHODS, (False, True)):
-            files = kinds.get((network, method, chosen), of_seed[:0])
-            points = files["zipped_bytes"] / 1e6, files["val_acc_pct"].clip(lowest)
+            files = of_seed[(of_seed[["network", "method", "chosen"]] == [network, method, chosen]).all(axis=1)]
             filled = {"ms": 10, "mec": "0.1", "mew": 1.5, "label": f"{network}, {method}"}
-            look = filled if chosen else {"fillstyle": "none"}
-            axis.plot(*points, METHODS[method], color=COLORS[network], **look)
+            look = {"color": COLORS[network]} | (filled if chosen else {"fillstyle": "none"})
+            axis.plot(files["zipped_bytes"] / 1e6, files["val_acc_pct"].clip(lowest), METHODS[method], **look)
         axis.axhline(of_seed["least_pct"].iloc[0], color=GREEN, linestyle="--")
         axis.set(xscale="log", xlabel="zipped file (MB)", title=f"seed {seed}")
         axis.xaxis.set_major_formatter("{x:g}")
-    axes[0, 0].set_ylabel("validation accuracy (%)")
-    axes[0, 0].set_ylim(lowest - 0.3, lines["val_acc_pct"].max() + 0.5)
+    axes[0, 0].set(ylabel="validation accuracy (%)", ylim=(lowest - 0.3, accuracy.max() + 0.5))
     title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
-    title += "; markers on the lower edge lie below it" * bool(lines["val_acc_pct"].min() < lowest)
+    title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, title=title)
     return caption(drawn, recipes.read(lines["folder"].iloc[0]), common.seeds_of(lines))
 

@@ -7,8 +7,9 @@ many multiply-accumulates as the search took - the baseline that the paper leave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain, product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,72 +23,52 @@ from odnlib.plots import BLUE, GREEN, ORANGE, caption
 from odnlib.recipes import Recipe, RecipeError
 from studies import common
 
-COMMON = "resnet18"  # a depth can be handed on only within one architecture
 INDEX = "reuse.json"  # which runs make up the studies; all else is read from their folders
 ARMS = {"search": "search", "reused": "plain, at the sibling's depth", "plain": "plain, at its own depth, same cost"}
 QUESTIONS = {"reused": ("reused", "search"), "expansion": ("search", "plain")}  # difference: first arm - second
 VARIED = {"architecture", "target_pct", "tolerance_pct"}  # settings that rows may have of their own
 STUDY = ["profile", "architecture", "rule", "settings"]  # what its rows and seeds have in common
 MEASURED = ["depth", "epochs", "train_tmacs", "val_acc_pct", "test_acc_pct", "processor"]
-Pairs = Iterable[tuple[str, str]]  # dataset, and the sibling whose depth it is given
+Pairs = Sequence[tuple[str, str]]  # dataset, and the sibling whose depth it is given
+Searches = dict[tuple[str, int], Recipe]  # by row and seed
 
 
-def searches(
-    profile: str, rule: str, pairs: Pairs, seeds: Iterable[int], overrides: dict, targets: dict[str, float]
-) -> dict[tuple[str, int], Recipe]:
-    """(row, seed) -> the search on it, for every dataset in `pairs`.
-
-    Args:
-        targets: row -> its target_pct, where it is not the usual one.
-
-    Raises:
-        RecipeError: see `recipes.resolve_all`.
-    """
+def searches(profile: str, rule: str, pairs: Pairs, seeds: Sequence[int], overrides: dict, targets: dict) -> Searches:
+    """The search on every dataset in `pairs`, or RecipeError; `targets`: row -> target_pct, where it is its own."""
     if not pairs or any(len(set(pair)) != 2 for pair in pairs):
         raise RecipeError(f"pairs {pairs} name no two datasets: a dataset, and the sibling whose depth it is given")
-    keys = [(row, seed) for row in dict.fromkeys(row for pair in pairs for row in pair) for seed in seeds]
-    usual = {"profile": profile, "rule": rule, "architecture": COMMON}
+    keys = list(product(dict.fromkeys(chain(*pairs)), seeds))
+    usual = {"profile": profile, "rule": rule, "architecture": "resnet18"}  # one: a depth is of its architecture
     own = {row: {"target_pct": target} for row, target in targets.items()}
     wanted = [usual | {"row": row, "seed": seed} | own.get(row, {}) | overrides for row, seed in keys]
     return dict(zip(keys, recipes.resolve_all(wanted), strict=True))
 
 
-def plainly(search: Recipe, depth: int) -> Recipe:
-    """The search's network cut at `depth` and trained from its initial weights, as the whole network would be."""
-    return replace(search, variant="full", last_depth=depth)
-
-
 def at_same_cost(search: Recipe, folder: Path) -> Recipe:
-    """`plainly` at the depth that the search found, for as many epochs as it could have paid with its own cost."""
+    """Plain training at the depth that the search found, for as many epochs as it could have paid with its own cost."""
     epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read(folder).depth
     per_epoch = epochs["train_tmacs"].diff().fillna(epochs["train_tmacs"])[epochs["depth"] == depth].iloc[-1]
     most = round(epochs["train_tmacs"].iloc[-1] / per_epoch)
     patience = search.patience if search.one_cycle else max(most, search.patience)  # so that it has all its epochs
-    return replace(plainly(search, depth), full_epochs=most, patience=patience)
+    return replace(search, variant="full", last_depth=depth, full_epochs=most, patience=patience)
 
 
-def measure(
-    searched: dict[tuple[str, int], Recipe], pairs: Pairs, results_dir: Path, train: Callable[[Recipe], Path]
-) -> None:
+def measure(searched: Searches, pairs: Pairs, results_dir: Path, train: Callable[[Recipe], Path]) -> None:
     """Train all arms, and keep which runs they are in results/<profile>/reuse.json."""
     folders, lines = {key: train(recipe) for key, recipe in searched.items()}, []
-    for row, sibling in pairs:
-        for seed in sorted({seed for _, seed in searched}):
-            search, folder = searched[row, seed], folders[row, seed]
-            arms = {"reused": plainly(search, recipes.read(folders[sibling, seed]).depth)}
-            arms |= {"plain": at_same_cost(search, folder)}
-            names = {arm: train(recipe).name for arm, recipe in arms.items()}
-            lines.append({"row": row, "sibling": sibling, "seed": seed, "search": folder.name} | names)
+    for (row, sibling), seed in product(pairs, sorted({seed for _, seed in searched})):
+        search, folder = searched[row, seed], folders[row, seed]
+        depth = recipes.read(folders[sibling, seed]).depth
+        plainly = {"reused": replace(search, variant="full", last_depth=depth), "plain": at_same_cost(search, folder)}
+        line = {"row": row, "sibling": sibling, "seed": seed, "search": folder.name}
+        lines.append(line | {arm: train(recipe).name for arm, recipe in plainly.items()})
     file, runs = results_dir / search.profile / INDEX, finished(results_dir, search.profile)
-
-    def place(line: dict) -> tuple:  # what tells its study from others
-        return line["sibling"], *runs.loc[line["search"], ["row", *STUDY]]
-
-    goal, new = runs["goal_pct"], {place(line): line["search"] for line in lines}
-    kept = [line for line in (read_json(file) or {"studies": []})["studies"] if line["search"] in runs.index]
-    kept = [x for x in kept if goal[new.get(place(x), x["search"])] == goal[x["search"]]]  # other goals are replaced
-    every = {(line["search"], line["sibling"]): line for line in kept + lines}  # done again, a line keeps its place
-    write_json(file, {"studies": list(every.values())})
+    every = pd.DataFrame([*(read_json(file) or {"studies": []})["studies"], *lines])
+    every = every.join(runs[["goal_pct", *STUDY]], on="search", how="inner")  # without searches that were set aside
+    last_goal = every.groupby(["row", "sibling", *STUDY])["goal_pct"].transform("last")
+    every = every[every["goal_pct"] == last_goal]  # other goals are replaced
+    every = every.groupby(["search", "sibling"], sort=False).last().reset_index()  # done again, a line keeps its place
+    write_json(file, {"studies": every[list(lines[0])].to_dict("records")})
 
 
 def finished(results_dir: Path | str, profile: str) -> pd.DataFrame:
@@ -96,11 +77,11 @@ def finished(results_dir: Path | str, profile: str) -> pd.DataFrame:
     return runs.assign(settings=common.shared(runs, VARIED)).set_index("name") if len(runs) else runs
 
 
-def table(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
+def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """A line per study, dataset, sibling, seed and arm: `STUDY`, `MEASURED`, the search's folder, not_comparable."""
     lines = []
-    for file in sorted(Path(results_dir).glob(f"{profile}/{INDEX}")):
-        runs = finished(results_dir, file.parent.name)
+    for file in Path(results_dir).glob(f"{profile}/{INDEX}"):
+        runs = finished(results_dir, profile)
         for line in read_json(file)["studies"]:
             if all(line[arm] in runs.index for arm in ARMS):  # none was set aside
                 search = runs.loc[line["search"]]
@@ -118,15 +99,15 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
     `reused` holds if at most the tolerance is lost, `expansion` if the search's network is the better one.
     """
     answered = []
-    for _, study in lines.groupby([*STUDY, "row", "sibling"], sort=False) if len(lines) else ():
+    for _, study in lines.groupby([*STUDY, "row", "sibling"], sort=False):
         about = study.iloc[0][[*STUDY, "row", "sibling", "not_comparable", "processor"]].to_dict()
         arms = study.pivot(index="seed", columns="arm")
+        accuracy, cost = arms["test_acc_pct"], arms["train_tmacs"].sum()
         for question, (arm, reference) in QUESTIONS.items():
-            mean, low, high = common.interval(arms["test_acc_pct"][arm] - arms["test_acc_pct"][reference])
+            mean, low, high = common.interval(accuracy[arm] - accuracy[reference])
             line = {"question": question, "difference": mean, "low": low, "high": high, "n": len(arms)}
-            line["cost_ratio"] = arms["train_tmacs"][arm].sum() / arms["train_tmacs"][reference].sum()
-            line["verdict"] = common.judged(low, high, -common.TOLERANCE_PCT if question == "reused" else 0.0)
-            answered.append(about | line)
+            judged = common.judged(low, high, -common.TOLERANCE_PCT if question == "reused" else 0.0)
+            answered.append(about | line | {"cost_ratio": cost[arm] / cost[reference], "verdict": judged})
     return pd.DataFrame(answered)
 
 
@@ -157,19 +138,18 @@ def sentence(answer: pd.Series) -> str:
 
 def figure(lines: pd.DataFrame) -> Figure:
     """Test accuracy and training cost of the three trainings per dataset, a point per seed: one study of `table`."""
-    pairs = list(dict.fromkeys(zip(lines["row"], lines["sibling"], strict=True)))
+    pairs = dict(list(lines.groupby(["row", "sibling"], sort=False)))
+    names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
     drawn, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for column, axis in zip(("test_acc_pct", "train_tmacs"), axes, strict=True):
-        for place, (row, sibling) in enumerate(pairs):
+        for place, of_pair in enumerate(pairs.values()):
             for k, (arm, color) in enumerate(zip(ARMS, (BLUE, ORANGE, GREEN), strict=True)):
-                runs = lines[(lines["row"] == row) & (lines["sibling"] == sibling) & (lines["arm"] == arm)]
+                runs = of_pair[of_pair["arm"] == arm]
                 beside = place + 0.22 * (k - 1) + 0.04 * (runs["seed"].rank(method="dense") - 2)
                 axis.plot(beside, runs[column], "o", color=color, label=None if place else ARMS[arm], ms=5)
                 spot, look = (beside.mean(), runs[column].max()), {"fontsize": 7, "color": "0.3", "ha": "center"}
                 axis.annotate(", ".join(map(str, runs["depth"])), spot, (0, 7), textcoords="offset points", **look)
-        names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
-        axis.set_xticks(range(len(pairs)), names)
-        axis.margins(x=0.15)
+        axis.set(xticks=range(len(pairs)), xticklabels=names, xmargin=0.15)
     axes[0].set_ylabel("test accuracy (%), a point per seed;\nnumbers: depths")
     axes[1].set(ylabel="training MACs (10¹²)", ylim=(0, None))
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
