@@ -150,14 +150,14 @@ def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> Non
 
 def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
     """Execute notebooks side by side, saying every minute where they and their runs are."""
-    alive, end = os.pipe()
-    pool = ThreadPoolExecutor(len(slots))
+    (alive, end), pool = os.pipe(), ThreadPoolExecutor(len(slots))
     pending = {pool.submit(job.execute, slots, alive) for job in jobs}
     try:
         while pending := wait(pending, REPORT_EVERY).not_done:
             lines = [f"{x.executed.stem}: {time.monotonic() - x.began:.0f} s" for x in jobs if x.state == "running"]
             recent = [x for x in runs.glob("*/status.json") if time.time() - x.stat().st_mtime < REPORT_EVERY]
-            lines += [f"  {file.parent.name}: {files.read_json(file)['where']}" for file in sorted(recent)]
+            under_way = sorted(file for file in recent if not file.with_name("result.json").exists())
+            lines += [f"  {file.parent.name}: {files.read_json(file)['where']}" for file in under_way]
             print("\n".join(f"  {line}" for line in lines), flush=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
