@@ -33,8 +33,7 @@ ALL_DEPTHS = 0  # as a depth: every exit at once
 SAVE_EVERY = 60.0  # seconds, within a long epoch
 SAVES_APART = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
 TELL_EVERY, LOG_EVERY = 1.0, 60.0  # seconds between two words to listeners, and to the log
-log = logging.getLogger("odnlib")
-log.setLevel(logging.DEBUG)  # what a handler shows is its own business
+(log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 # Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
 # depth, number of the epoch in its stage from 0, part of its images that have been seen, 0 to 1).
 Listener = Callable[[Recipe, dict], None]
