@@ -11,21 +11,17 @@ from pathlib import Path
 import torch
 
 from odnlib import __main__, experiment, trainer
-from odnlib.data import Data
-from tests.conftest import tiny_recipe, tiny_split
+from odnlib.recipes import Recipe
+from tests.conftest import tiny
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.preloaded"])
 
 
-def tiny() -> Data:
-    return Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
-
-
-def train(results_dir: Path, save_every: float, die_at: int | None, settings: dict) -> None:
-    """Train the tiny recipe; `die_at`: SIGKILL ourselves instead of renaming a file for so manieth a time."""
+def train(recipe: Recipe, results_dir: Path, die_at: int | None = None) -> None:
+    """Train, saving after every step; `die_at`: SIGKILL ourselves instead of renaming a file for so manieth a time."""
     torch.set_num_threads(1)
-    trainer.SAVE_EVERY, trainer.SAVES_APART = save_every, 0.0
+    trainer.SAVE_EVERY = trainer.SAVES_APART = 0.0
     renamed, rename = 0, Path.replace
 
     def replace(path, target):
@@ -36,17 +32,17 @@ def train(results_dir: Path, save_every: float, die_at: int | None, settings: di
         return rename(path, target)
 
     Path.replace = replace
-    experiment.run(tiny_recipe(**settings), tiny, results_dir)
+    experiment.run(recipe, tiny, results_dir)
 
 
-def command(arguments: list[str], said: Path, limits: dict[int, int], user: int | None) -> None:
+def command(arguments: list[str], output: Path, limits: dict[int, int] | None = None, user: int | None = None) -> None:
     """`python -m odnlib ...` with its output in a file, under limits of the system, as another user."""
     torch.set_num_threads(1)
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    for which, limit in limits.items():
+    for which, limit in (limits or {}).items():
         resource.setrlimit(which, (limit, limit))
     if user is not None:
         os.setuid(user)
@@ -65,8 +61,9 @@ def start(target, *arguments):
     return process
 
 
-def run_command(arguments, said, limits=None, user=None):
-    """(exit code, what it said)."""
-    process = start(command, [str(x) for x in arguments], said, limits or {}, user)
+def run_command(arguments: list[str], output: Path, limits=None, user=None) -> tuple[int, str]:
+    """(exit code, output) of `command`; whatever goes wrong, its user sees no traceback."""
+    process = start(command, arguments, output, limits, user)
     process.join(120)
-    return process.exitcode, said.read_text()
+    assert "Traceback" not in output.read_text()
+    return process.exitcode, output.read_text()

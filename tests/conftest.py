@@ -2,18 +2,20 @@
 
 import os
 import sys
-from functools import partial
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from odnlib import models, recipes, trainer
+from odnlib import experiment, models, recipes, trainer
 from odnlib.data import Data, Dataset, Split
 from odnlib.files import ROOT
 from odnlib.trainer import Run
 
 sys.path.insert(0, str(ROOT / "notebooks"))  # from where notebooks import their studies
 torch.set_num_threads(1)
+REPRODUCIBLE = ("recipe.json", "epochs.csv", "depths.csv", "result.json")
 TINY = Dataset("tiny", "none", (1, 8, 8), 3, validation_images=30)
 
 
@@ -24,13 +26,6 @@ def tiny_split(images: int, seed: int) -> Split:
     pattern = torch.stack([(torch.arange(8) % (k + 2) == 0).float().expand(8, 8) for k in range(3)])
     noisy = 30 * pattern[labels] + 220 * torch.rand(images, 8, 8, generator=random)
     return Split(noisy.to(torch.uint8)[:, None], labels, TINY)
-
-
-def pytest_collection_modifyitems(items):
-    """What regenerates through papermill or opens a browser takes long."""
-    for item in items:
-        if {"regenerated", "browser"} & set(item.fixturenames):
-            item.add_marker(pytest.mark.slow)
 
 
 def missing(what: str) -> None:
@@ -44,9 +39,14 @@ def every_epoch_is_saved(monkeypatch):
     monkeypatch.setattr(trainer, "SAVES_APART", 0.0)
 
 
+def tiny() -> Data:
+    """What `experiment.run` takes."""
+    return Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
+
+
 @pytest.fixture
 def tiny_data() -> Data:
-    return Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
+    return tiny()
 
 
 def tiny_recipe(variant: str = "odn", seed: int = 0, rule: str = "released", **overrides: object) -> recipes.Recipe:
@@ -65,9 +65,38 @@ def tiny_run(recipe: recipes.Recipe, data: Data, folder, listeners=()) -> Run:
     return Run(recipe, network, data, folder, listeners)
 
 
-def loader(data: Data):
-    """What `experiment.run` takes."""
-    return partial(lambda: data)
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def killed_after(epoch: int | None):
+    """A listener that is told of this epoch and then is gone, with the whole process."""
+
+    def listener(_, record):
+        if record["epoch"] == epoch:
+            raise Killed
+
+    return listener
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What must be reproducible of a run."""
+    files = [*(folder / name for name in REPRODUCIBLE), *folder.glob("*.safetensors")]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts hold the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def wait_for(condition, seconds=60, what=lambda: "waited in vain"):
+    """What the condition returns as soon as that is something; `what` to say where it never is."""
+    end = time.monotonic() + seconds
+    while not (met := condition()):
+        assert time.monotonic() < end, what()
+        time.sleep(0.02)
+    return met
 
 
 @pytest.fixture
@@ -76,3 +105,17 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def executed_comparison(tmp_path):
+    """The smoke profile's folder after notebook 07 has been executed on a tiny search and whole network."""
+    import run_one  # takes seconds
+
+    for variant in ("odn", "full"):
+        experiment.run(tiny_recipe(variant), tiny, tmp_path)
+    executed = tmp_path / "smoke" / "notebooks" / "07.ipynb"
+    executed.parent.mkdir()
+    parameters = {"profile": "smoke", "results_dir": str(tmp_path)}
+    assert run_one.execute(str(ROOT / "notebooks" / "07_compare_with_paper.ipynb"), str(executed), parameters)
+    return tmp_path / "smoke"

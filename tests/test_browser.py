@@ -13,17 +13,17 @@ import nbformat
 import pytest
 from selenium import webdriver
 
-import run_one
-from odnlib import experiment
 from odnlib.files import ROOT
-from tests.conftest import loader, missing, tiny_recipe
+from tests.conftest import missing, wait_for
 
+pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SCREENSHOTS = ROOT / "tests" / "screenshots"
 
 
 @pytest.fixture
-def browser():
+def browser(request):
+    """Chromium; what it shows in the end is kept as screenshots/NAME-OF-THE-TEST.png."""
     if not (CHROMIUM and DRIVER):
         missing("a browser (Debian: apt install chromium-driver)")
     options = webdriver.ChromeOptions()
@@ -32,9 +32,10 @@ def browser():
         options.add_argument(argument)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium refuses to start as root with it
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as driver:
+        yield driver
+        SCREENSHOTS.mkdir(exist_ok=True)
+        driver.save_screenshot(str(SCREENSHOTS / f"{request.node.name}.png"))
 
 
 @pytest.fixture
@@ -53,12 +54,8 @@ def jupyterlab(tmp_path):
     with open(log, "w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 90
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text())):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
-        yield f"{found.group()}/tree/row.ipynb?token={token}"
+        address = wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text()), 90, log.read_text)
+        yield f"{address.group()}/tree/row.ipynb?token={token}"
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -71,13 +68,6 @@ def outputs(driver):
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]]) if notebook else ""
 
 
-def wait_for(condition, seconds, what):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.5)
-
-
 def test_row_notebook_in_jupyterlab(jupyterlab, browser):
     browser.get(jupyterlab)
     ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -86,24 +76,14 @@ def test_row_notebook_in_jupyterlab(jupyterlab, browser):
     wait_for(lambda: "size reduction (%)" in outputs(browser), 180, lambda: outputs(browser)[-3000:])
     assert '"output_type": "error"' not in outputs(browser)
     browser.execute_script("window.jupyterapp.commands.execute('notebook:move-cursor-down')")
-    time.sleep(1)
-    SCREENSHOTS.mkdir(exist_ok=True)
-    browser.save_screenshot(str(SCREENSHOTS / "row_notebook.png"))
+    time.sleep(1)  # for the screenshot
 
 
-def test_report_from_disk(browser, tiny_data, tmp_path):
-    for variant in ("odn", "full"):
-        experiment.run(tiny_recipe(variant), loader(tiny_data), tmp_path)
-    executed = tmp_path / "smoke" / "notebooks" / "07.ipynb"
-    executed.parent.mkdir()
-    parameters = {"profile": "smoke", "results_dir": str(tmp_path)}
-    assert run_one.execute(str(ROOT / "notebooks/07_compare_with_paper.ipynb"), str(executed), parameters)
-    browser.get((tmp_path / "smoke" / "report.html").as_uri())
+def test_report_from_disk(browser, executed_comparison):
+    browser.get((executed_comparison / "report.html").as_uri())
     text = browser.find_element("tag name", "body").text
     assert "Does the paper hold?" in text
     assert "paper's slip" in text
     images = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
     assert images
     assert min(images) > 100
-    SCREENSHOTS.mkdir(exist_ok=True)
-    browser.save_screenshot(str(SCREENSHOTS / "report.png"))

@@ -1,6 +1,7 @@
 """One run's folder: what is in it, when it is redone, and what the command line says."""
 
-import json
+import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -8,46 +9,42 @@ import pytest
 from odnlib import checkpoint, experiment, files, recipes
 from odnlib.__main__ import main
 from odnlib.files import RunConflict, read_json, write_json
-from odnlib.recipes import RecipeError
-from odnlib.trainer import TrainingDiverged
-from tests.conftest import loader, tiny_recipe
+from tests.conftest import contents, tiny, tiny_recipe
 
-REPRODUCIBLE = ("recipe.json", "epochs.csv", "depths.csv", "result.json")
+FULL = tiny_recipe("full")
 
 
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in REPRODUCIBLE}
-
-
-class Interruption(Exception):
-    pass
+@pytest.fixture
+def finished(tmp_path):
+    """Folder of a finished run of FULL."""
+    return experiment.run(FULL, tiny, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["odn", "full"])
-def test_interrupted_after_any_epoch_writes_the_same_files(variant, tiny_data, tmp_path):
-    recipe = tiny_recipe(variant, rate=0.1)
-    whole = experiment.run(recipe, loader(tiny_data), tmp_path / "whole")
-    for epochs in range(1, len(pd.read_csv(whole / "epochs.csv")) + 1):
+@pytest.mark.parametrize(("variant", "rule"), [("odn", "released"), ("full", "released"), ("odn", "equal")])
+def test_interrupted_after_any_epoch_writes_the_same_files(variant, rule, tmp_path):
+    """As if killed after every single epoch in turn, and gone on with."""
+    recipe, copies = tiny_recipe(variant, rule=rule, rate=0.1), []
 
-        def stop(_, record, epochs=epochs):
-            if record["epoch"] == epochs:
-                raise Interruption
+    def as_if_killed_here(_, record):
+        copies.append(shutil.copytree(tmp_path / "whole", tmp_path / str(record["epoch"])))
 
-        with pytest.raises(Interruption):
-            experiment.run(recipe, loader(tiny_data), tmp_path / str(epochs), [stop])
-        resumed = experiment.run(recipe, loader(tiny_data), tmp_path / str(epochs))
+    whole = experiment.run(recipe, tiny, tmp_path / "whole", [as_if_killed_here])
+    assert len(copies) == len(pd.read_csv(whole / "timing.csv"))
+    for place in copies:
+        resumed = experiment.run(recipe, tiny, place)
         assert contents(resumed) == contents(whole)
-        assert len(pd.read_csv(resumed / "timing.csv")) == len(pd.read_csv(whole / "timing.csv"))
+        assert len(pd.read_csv(resumed / "timing.csv")) == len(copies)
 
 
-def test_what_a_run_leaves_behind(tiny_data, tmp_path):
+def test_what_a_run_leaves_behind(tmp_path):
     heard = []
     recipe = tiny_recipe()
-    folder = experiment.run(recipe, loader(tiny_data), tmp_path, [lambda _, record: heard.append(record)])
+    folder = experiment.run(recipe, tiny, tmp_path, [lambda _, record: heard.append(record)])
     assert folder == tmp_path / "smoke" / "runs" / recipe.name
+    assert {path.stem for path in folder.glob("*.safetensors")} == {"depth01", "depth02", "network"}
     epochs, depths = pd.read_csv(folder / "epochs.csv"), pd.read_csv(folder / "depths.csv")
-    result, made_by = (json.loads((folder / f"{name}.json").read_text()) for name in ("result", "provenance"))
+    result, made_by = read_json(folder / "result.json"), read_json(folder / "provenance.json")
     pd.testing.assert_frame_equal(pd.DataFrame(heard), epochs)
     assert depths["depth"].tolist() == [1, 2, 3]
     assert depths["epochs"].tolist() == [2, 2, 2]
@@ -59,114 +56,77 @@ def test_what_a_run_leaves_behind(tiny_data, tmp_path):
     assert made_by["training_version"] == files.TRAINING_VERSION
     assert read_json(folder / "status.json")["where"] == "fine-tuning 3, 2.0 of 2 epochs"
     assert {"commit", "versions", "processor", "threads", "start", "seconds", "train_tmacs"} <= made_by.keys()
-    assert made_by["data_sha256"]["test"] == tiny_data.test.sha256()
+    assert made_by["data_sha256"]["test"] == tiny().test.sha256()
 
 
-def test_training_macs_are_three_forward_passes_per_image(tiny_data, tmp_path):
-    recipe = tiny_recipe("full", full_epochs=2)
-    folder = experiment.run(recipe, loader(tiny_data), tmp_path)
-    result = json.loads((folder / "result.json").read_text())
+def test_training_macs_are_three_forward_passes_per_image(finished):
+    result = read_json(finished / "result.json")
     assert result["train_tmacs"] == pytest.approx(3 * result["macs_m"] * 1e6 * 70 * 2 / 1e12)
 
 
-def test_a_finished_run_is_not_run_again(tiny_data, tmp_path, monkeypatch):
-    recipe = tiny_recipe()
-    folder = experiment.run(recipe, loader(tiny_data), tmp_path)
-    before, heard = contents(folder), []
-    monkeypatch.setattr(experiment, "Run", None)
-    assert experiment.run(recipe, loader(tiny_data), tmp_path, [lambda _, record: heard.append(record)]) == folder
-    assert contents(folder) == before
-    assert len(heard) == len(pd.read_csv(folder / "epochs.csv"))
+def test_a_finished_run_is_not_run_again_nor_its_images_loaded(finished, tmp_path):
+    before, heard = contents(finished), []
+    listeners = [lambda _, record: heard.append(record)]
+    assert experiment.run(FULL, lambda: pytest.fail("images were loaded"), tmp_path, listeners) == finished
+    assert contents(finished) == before
+    assert len(heard) == len(pd.read_csv(finished / "epochs.csv"))
 
 
-def test_a_run_of_another_training_version_is_refused_and_kept(tiny_data, tmp_path, monkeypatch):
-    recipe = tiny_recipe("full")
-    folder = experiment.run(recipe, loader(tiny_data), tmp_path)
-    before = contents(folder)
+def test_a_run_of_another_training_version_is_refused_and_kept(finished, tmp_path, monkeypatch):
+    before = contents(finished)
     monkeypatch.setattr(files, "TRAINING_VERSION", 999)
-    assert experiment.status(recipe, folder) == "stale"
+    assert experiment.status(FULL, finished) == "stale"
     with pytest.raises(RunConflict, match=r"was made otherwise \(training version: there 1, today 999\).*--fresh"):
-        experiment.run(recipe, loader(tiny_data), tmp_path)
-    experiment.run(recipe, loader(tiny_data), tmp_path, fresh=True)
-    assert contents(folder.with_name(f"{folder.name}.replaced1")) == before
+        experiment.run(FULL, tiny, tmp_path)
+    experiment.run(FULL, tiny, tmp_path, fresh=True)
+    assert contents(finished.with_name(f"{finished.name}.replaced1")) == before
 
 
-def test_fewer_settings_and_no_version_are_those_of_then(tiny_data, tmp_path):
-    recipe = tiny_recipe("full")
-    folder = experiment.run(recipe, loader(tiny_data), tmp_path)
-    made_by, recorded = (read_json(folder / f"{name}.json") for name in ("provenance", "recipe"))
-    write_json(folder / "provenance.json", {k: v for k, v in made_by.items() if k != "training_version"})
-    write_json(folder / "recipe.json", {k: v for k, v in recorded.items() if k != "nesterov"})
-    assert experiment.status(recipe, folder) == "finished"
-    write_json(folder / "recipe.json", recorded | {"nesterov": True})
-    assert experiment.status(recipe, folder) == "stale"
+def test_fewer_settings_and_no_version_are_those_of_then(finished):
+    made_by, recorded = (read_json(finished / f"{name}.json") for name in ("provenance", "recipe"))
+    write_json(finished / "provenance.json", {k: v for k, v in made_by.items() if k != "training_version"})
+    write_json(finished / "recipe.json", {k: v for k, v in recorded.items() if k != "nesterov"})
+    assert experiment.status(FULL, finished) == "finished"
+    write_json(finished / "recipe.json", recorded | {"nesterov": True})
+    assert experiment.status(FULL, finished) == "stale"
 
 
-def test_images_are_loaded_only_where_something_is_left(tiny_data, tmp_path):
-    recipe = tiny_recipe("full")
-    experiment.run(recipe, loader(tiny_data), tmp_path)
-    experiment.run(recipe, lambda: pytest.fail("images were loaded"), tmp_path)
-
-
-def test_a_run_of_a_rule_that_is_gone_can_be_read(tiny_data, tmp_path):
-    folder = experiment.run(tiny_recipe("full"), loader(tiny_data), tmp_path)
-    for name in ("recipe", "result"):
-        write_json(
-            folder / f"{name}.json", read_json(folder / f"{name}.json") | {"rule": "fast", "changed": {"threads": 1}}
-        )
-    run = recipes.read(folder)
+def test_a_run_of_a_rule_that_is_gone_can_be_read(finished):
+    for path in (finished / "recipe.json", finished / "result.json"):
+        write_json(path, read_json(path) | {"rule": "fast", "changed": {"threads": 1}})
+    run = recipes.read(finished)
     assert (run.rule, run.label, run.goal_pct, run.depth) == ("fast", "threads 1", 100.0, 3)
 
 
-def test_a_diverged_run_keeps_what_was_good(tiny_data, tmp_path):
-    recipe = tiny_recipe("full", rate=10.0, weight_decay=1.0, momentum=1.0, full_epochs=200, patience=500)
-    with pytest.raises(TrainingDiverged):
-        experiment.run(recipe, loader(tiny_data), tmp_path)
+def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys):
+    arguments = ["run", "--row=mnist", "--variants=full", f"--results-dir={tmp_path}"]
+    settings = {"width": 8, "train_images": 64, "batch_size": 8, "last_depth": 1, "full_epochs": 60}
+    settings |= {"rate": 10, "momentum": 1.0, "weight_decay": 1.0}
+    message = r"the loss is not finite in whole network, epoch \d+.*smaller rate"
+    assert main([*arguments, *(f"--set={name}={value}" for name, value in settings.items())]) == 1
+    assert re.search(f"odnlib: {message}", capsys.readouterr().err)
+    recipe = recipes.resolve("mnist", "full", **settings)
     folder = experiment.run_folder(recipe, tmp_path)
-    epochs = pd.read_csv(folder / "epochs.csv")
-    assert len(epochs) >= 1
-    assert len(checkpoint.read(folder)["records"]) <= len(epochs)
+    assert 1 <= len(checkpoint.read(folder)["records"]) <= len(pd.read_csv(folder / "epochs.csv"))
     assert experiment.status(recipe, folder) == "partial"
 
 
-def test_unknown_device():
-    with pytest.raises(RecipeError, match="device 'tpu' is not here: use auto, cpu"):
-        experiment.choose_device("tpu")
-
-
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["--row", "imagenet"], 2, "row 'imagenet' does not exist: choose one of mnist"),
-        (["--set", "first_depth=0"], 2, "first_depth 0 is not a whole number from 1"),
-        (["--set", "last_depth=99"], 2, "last_depth 99 does not exist: resnet18 has depths 1 to 8"),
         (["--set", "target_pct=101"], 2, "target_pct 101 is not a number from 0 to 100"),
         (["--set", "depht=3"], 2, "there is no parameter 'depht': choose from"),
-        (["--device", "tpu"], 2, "device 'tpu' is not here"),
+        (["--device", "tpu"], 2, "device 'tpu' is not here: use auto, cpu"),
         (["--variants", ""], 2, "variant '' does not exist: choose one of odn, full"),
         (["--variants", "half"], 2, "variant 'half' does not exist: choose one of odn, full"),
         (["--profile", "paper", "--data-dir", __file__], 1, f"data_dir {__file__} cannot be read"),
+        (["--results-dir", __file__], 1, f"{__file__}"),
     ],
 )
-def test_command_line_refuses_in_one_line(arguments, code, said, tmp_path, capsys):
+def test_command_line_refuses_in_one_line(arguments, code, message, tmp_path, capsys):
     assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path), *arguments]) == code
     shown = capsys.readouterr().err
-    assert shown.startswith(f"odnlib: {said}")
+    assert shown.startswith(f"odnlib: {message}")
     assert len(shown.splitlines()) == 1
     assert list(tmp_path.glob("*/runs/[!.]*")) == []
-
-
-def test_results_folder_that_cannot_be_written(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    settings = ["--set", "width=8", "--set", "train_images=64"]
-    assert main(["run", "--row", "mnist", "--results-dir", str(tmp_path / "file"), *settings]) == 1
-    shown = capsys.readouterr().err
-    assert str(tmp_path / "file") in shown
-    assert len(shown.splitlines()) == 1
-
-
-def test_command_line_diverged(tmp_path, capsys):
-    settings = "width=8 train_images=64 batch_size=8 rate=10 momentum=1.0 weight_decay=1.0 last_depth=1 full_epochs=60"
-    arguments = [x for setting in settings.split() for x in ("--set", setting)]
-    assert main(["run", "--row", "mnist", "--variants", "full", "--results-dir", str(tmp_path), *arguments]) == 1
-    assert "odnlib: the loss is not finite in whole network, epoch" in capsys.readouterr().err
