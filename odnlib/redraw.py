@@ -79,7 +79,7 @@ def ablations(results_dir: Path, profile: str) -> dict[str, pd.DataFrame]:
                 save(figures.ablation(epochs, first), folder / "figures" / f"{name}.png")
         reason = comparison.why_not_comparable(dataclasses.asdict(first) | {"tag": first.tag})
         tables[name] = ablation.paired(pd.DataFrame(lines)).assign(row=first.row, not_comparable=reason)
-        results.write_csv(folder / f"{name}.csv", tables[name])
+        results.write_table(folder / f"{name}.csv", tables[name])
     return tables
 
 
@@ -89,7 +89,7 @@ def depths_by_dataset(results_dir: Path, profile: str) -> pd.DataFrame:
     needed = trend.table(found)
     if needed.empty:
         return needed
-    results.write_csv(results_dir / profile / "depth_by_dataset.csv", needed)
+    results.write_table(results_dir / profile / "depth_by_dataset.csv", needed)
     strictest = needed[needed["tolerance_pct"] == trend.TOLERANCES_PCT[0]]
     for (protocol, settings), group in found.groupby(["protocol", "settings"], sort=False):
         at = strictest[(strictest["protocol"] == protocol) & (strictest["settings"] == settings)]
@@ -111,9 +111,9 @@ def search_costs(results_dir: Path, profile: str) -> pd.DataFrame:
             wanted = [folder for folder in folders if folder in tested or "-full-" in folder.name]
             costs.append(pd.DataFrame(benchmark.cost(results.read_recipe(folder), folder) for folder in wanted))
     if costs:
-        results.write_csv(results_dir / profile / "search_costs.csv", pd.concat(costs))
+        results.write_table(results_dir / profile / "search_costs.csv", pd.concat(costs))
         equal = pd.concat([benchmark.equal_depths(lines) for lines in costs])
-        results.write_csv(results_dir / profile / "search_equal_depth.csv", equal)
+        results.write_table(results_dir / profile / "search_equal_depth.csv", equal)
     return pd.concat(costs) if costs else pd.DataFrame()
 
 
@@ -139,7 +139,7 @@ def other_networks(results_dir: Path, profile: str) -> None:
     lines = families.table(finished(results_dir, profile))  # of this profile alone
     if lines.empty:
         return
-    results.write_csv(results_dir / profile / "families.csv", lines.drop(columns="folder"))
+    results.write_table(results_dir / profile / "families.csv", lines.drop(columns="folder"))
     for (_, _, settings), at in lines.groupby(["row", "protocol", "settings"], sort=False):
         first = results.read_recipe(Path(at["folder"].iloc[0]))
         usual = TABLE_1[first.row].architecture  # so that the caption names none of several
@@ -154,7 +154,7 @@ def compressions(results_dir: Path, profile: str) -> None:
     for recipe, lines in compress.studies(results_dir, profile):
         name = "-".join(filter(None, ("compression", recipe.row, recipe.protocol, recipe.tag)))
         save(figures.compression(lines, recipe), results_dir / profile / "figures" / f"{name}.png")
-        results.write_csv(results_dir / profile / f"{name}.csv", compress.answers(recipe, lines))
+        results.write_table(results_dir / profile / f"{name}.csv", compress.answers(recipe, lines))
 
 
 def reuses(results_dir: Path, profile: str) -> None:
@@ -162,8 +162,8 @@ def reuses(results_dir: Path, profile: str) -> None:
     lines = reuse.table(results_dir, profile)
     if lines.empty:
         return
-    results.write_csv(results_dir / profile / "reuse.csv", lines)
-    results.write_csv(results_dir / profile / "reuse_answers.csv", reuse.answers(lines))
+    results.write_table(results_dir / profile / "reuse.csv", lines)
+    results.write_table(results_dir / profile / "reuse_answers.csv", reuse.answers(lines))
     for names, at in lines.groupby(["protocol", "settings"], sort=False):
         recipe = results.read_recipe(results_dir / profile / "runs" / at["search"].iloc[0])
         file = f"reuse-{'-'.join(filter(None, names))}.png"

@@ -60,8 +60,19 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_csv(path: Path, lines: list[dict] | pd.DataFrame) -> None:
-    """Numbers in full, so that reading gives the same bits."""
+    """What a run records: numbers in full, so that reading gives the same bits."""
     replace(path, lambda temporary: pd.DataFrame(lines).to_csv(temporary, index=False))
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """What is computed from runs: six significant digits, for the last of all differ between processors; what differs
+    from zero in the tenth decimal or later is rounding, and zero.
+    """
+
+    def short(value: object) -> object:
+        return float(f"{round(value, 10):.6g}") + 0.0 if isinstance(value, float) else value  # + 0.0: no -0.0
+
+    write_csv(path, frame.map(short))
 
 
 def write_json(path: Path, content: dict) -> None:

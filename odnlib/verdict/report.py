@@ -213,7 +213,7 @@ def write(results_dir: Path, profile: str) -> Report:
     report.folder.mkdir(parents=True, exist_ok=True)
     tables = {"table1": report.table_1, "comparison": report.comparison, "claims": report.claims}
     for name, table in tables.items():
-        results.write_csv(report.folder / f"{name}.csv", table)
+        results.write_table(report.folder / f"{name}.csv", table)
     accuracies = report.comparison[(report.comparison["cell"] == "test_acc_pct") & (report.comparison["n"] > 0)]
     if len(accuracies):
         plots.save(plots.accuracies(accuracies), report.folder / "figures" / "accuracies.png")
