@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -47,12 +46,6 @@ def command(arguments: list[str], output: Path, limits: dict[int, int] | None = 
     if user is not None:
         os.setuid(user)
     sys.exit(__main__.main(arguments))
-
-
-def hold(folder: Path, seconds: float) -> None:
-    """Hold a run's folder for a while."""
-    with experiment.held(folder, wait=False):
-        time.sleep(seconds)
 
 
 def start(target, *arguments):

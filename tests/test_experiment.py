@@ -120,7 +120,7 @@ def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys):
         (["--device", "tpu"], 2, "device 'tpu' is not here: use auto, cpu"),
         (["--variants", ""], 2, "variant '' does not exist: choose one of odn, full"),
         (["--variants", "half"], 2, "variant 'half' does not exist: choose one of odn, full"),
-        (["--profile", "paper", "--data-dir", __file__], 1, f"data_dir {__file__} cannot be read"),
+        (["--profile=paper", "--data-dir", __file__], 1, f"data_dir {__file__} cannot be read: File exists; pass"),
         (["--results-dir", __file__], 1, f"{__file__}"),
     ],
 )

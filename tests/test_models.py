@@ -9,7 +9,7 @@ from odnlib import metrics
 from odnlib.architectures import ARCHITECTURES, projection
 from odnlib.models import MultiExitNetwork, build
 from studies import families_networks
-from studies.families_networks import FAMILIES, SqueezeExcitation
+from studies.families_networks import FAMILIES
 
 EVERY = [*ARCHITECTURES, *FAMILIES]
 
@@ -154,10 +154,7 @@ def test_blocks_compute_what_torchvisions_do(architecture, float64):
 def in_torchvisions_names(ours: nn.Module, theirs: nn.Module) -> dict[str, torch.Tensor]:
     """Both list body first (convolution, norm, ...), shortcut last, so the n-th entry of one is the n-th of the other.
 
-    A block of ours without shortcut has nothing there, like torchvision's.
+    They differ in shape only where torchvision has a 1x1 convolution for a linear layer.
     """
-    names, tensors = list(theirs.state_dict()), list(ours.state_dict().values())
-    if any(isinstance(module, SqueezeExcitation) for module in ours.modules()):  # torchvision's has 1x1 convolutions
-        tensors = [t.reshape(other.shape) for t, other in zip(tensors, theirs.state_dict().values(), strict=True)]
-    assert [t.shape for t in theirs.state_dict().values()] == [t.shape for t in tensors]
-    return dict(zip(names, tensors, strict=True))
+    entries = zip(theirs.state_dict().items(), ours.state_dict().values(), strict=True)
+    return {name: tensor.reshape(their_tensor.shape) for (name, their_tensor), tensor in entries}
