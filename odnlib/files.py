@@ -49,8 +49,8 @@ def write_csv(path: Path, lines: list[dict] | pd.DataFrame) -> None:
 
 
 def write_table(path: Path, lines: pd.DataFrame) -> None:
-    """What was computed from records: six digits, as more would differ between processors."""
-    replace(path, lambda temporary: lines.to_csv(temporary, index=False, float_format="%.6g"))
+    """What was computed from records: six digits, none after the tenth decimal; beyond, processors differ."""
+    replace(path, lambda temporary: lines.round(10).to_csv(temporary, index=False, float_format="%.6g"))
 
 
 def write_json(path: Path, content: dict, durable: bool = True) -> None:

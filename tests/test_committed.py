@@ -43,7 +43,7 @@ def same_table(one, other):
     for name in tables[0]:
         columns = [table[name] for table in tables]
         if pd.api.types.is_float_dtype(columns[0]):
-            np.testing.assert_allclose(*columns, rtol=1e-5, err_msg=f"{one.name}: {name}")
+            np.testing.assert_allclose(*columns, rtol=1e-5, atol=1e-9, err_msg=f"{one.name}: {name}")
         else:
             assert columns[0].equals(columns[1]), f"{one.name}: {name}"
 
