@@ -7,8 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-
 from odnlib import __main__, experiment, trainer
 from odnlib.recipes import Recipe
 from tests.conftest import tiny
@@ -19,7 +17,6 @@ context.set_forkserver_preload(["tests.preloaded"])
 
 def train(recipe: Recipe, results_dir: Path, die_at: int | None = None) -> None:
     """Train, saving after every step; `die_at`: SIGKILL ourselves instead of renaming a file for so manieth a time."""
-    torch.set_num_threads(1)
     trainer.SAVE_EVERY = trainer.SAVES_APART = 0.0
     renamed, rename = 0, Path.replace
 
@@ -34,17 +31,14 @@ def train(recipe: Recipe, results_dir: Path, die_at: int | None = None) -> None:
     experiment.run(recipe, tiny, results_dir)
 
 
-def command(arguments: list[str], output: Path, limits: dict[int, int] | None = None, user: int | None = None) -> None:
-    """`python -m odnlib ...` with its output in a file, under limits of the system, as another user."""
-    torch.set_num_threads(1)
+def command(arguments: list[str], output: Path, limits: dict[int, int] | None = None) -> None:
+    """`python -m odnlib ...` with its output in a file, under limits of the system."""
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     for which, limit in (limits or {}).items():
         resource.setrlimit(which, (limit, limit))
-    if user is not None:
-        os.setuid(user)
     sys.exit(__main__.main(arguments))
 
 
@@ -54,9 +48,9 @@ def start(target, *arguments):
     return process
 
 
-def run_command(arguments: list[str], output: Path, limits=None, user=None) -> tuple[int, str]:
+def run_command(arguments: list[str], output: Path, limits: dict[int, int] | None = None) -> tuple[int, str]:
     """(exit code, output) of `command`; whatever goes wrong, its user sees no traceback."""
-    process = start(command, arguments, output, limits, user)
+    process = start(command, arguments, output, limits)
     process.join(120)
     assert "Traceback" not in output.read_text()
     return process.exitcode, output.read_text()

@@ -91,20 +91,14 @@ def test_augmentation_only_crops_and_flips():
     assert len(seen) > 40  # of 50
 
 
-def write_idx(folder, name, array):
-    """One file in MNIST's format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">HBB{array.dim()}I", 0, 8, array.dim(), *array.shape)
-    (folder / name).write_bytes(header + array.to(torch.uint8).numpy().tobytes())
-
-
 def test_real_split_takes_the_last_ones_for_validation(tmp_path):
-    raw = tmp_path / "MNIST" / "raw"
-    images = torch.arange(60_000) % 251
-    write_idx(raw, "train-images-idx3-ubyte", images[:, None, None].expand(-1, 28, 28))
-    write_idx(raw, "train-labels-idx1-ubyte", images % 10)
-    write_idx(raw, "t10k-images-idx3-ubyte", torch.zeros(10, 28, 28))
-    write_idx(raw, "t10k-labels-idx1-ubyte", torch.zeros(10))
+    raw, images = tmp_path / "MNIST" / "raw", torch.arange(60_000) % 251
+    arrays = {"train-images-idx3": images[:, None, None].expand(-1, 28, 28), "train-labels-idx1": images % 10}
+    arrays |= {"t10k-images-idx3": torch.zeros(10, 28, 28), "t10k-labels-idx1": torch.zeros(10)}
+    raw.mkdir(parents=True)
+    for name, array in arrays.items():
+        header = struct.pack(f">HBB{array.dim()}I", 0, 8, array.dim(), *array.shape)
+        (raw / f"{name}-ubyte").write_bytes(header + array.to(torch.uint8).numpy().tobytes())
     parts = load(resolve("mnist", profile="paper"), tmp_path)
     assert torch.equal(parts.train.images[:, 0, 0, 0].long(), images[:50_000])
     assert torch.equal(parts.validation.images[:, 0, 0, 0].long(), images[50_000:])

@@ -13,12 +13,9 @@ LOCK = (ROOT / "requirements.lock").read_text()
 PINNED = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", LOCK, re.MULTILINE))
 
 
-def names(requirements: list[str]) -> set[str]:
-    return {re.match(r"[A-Za-z0-9_-]+", requirement).group().lower() for requirement in requirements}
-
-
 def test_lock_pyproject_and_conda_environment_agree():
-    direct = names(sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"]))
+    listed = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+    direct = {re.match(r"[A-Za-z0-9_-]+", requirement).group().lower() for requirement in listed}
     conda = re.findall(r"^ +- ([a-z0-9-]+)==(\S+)  # \S", (ROOT / "environment.yml").read_text(), re.MULTILINE)
     assert direct == set(dict(conda)), "each direct dependency stands in environment.yml with its reason"
     assert {name: PINNED.get(name) for name in direct} == dict(conda)

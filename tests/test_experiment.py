@@ -114,7 +114,7 @@ def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--row", "imagenet"], 2, "row 'imagenet' does not exist: choose one of mnist"),
+        (["--row", "imagenet"], 2, "row 'imagenet' does not exist: choose one of mnist, emnist"),
         (["--set", "target_pct=101"], 2, "target_pct 101 is not a number from 0 to 100"),
         (["--set", "depht=3"], 2, "there is no parameter 'depht': choose from"),
         (["--device", "tpu"], 2, "device 'tpu' is not here: use auto, cpu"),
