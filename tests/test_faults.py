@@ -158,7 +158,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
 
 def test_results_that_cannot_be_written(tmp_path, capsys):
     tmp_path.chmod(0o555)
-    for path in tmp_path.parents[:2]:
+    for path in (parent for parent in tmp_path.parents if "pytest" in str(parent)):
         path.chmod(0o755)
     user = os.geteuid()
     os.seteuid(user or 65534)  # root may write anywhere, nobody may not
