@@ -9,7 +9,8 @@ loses the settings of `fast`, so that it is today's run. No number changes. Unfi
 What `fast` trained just as `equal` trains becomes a run of `equal`: the whole network for the epochs that `equal` gives
 it, and one depth alone. Its depths.csv then has every depth of the architecture (the old one ended at that depth).
 Single depths that differ in nothing else are joined into one search once depths 1 to k are there and k is the first
-that met the goal, or the last of all. Before that, and beyond k, each is a run with first_depth = last_depth.
+that met the goal, or the last of all, and no other depth is chosen (see below). Before that, and beyond k, each is a
+run with first_depth = last_depth.
 
 **Only the chosen depth's test accuracy is ever shown.** To choose, the depths of a row are seen together, whatever
 their seed, precision and threads: the first whose validation accuracy meets the goal, rounded as a search rounds it
@@ -183,10 +184,13 @@ def chosen_depth(runs: list[SimpleNamespace]) -> int:
 
 def main(results_dir: Path) -> None:
     migrate_all(results_dir)
+    together = searches(results_dir, "seed", "images", "bfloat16", "threads")
+    choices = {run.folder: chosen_depth(group) for group in together for run in group}
     for group in searches(results_dir):
         parts = [run for run in group if run.single and run.usual]
         last = next((run.depth for run in parts if run.met_goal), group[0].max_depth)
-        if [run.depth for run in parts if run.depth <= last] == list(range(1, last + 1)):
+        whole = [run.depth for run in parts if run.depth <= last] == list(range(1, last + 1))
+        if whole and choices[parts[0].folder] == last:
             join(parts[:last])
     for group in searches(results_dir, "seed", "images", "bfloat16", "threads"):
         depth = chosen_depth(group)
