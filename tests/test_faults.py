@@ -93,6 +93,7 @@ def test_whoever_waits_takes_over(tmp_path, caplog):
     with experiment.held(folder, wait=False):
         second.start()
         wait_for(lambda: "waiting for it to end" in caplog.text)
+        second.join(1.0)
         assert experiment.status(STEADY, folder) == "missing"
     second.join()
     assert experiment.status(STEADY, folder) == "finished"
