@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from odnlib import experiment, models, recipes, trainer
+from odnlib import models, recipes, trainer
 from odnlib.data import Data, Dataset, Split
 from odnlib.files import ROOT
 from odnlib.trainer import Run
@@ -105,17 +105,3 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
-def executed_comparison(tmp_path):
-    """The smoke profile's folder after notebook 07 has been executed on a tiny search and whole network."""
-    import run_one  # takes seconds
-
-    for variant in ("odn", "full"):
-        experiment.run(tiny_recipe(variant), tiny, tmp_path)
-    executed = tmp_path / "smoke" / "notebooks" / "07.ipynb"
-    executed.parent.mkdir()
-    parameters = {"profile": "smoke", "results_dir": str(tmp_path)}
-    assert run_one.execute(str(ROOT / "notebooks" / "07_compare_with_paper.ipynb"), str(executed), parameters)
-    return tmp_path / "smoke"

@@ -13,8 +13,12 @@ import nbformat
 import pytest
 from selenium import webdriver
 
+import run_one
+from odnlib import experiment
 from odnlib.files import ROOT
-from tests.conftest import missing, wait_for
+from odnlib.paper import TABLE_1
+from studies import comparison, report
+from tests.conftest import missing, tiny, tiny_recipe, wait_for
 
 pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -77,6 +81,35 @@ def test_row_notebook_in_jupyterlab(jupyterlab, browser):
     assert '"output_type": "error"' not in outputs(browser)
     browser.execute_script("window.jupyterapp.commands.execute('notebook:move-cursor-down')")
     time.sleep(1)  # for the screenshot
+
+
+@pytest.fixture(scope="module")
+def executed_comparison(tmp_path_factory):
+    """The smoke profile's folder after notebook 07 has been executed on a tiny search and whole network."""
+    results_dir = tmp_path_factory.mktemp("results")
+    for variant in ("odn", "full"):
+        experiment.run(tiny_recipe(variant), tiny, results_dir)
+    executed = results_dir / "smoke" / "notebooks" / "07.ipynb"
+    executed.parent.mkdir()
+    parameters = {"profile": "smoke", "results_dir": str(results_dir)}
+    assert run_one.execute(str(ROOT / "notebooks" / "07_compare_with_paper.ipynb"), str(executed), parameters)
+    return results_dir / "smoke"
+
+
+def test_report_stands_alone_and_is_a_function_of_the_run_folders(executed_comparison):
+    names = ("table1.csv", "comparison.csv", "claims.csv", "comparison.md")
+    first = {name: (executed_comparison / name).read_text() for name in names}
+    rewritten = report.write(executed_comparison.parent, "smoke")
+    assert {name: (executed_comparison / name).read_text() for name in names} == first
+    page = (executed_comparison / "report.html").read_text()
+    assert "no reproduction" in page
+    assert "data:image/png;base64," in page
+    assert "import pandas" not in page
+    assert not re.search(r"(src=|href=|from |import\()[\"']?https?:", page)
+    assert first["comparison.csv"].splitlines()[0] == ",".join(comparison.COLUMNS)
+    for row, printed in TABLE_1.items():
+        assert f"| {row} | odn | size_mb | {printed.odn.size_mb:.2f} |" in first["comparison.md"]
+    assert any("not comparable yet" in line for line in rewritten.summary())
 
 
 def test_report_from_disk(browser, executed_comparison):

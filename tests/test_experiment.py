@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from odnlib import checkpoint, experiment, files, recipes
+from odnlib import checkpoint, experiment, files, recipes, trainer
 from odnlib.__main__ import main
 from odnlib.files import RunConflict, read_json, write_json
 from tests.conftest import contents, tiny, tiny_recipe
@@ -98,7 +98,8 @@ def test_a_run_of_a_rule_that_is_gone_can_be_read(finished):
     assert (run.rule, run.label, run.goal_pct, run.depth) == ("fast", "threads 1", 100.0, 3)
 
 
-def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys):
+def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
     arguments = ["run", "--row=mnist", "--variants=full", f"--results-dir={tmp_path}"]
     settings = {"width": 8, "train_images": 64, "batch_size": 8, "last_depth": 1, "full_epochs": 60}
     settings |= {"rate": 10, "momentum": 1.0, "weight_decay": 1.0}
@@ -107,7 +108,9 @@ def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys):
     assert re.search(f"odnlib: {message}", capsys.readouterr().err)
     recipe = recipes.resolve("mnist", "full", **settings)
     folder = experiment.run_folder(recipe, tmp_path)
-    assert 1 <= len(checkpoint.read(folder)["records"]) <= len(pd.read_csv(folder / "epochs.csv"))
+    kept = checkpoint.read(folder)
+    assert all(tensor.isfinite().all() for name, tensor in kept["network"].items() if name.endswith("weight"))
+    assert 1 <= len(kept["records"]) <= len(pd.read_csv(folder / "epochs.csv"))
     assert experiment.status(recipe, folder) == "partial"
 
 

@@ -36,9 +36,10 @@ def test_killed_at_random_instants_and_resumed(whole, tmp_path):
         start = time.monotonic()
         children.start(children.train, STEADY, place).join(120)
         seconds = time.monotonic() - start
-    instants, kills = random.Random(0), 0
+    instants, kills, runs = random.Random(0), 0, 0
     while kills < 30:
-        place = tmp_path / f"after {kills} kills"
+        runs += 1
+        place = tmp_path / f"run {runs}"
         for _ in range(6):
             process = children.start(children.train, STEADY, place)
             process.join(instants.uniform(0.2 * seconds, 0.5 * seconds))
@@ -93,6 +94,7 @@ def test_whoever_waits_takes_over(tmp_path, caplog):
     with experiment.held(folder, wait=False):
         second.start()
         wait_for(lambda: "waiting for it to end" in caplog.text)
+        second.join(1.0)
         assert experiment.status(STEADY, folder) == "missing"
     second.join()
     assert experiment.status(STEADY, folder) == "finished"
