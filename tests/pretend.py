@@ -11,7 +11,7 @@ from odnlib.recipes import Recipe, resolve
 
 STAGES = [("warmup", 0, 0.0), ("depth", 1, 98.5), ("depth", 2, 99.0), ("finetune", 2, 99.3)]
 EPOCHS = pd.DataFrame(STAGES, columns=["stage", "depth", "best_val_acc_pct"])
-EPOCHS = EPOCHS.assign(epoch=range(1, 5), val_acc_pct=EPOCHS["best_val_acc_pct"], val_loss=0.1)
+EPOCHS = EPOCHS.assign(epoch=range(1, 5), val_acc_pct=EPOCHS["best_val_acc_pct"], val_loss=0.1, train_loss=1.0)
 DEPTHS = pd.DataFrame({"depth": [1, 2, 8], "size_mb": [0.3, 0.61, 44.77], "val_acc_pct": [98.5, 99.4, None]})
 
 

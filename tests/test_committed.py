@@ -13,7 +13,7 @@ from studies import report
 from tests.conftest import missing
 
 PROFILES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/runs") if folder.parent.name != "smoke")
-MEASURED = ("benchmark.csv", "reuse.json")  # times that 08 took; which runs are 13's
+MEASURED = ("benchmark.csv", "latency.csv", "reuse.json")  # times that 08 took; which runs are 13's
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,10 @@ def test_results_stay_small_and_hold_no_weights():
     if listed.returncode:
         missing("the history of git")
     committed = [ROOT / name for name in listed.stdout.splitlines()]
-    assert {path.suffix for path in committed} <= {".csv", ".json", ".md", ".png", ".html", ".py", ".tar"}
+    assert {path.suffix for path in committed} <= {".csv", ".json", ".md", ".png", ".html", ".py", ".tar", ".onnx"}
     assert {path.parent.name for path in committed if path.suffix == ".tar"} <= {"under_way"}  # runs to go on with
-    assert sum(path.stat().st_size for path in committed if path.suffix != ".tar") < 12e6
+    networks = [path.stat().st_size for path in committed if path.suffix == ".onnx"]
+    assert {path.parents[1].name for path in committed if path.suffix == ".onnx"} == {"networks"}
+    assert max(networks) < 6e6
+    assert sum(networks) < 15e6
+    assert sum(path.stat().st_size for path in committed if path.suffix not in (".tar", ".onnx")) < 12e6

@@ -1,7 +1,5 @@
 """Does warm-up do what Figure 3 says? Statistics of a search's epochs and its fine-tuning's, paired over seeds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,7 +8,7 @@ from matplotlib.figure import Figure
 
 from odnlib import plots, recipes
 from odnlib.files import write_table
-from studies import common
+from studies import common, reference
 
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 STUDY = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
@@ -105,6 +103,7 @@ def figure(lines: pd.DataFrame) -> Figure:
     papers = not run.embedded and run.width == 64  # then the axes of its figure
     axes[0, 0].set(ylabel="accuracy (%)", ylim=(50, 105) if papers else None)
     axes[1, 0].set(ylabel="loss", ylim=(0, 1.4) if papers else None)
+    reference.behind(axes[:, 0], run)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return plots.caption(drawn, run)
 

@@ -9,8 +9,8 @@ from types import ModuleType
 import pandas as pd
 
 from odnlib.paper import TABLE_1
-from studies import ablation, comparison, compression, families, latency, reuse, trend
-from studies.common import FAILS, HOLDS, OPEN
+from studies import ablation, common, comparison, compression, families, latency, reuse, trend
+from studies.common import FAILS, HOLDS
 
 Judgement = tuple[str, str]  # verdict, reason with the figures
 WARMUP, COMPRESS, REUSE = "06_warmup_ablation", "12_compress_further", "13_reuse_the_depth"
@@ -31,11 +31,6 @@ CONTRADICTIONS = (
 )
 
 
-def for_all(condition: bool, rows: set[str]) -> str:
-    """A statement about the method is borne out by all of Table I's rows, and refuted by one."""
-    return (HOLDS if rows >= set(TABLE_1) else OPEN) if condition else FAILS
-
-
 def size_reduction(frame: pd.DataFrame, *rows: str, over_pct: float | None = None) -> Judgement:
     """Whether what is saved at the paper's depths is as printed, or is over a limit."""
     lines = frame[frame["cell"] == "size_reduction_pct"].set_index("row").loc[list(rows)]
@@ -45,21 +40,38 @@ def size_reduction(frame: pd.DataFrame, *rows: str, over_pct: float | None = Non
     return (HOLDS if right.all() else FAILS), why
 
 
-def within_1_75(frame: pd.DataFrame) -> Judgement:
+def within_1_75(runs: pd.DataFrame) -> Judgement:
     largest = max(printed.full.test_acc_pct - printed.odn.test_acc_pct for printed in TABLE_1.values())
-    why, accuracies = f"largest gap printed {largest:.2f} points", comparison.accuracies(frame)
-    comparable = accuracies[accuracies["verdict"] != "not comparable"]
-    if len(accuracies) and comparable.empty:
-        return "not comparable", f"{why}; measured only on stand-ins, narrow networks or subsets"
-    pairs = comparable.pivot_table(index=["row", "profile", "rule", "label"], columns="variant", values="measured")
-    pairs = pairs.reindex(columns=["full", "odn"])
-    gaps = (pairs["full"] - pairs["odn"]).dropna()
-    if gaps.empty:
-        return "not measured", f"{why}; no row has both networks at full width yet"
-    rows = set(gaps.index.get_level_values("row"))
-    measured = ", ".join(f"{row} {gap:.2f}" for (row, *_), gap in gaps.items())
-    why += f"; measured {measured} points ({len(rows)} of {len(TABLE_1)} rows)"
-    return for_all(gaps.max() <= 1.75, rows), why
+    why, gaps = f"largest gap printed {largest:.2f} points", {}
+    for row, seeds, whole in comparison.beside_the_whole(runs[runs["not_comparable"] == ""]):
+        if len(whole):
+            gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
+            gaps[f"{row} {gap:.2f} ({seeds['rule'].iloc[0]}, n = {len(seeds)} and {len(whole)})"] = row, gap
+    if not gaps:
+        trained = comparison.of_table_1(runs)["not_comparable"].ne("").any()
+        return "not comparable" if trained else "not measured", f"{why}; no row has both networks at full width"
+    rows, measured = zip(*gaps.values(), strict=True)
+    return common.for_all(max(measured) <= 1.75, set(rows)), f"{why}; measured {', '.join(gaps)}"
+
+
+def procedure_pays(runs: pd.DataFrame) -> Judgement:
+    """By the criterion of results/notes.md: training from scratch is not worse if it is at most 0.20 points below."""
+    at_full_width, rows, why = runs[(runs["not_comparable"] == "") & (runs["variant"] == "odn")], {}, []
+    for row, searches in at_full_width.groupby("row"):
+        scratch, by_paper = (searches[searches["rule"] == rule] for rule in ("equal", "released"))
+        by_paper = by_paper[by_paper["carry_best"].astype(bool) & by_paper["depth"].isin(scratch["depth"])]
+        if len(scratch) and len(by_paper):
+            names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
+            gain, cost = (x[names].mean() for x in (by_paper, scratch))
+            rows[row] = (gain - cost)["test_acc_pct"] > 0.20
+            why.append(
+                f"{row}, depth {by_paper['depth'].iloc[0]}: {(gain - cost)['val_acc_pct']:+.2f} points on validation, "
+                f"{(gain - cost)['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(scratch)}), for "
+                f"{gain['train_tmacs']:.0f} instead of {cost['train_tmacs']:.0f} TMAC"
+            )
+    if not rows:
+        return "not measured", "no row has both at full width"
+    return common.for_all(all(rows.values()), set(rows)), "; ".join(why)
 
 
 def byproducts(runs: pd.DataFrame) -> Judgement:
@@ -77,7 +89,7 @@ def byproducts(runs: pd.DataFrame) -> Judgement:
     why += "networks, each better than all smaller ones"
     if comparable.empty:
         return "not comparable", f"stand-ins, narrow networks or shortened rules: {why}"
-    return for_all(min(choices) > 1, rows), why
+    return common.for_all(min(choices) > 1, rows), why
 
 
 def algorithm_stops(runs: pd.DataFrame) -> Judgement:
@@ -122,7 +134,7 @@ def judge(results_dir: Path, profile: str, runs: pd.DataFrame, frame: pd.DataFra
          "sizes of the networks at the paper's depths",
          *size_reduction(frame, "mnist", "emnist", "fashion_mnist", "svhn", over_pct=95.0)),
         ("within_1_75", "IV", "ODNs stay within 1.75 points of the full networks' accuracy",
-         "test accuracies of both, from runs at full width on real images", *within_1_75(frame)),
+         "test accuracies of both, from runs at full width on real images", *within_1_75(runs)),
         ("warmup_fluctuation", "III-B, Figure 3", "warm-up mitigates large fluctuations",
          "epoch-to-epoch change of validation accuracy and loss, and their jump at a new depth, paired over seeds",
          *judged_by(ablation, WARMUP, ablation.FLUCTUATION)),
@@ -149,6 +161,8 @@ def judge(results_dir: Path, profile: str, runs: pd.DataFrame, frame: pd.DataFra
          "progressive depth expansion trains the network deployed (the paper shows no plain training of it)",
          "the same network trained plainly, for as many multiply-accumulates as the search took",
          *judged_by(reuse, REUSE, "expansion")),
+        ("procedure_pays", "III", "warm-up, expansion and fine-tuning give a better network than plain training",
+         "the same depth trained from the initial weights by `equal`, at full width", *procedure_pays(runs)),
         ("algorithm_stops", "Algorithm 1",
          "the search stops as soon as the target is met or the last depth is passed",
          "the stages that a run goes through, from its records", *algorithm_stops(runs)),

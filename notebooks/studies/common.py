@@ -1,7 +1,5 @@
 """What the studies share: finished runs as a table, which of them are alike, intervals and verdicts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES, RULES
 
 HARMLESS = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
+ONE_DEPTH = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
 
@@ -40,7 +39,8 @@ def why_not_comparable(run: dict, asked: set[str] = frozenset()) -> str:
     """
     reasons = ["stand-in images"] if run["embedded"] else []
     reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
-    others = {name: value for name, value in run["changed"].items() if name not in HARMLESS | {"width"} | asked}
+    told = HARMLESS | {"width"} | asked | (ONE_DEPTH if run["rule"] == "equal" else set())
+    others = {name: value for name, value in run["changed"].items() if name not in told}
     return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
 
 
@@ -117,6 +117,12 @@ def judged(low: float, high: float, least: float = 0.0) -> str:
 def between(low: float, high: float, n: int, form: str = "+.2f") -> str:
     """An interval in words."""
     return f"95 % interval {low:{form}} to {high:{form}}, n = {n}" if n > 2 else f"no interval, n = {n}"
+
+
+def for_all(condition: bool, rows: set[str]) -> str:
+    """A statement about the method: refuted by one row, borne out by all of Table I's, else as far as was measured."""
+    missing = ", ".join(row for row in TABLE_1 if row not in rows)
+    return FAILS if not condition else f"holds in the rows measured; {missing} not measured" if missing else HOLDS
 
 
 def at_scale(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from itertools import product
+from collections.abc import Iterator
+from itertools import chain, product
 from pathlib import Path
 
 import pandas as pd
@@ -13,25 +14,18 @@ import pandas as pd
 from odnlib import metrics, models
 from odnlib.architectures import ARCHITECTURES
 from odnlib.data import DATASETS
-from odnlib.files import read_json
 from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES
-from studies import common
+from studies import common, grades
 
 CELL = ["row", "variant", "cell"]  # what tells the numbers of Table I apart
 GROUP = ["row", "variant", "profile", "rule", "label"]  # what the seeds of a mean have in common
-COLUMNS = [*CELL, *GROUP[2:], "paper", "measured", "std", "n", "verdict", "why"]
+COLUMNS = [*CELL, *GROUP[2:], "paper", "measured", "std", "n", "grade", "verdict", "why"]
 PRINTED_CELLS = ("depth", "params_m", "size_mb", "size_reduction_pct", "macs_m", "test_acc_pct")
 FOUND_CELLS = ("found_params_m", "found_size_mb", "found_macs_m", "found_size_reduction_pct")  # at the depth found
 TRAINED_CELLS = {"full": ("test_acc_pct",), "odn": ("test_acc_pct", "depth", *FOUND_CELLS)}
 MEANS = ["depth", "params_m", "size_mb", "macs_m", "test_acc_pct", "epochs", "train_tmacs"]  # of our Table I
 READ = [*GROUP, *MEANS, "seed", "folder", "met_goal", "goal_pct", "not_comparable", "architecture", "last_depth"]
-HEADLINE = {  # cell: title, format
-    "depth": ("depth", "g"),
-    "size_mb": ("MB", ".2f"),
-    "macs_m": ("million MACs", ".1f"),
-    "test_acc_pct": ("test accuracy, %", ".2f"),
-}
 SIZE_TOLERANCE = 0.003  # of the printed size: the container's overhead differs by version (measured 10 to 30 kB)
 # Printed figures that repeat those of a network with other classes or images, or (None) that differ in a digit.
 SLIPS = {
@@ -65,11 +59,16 @@ def of_table_1(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[own & (whole | (runs["variant"] == "odn")) & (runs["goal_pct"] < 100)]
 
 
+def tested(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without runs of single depths that were not chosen: they have no test accuracy."""
+    return runs.dropna(subset="test_acc_pct")
+
+
 def line_of(row: str, variant: str, cell: str, **measured: object) -> dict:
     """A line of comparison.csv: what Table I prints, and what was `measured`."""
     printed, name = TABLE_1[row], cell.removeprefix("found_")
     paper = getattr(printed if name == "size_reduction_pct" else getattr(printed, variant), name)
-    line = {"row": row, "variant": variant, "cell": cell, "paper": paper} | dict.fromkeys(GROUP[2:], "")
+    line = {"row": row, "variant": variant, "cell": cell, "paper": paper} | dict.fromkeys([*GROUP[2:], "grade"], "")
     return line | {"n": 0, "verdict": "not measured", "why": "no run yet"} | measured
 
 
@@ -134,15 +133,16 @@ def structural_lines() -> list[dict]:
             for cell, measured in figures.items():
                 line = line_of(row, variant, cell, measured=measured)
                 verdict, why = structural_verdict(row, variant, cell, line["paper"], measured)
-                lines.append(line | {"verdict": verdict, "why": why})
+                grade = f"{'not ' if verdict in ('better', 'worse') else ''}{grades.STRUCTURE}"
+                lines.append(line | {"grade": grade, "verdict": verdict, "why": why})
     return lines
 
 
 def trained_lines(runs: pd.DataFrame) -> list[dict]:
     """Accuracy, depth and what follows from the depth found, averaged over seeds."""
     lines = []
-    for keys, seeds in runs.groupby(GROUP, sort=False):
-        (row, variant, *_), n, first = keys, len(seeds), seeds.iloc[0]
+    for keys, seeds in tested(runs).groupby(GROUP, sort=False):
+        (row, variant, *_), n, first, grade = keys, len(seeds), seeds.iloc[0], grades.grade(seeds, runs)
         for cell in TRAINED_CELLS[variant]:
             values = seeds[cell.removeprefix("found_")]
             line = line_of(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
@@ -155,7 +155,7 @@ def trained_lines(runs: pd.DataFrame) -> list[dict]:
             else:
                 depths = getattr(TABLE_1[row], variant).depth, seeds["depth"].mean()
                 verdict, why = agreement(*depths, 0.5, more_is_better=False), "verdict of the depth found"
-            lines.append(line | dict(zip(GROUP, keys, strict=True)) | {"verdict": verdict, "why": why})
+            lines.append(line | dict(zip(GROUP, keys, strict=True)) | {"grade": grade, "verdict": verdict, "why": why})
     return lines
 
 
@@ -202,20 +202,41 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     return grouped[MEANS].mean().join(counts).reset_index()
 
 
+Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # row, seeds of one kind of search that met its goal, whole networks
+
+
+def beside_the_whole(runs: pd.DataFrame) -> Iterator[Kind]:
+    """Every kind of search that met its goal, the strongest of a row first, and the whole networks by the same
+    settings, else, at full width, by any.
+    """
+    runs = tested(of_table_1(runs))
+    runs = runs.assign(strength=-runs["profile"].map(list(PROFILES).index))
+    searches = runs[(runs["variant"] == "odn") & runs["met_goal"]]
+    for (row, _, *kind), seeds in searches.groupby(["row", "strength", *GROUP[2:]]):
+        wholes = runs[(runs["row"] == row) & (runs["variant"] == "full")]
+        whole = wholes[(wholes[GROUP[2:]] == kind).all(axis=1)]
+        if whole.empty and not seeds["not_comparable"].iloc[0]:
+            whole = wholes[wholes["not_comparable"] == ""]
+        yield row, seeds, whole
+
+
 def headline(runs: pd.DataFrame) -> pd.DataFrame:
-    """What stands beside Table I: per row the strongest comparable runs, means over seeds."""
-    comparable = of_table_1(runs[runs["not_comparable"] == ""])
-    kinds, lines = dict(iter(comparable.groupby(["row", "variant"]))), []
-    for row, (variant, network) in product(TABLE_1, {"odn": "optimally deep", "full": "whole"}.items()):
-        line = {"dataset": TABLE_1[row].title, "network": network, "trained": "not run"}
-        if (row, variant) in kinds:
-            seeds = common.most_telling(kinds[row, variant], GROUP[2:], lambda x: (len(x), -len(x["label"].iloc[0])))
-            made_by, first = [read_json(folder / "provenance.json") for folder in seeds["folder"]], seeds.iloc[0]
-            hours = sum(made["seconds"] for made in made_by) / 3600
-            line["trained"] = f"{first['profile']}, {first['rule']}, n = {len(seeds)}; {hours:.1f} h in all on "
-            line["trained"] += f"{first['processor']}, {made_by[0]['threads']} threads"
-            for cell, (title, form) in HEADLINE.items():
-                paper = line_of(row, variant, cell)["paper"]
-                line[f"{title} (paper)"] = f"{seeds[cell].mean():{form}} ({paper:{form}})"
-        lines.append(line)
-    return pd.DataFrame(lines)
+    """What stands beside Table I: `beside_the_whole` in words, means over n seeds; in brackets what is printed."""
+    lines = {row: [] for row in TABLE_1}
+    for row, seeds, whole in beside_the_whole(runs):
+        first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
+        paper = "" if first["not_comparable"] else " ({})"
+        settings = common.in_common(first["changed"], first["training_version"], {"threads", "width"})
+        line = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
+        line["trained"] = ", ".join(filter(None, [first["profile"], first["rule"], settings, f"n = {len(seeds)}"]))
+        line["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
+        line["MB (paper)"] = f"{mean['size_mb']:.2f}{paper.format(printed.odn.size_mb)}"
+        line["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
+        if len(whole):
+            accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
+            line["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
+            line["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
+        lines[row].append(line | {"grade": grades.grade(seeds, runs)})
+    for row, of_row in lines.items():
+        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no search has met its goal"}]
+    return pd.DataFrame(list(chain.from_iterable(lines.values())))

@@ -4,8 +4,6 @@ model.onnx takes images as files have them - uint8 (N, height, width, channels) 
 `models.build`, cut off at the depth in model.json, takes the weights.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from pathlib import Path
@@ -196,7 +194,7 @@ def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
         "input of model.onnx": f"`images`: uint8 (N, {height}, {width}, {channels}), as files have them",
         "output": f"`logits`: float32 (N, {dataset.classes}), in the order of the classes",
         "made by": f"commit {made_by['commit']}, {made_by['start']}",
-        "on": made_by["processor"],
+        "on": made_by["processor"] if made_by["device"] == "cpu" else made_by["device"],
     } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
     return f"""# {dataset.title}: {run.architecture}, {blocks} blocks

@@ -1,7 +1,6 @@
 """Does speed follow multiply-accumulates? Full and optimally deep network of a row, in turns on the CPU."""
 
-from __future__ import annotations
-
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,8 @@ from odnlib.paper import TABLE_1
 from odnlib.plots import AnyRun
 from studies import common
 
+FILE = "latency.csv"
+
 
 def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int) -> dict[int, float]:
     """Depth -> median milliseconds for a batch; fresh weights, since speed does not depend on them."""
@@ -22,30 +23,43 @@ def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int) -
     return metrics.latency_ms(networks, dataset.image_shape, batch)
 
 
+def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
+    """`milliseconds` of both networks beside the ratio of their MACs, a line per size of the batch."""
+    lines, dataset = [], DATASETS[run.row]
+    whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
+    macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
+    for batch in (1, 128):
+        odn_ms, full_ms = milliseconds(run, dataset, [odn_depth, full_depth], batch).values()
+        line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
+        line |= {"odn_ms": odn_ms, "full_ms": full_ms, "latency_ratio": full_ms / odn_ms}
+        lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": processor()})
+    return lines
+
+
 def measure(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """`milliseconds` of both networks beside the ratio of their MACs, a line per size of the batch; measured once, kept
-    in the run folder of the search as latency.csv.
-    """
-    file = odn_folder / "latency.csv"
+    """`timed` for a search and its whole network; measured once, kept in the run folder of the search."""
+    file = odn_folder / FILE
     if not file.exists():
-        odn, full, lines = recipes.read(odn_folder), recipes.read(full_folder), []
-        for batch in (1, 128):
-            taken = milliseconds(odn, DATASETS[odn.row], [odn.depth, full.depth], batch)
-            odn_ms, full_ms = taken[odn.depth], taken[full.depth]
-            line = {"row": odn.row, "width": odn.width, "batch": batch, "threads": torch.get_num_threads()}
-            line |= {"odn_ms": odn_ms, "full_ms": full_ms, "latency_ratio": full_ms / odn_ms}
-            lines.append(line | {"macs_ratio": full.macs_m / odn.macs_m, "processor": processor()})
-        write_csv(file, lines)
+        odn = recipes.read(odn_folder)
+        write_csv(file, timed(odn, odn.depth, recipes.read(full_folder).depth))
+    return pd.read_csv(file)
+
+
+def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
+    """`timed` for the networks of Table I at full width, which needs no training; measured once, kept beside `runs`."""
+    file = results_dir / profile / FILE
+    if not file.exists():
+        lines = [timed(recipes.resolve(x, profile="paper"), at.odn.depth, at.full.depth) for x, at in TABLE_1.items()]
+        write_csv(file, list(chain.from_iterable(lines)))
     return pd.read_csv(file)
 
 
 def table(results_dir: Path, profile: str) -> pd.DataFrame:
-    """What `measure` left for searches that ended before the last depth, and for each why it is not_comparable."""
-    tables = [pd.DataFrame()]
-    for run in common.finished(results_dir, profile, "odn").itertuples():
-        if (file := run.folder / "latency.csv").exists():
-            tables.append(pd.read_csv(file).query("macs_ratio > 1").assign(not_comparable=run.not_comparable))
-    return pd.concat(tables, ignore_index=True)
+    """What was measured, of searches only those that ended before the last depth; for each why it is not_comparable."""
+    runs = common.finished(results_dir, profile, "odn").itertuples()
+    files = {run.folder / FILE: run.not_comparable for run in runs} | {results_dir / profile / FILE: ""}
+    tables = [pd.read_csv(file).assign(not_comparable=why) for file, why in files.items() if file.exists()]
+    return pd.concat([pd.DataFrame({"macs_ratio": []}), *tables], ignore_index=True).query("macs_ratio > 1")
 
 
 def verdict(measured: pd.DataFrame) -> tuple[str, str]:
@@ -60,5 +74,5 @@ def verdict(measured: pd.DataFrame) -> tuple[str, str]:
     )
     if comparable.empty:
         return "not comparable", f"{lines['not_comparable'].iloc[0]}: {sentence}"
-    for_all = common.HOLDS if set(lines["row"]) >= set(TABLE_1) else common.OPEN
+    for_all = common.for_all(True, set(lines["row"]))
     return (for_all if faster == 1 else common.OPEN if faster > 0.5 else common.FAILS), sentence

@@ -1,19 +1,17 @@
 """All of a profile's tables and figures, from its run folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
 from odnlib.plots import save
-from studies import ablation, benchmark, claims, comparison, compression, families, own, reuse, rows, trend
+from studies import ablation, benchmark, claims, comparison, compression, families, grades, own, reuse, rows, trend
 from studies.accuracies import accuracies
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
-TOLD_FIRST = ("within_1_75", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
-COLUMNS = ["row", "variant", "cell", "paper", "measured", "std", "n", "verdict", "profile", "rule", "label", "why"]
+TOLD_FIRST = ("within_1_75", "procedure_pays", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
+COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label", "why"]
 WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
     "reduced": "real images, narrow networks: a trend, not a row of Table I",
@@ -35,7 +33,8 @@ class Report:
         """What the comparison says, in sentences."""
         lines = []
         for what, judged in {"numbers that Table I prints": self.best, "claims of the text": self.claims}.items():
-            counts = ", ".join(f"{count} {verdict}" for verdict, count in judged["verdict"].value_counts().items())
+            verdicts = judged["verdict"].str.replace("measured; .*", "measured", regex=True)
+            counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
             lines.append(f"Of the {len(judged)} {what}: {counts}")
         for profile, runs in self.runs.groupby("profile"):
             seeds = runs["seed"].nunique()
@@ -71,7 +70,8 @@ def write(results_dir: Path, profile: str) -> Report:
     if len(trained := comparison.accuracies(report.comparison)):
         save(accuracies(trained), report.folder / "figures" / "accuracies.png")
     text = ["# Measured beside printed", *report.summary()]
-    text += ["## The networks at full width", markdown_table(report.headline)]
+    text += ["## Searches that met their goal, beside the whole network", markdown_table(report.headline)]
+    text += ["## Depths at equal training, validation accuracy", markdown_table(grades.at_equal_training(report.runs))]
     text += ["## Table I, number by number", markdown_table(report.best[COLUMNS])]
     text += ["## Claims of the text", markdown_table(report.claims[["section", "statement", "verdict", "why"]])]
     replace(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))

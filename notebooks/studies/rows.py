@@ -1,16 +1,15 @@
 """What the notebooks of the five rows share: settings, structure, outcome, figures, measured beside printed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from odnlib import data, experiment, metrics, models, plots, recipes
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe
-from studies import common
+from studies import common, reference
 
 SHOWN = {  # settings that tell rows and rules apart
     "target_pct": "validation accuracy to reach, in %",
@@ -80,23 +79,35 @@ def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
     return table.assign(difference=table[measured] - table["paper"])
 
 
-def draw(odn_folder: Path, full_folder: Path) -> None:
+def history(run: plots.AnyRun) -> Figure:
+    """The curves of a finished run, with the authors' behind them where there are any."""
+    figure = plots.history(pd.read_csv(run.folder / "epochs.csv"), run)
+    if run.variant == "odn" and reference.behind(figure.axes, run):
+        figure.legends[0].remove()
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def draw(odn_folder: Path, *full_folder: Path) -> None:
     """Save structure, choice and history of a row's search, and the history of its whole network."""
     folder, odn = odn_folder.parents[1] / "figures", recipes.read(odn_folder)
     depths = pd.read_csv(odn_folder / "depths.csv")
     plots.save(plots.structure(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-structure.png")
     plots.save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-choice.png")
-    for run in (odn, recipes.read(full_folder)):
-        plots.save(plots.history(pd.read_csv(run.folder / "epochs.csv"), run), folder / f"{run.name}-history.png")
+    for run in map(recipes.read, (odn_folder, *full_folder)):
+        plots.save(history(run), folder / f"{run.name}-history.png")
 
 
 def write(results_dir: Path, profile: str) -> None:
-    """`draw` for every search and its whole network, unless a row's notebook has just done so: that takes minutes."""
+    """`draw` for every search with a whole network or evidence of its own, unless its notebook has just done so: that
+    takes minutes.
+    """
     runs = common.finished(results_dir, profile)
     for _, pair in runs.groupby(["row", "rule", "label", "seed"]) if len(runs) else ():
-        if len(pair) == 2:
-            full, odn = pair.sort_values("variant")["folder"]
-            last = full.parents[1] / "figures" / f"{full.name}-history.png"  # that `draw` saves
-            sources = odn / "result.json", full / "result.json", Path(plots.__file__)
+        odn, *full = pair.sort_values("variant", ascending=False)["folder"]
+        first = pair.sort_values("variant").iloc[-1]
+        if full or (first["variant"] == "odn" and not first["not_comparable"] and first["first_depth"] == 1):
+            last = odn.parents[1] / "figures" / f"{(full or [odn])[0].name}-history.png"  # that `draw` saves
+            sources = [x / "result.json" for x in (odn, *full)] + [Path(plots.__file__)]
             if not last.exists() or last.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-                draw(odn, full)
+                draw(odn, *full)

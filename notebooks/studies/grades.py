@@ -1,0 +1,122 @@
+"""How far a measurement goes, in three grades that are never mixed.
+
+*Structure reproduced*: sizes and MACs, which no training decides. *Depth and accuracy corroborated*: `equal` reached
+them; the paper's method was not used. *Procedure reproduced*: the paper's rule, to its end, at full width on the real
+images, inside criteria committed before the run began (`results/criteria.csv`, explained in `results/notes.md`).
+"""
+
+import functools
+
+import pandas as pd
+
+from odnlib.files import ROOT
+from odnlib.paper import TABLE_1
+from odnlib.presets import EPOCHS
+
+STRUCTURE, UPPER_BOUND = "structure reproduced", "upper bound of the depth"
+CORROBORATED, REPRODUCED, NOT_REPRODUCED = "depth and accuracy corroborated", "procedure reproduced", "not reproduced"
+KEYS = ["row", "variant", "rule"]
+
+
+@functools.cache
+def table(name: str) -> pd.DataFrame:
+    """criteria: quantity, low, high (an empty bound does not bind); exploratory: runs begun before there were any."""
+    return pd.read_csv(ROOT / "results" / f"{name}.csv")
+
+
+def of_kind(name: str, run: object) -> pd.DataFrame:
+    """The lines of `table` for a run's row, variant and rule."""
+    lines = table(name)
+    return lines[(lines[KEYS] == [getattr(run, key) for key in KEYS]).all(axis=1)]
+
+
+def exploratory(run: object, depth: int | None = None) -> bool:
+    """Whether this seed (of `equal`: at this depth) was seen before the criteria were committed."""
+    lines = of_kind("exploratory", run)
+    return ((lines["seed"] == run.seed) & (lines["depth"].isna() | (lines["depth"] == depth))).any()
+
+
+def quantities(run: object) -> dict[str, float]:
+    """What criteria speak of: depth, accuracies in %, epochs (a depth with its fine-tuning), losses of the warm-up."""
+    epochs = pd.read_csv(run.folder / "epochs.csv")
+    warmup, trained = (part for _, part in epochs.groupby(epochs["stage"] != "warmup"))
+    depths = pd.read_csv(run.folder / "depths.csv").set_index("depth")
+    values = {"depth": run.depth, "test_acc_pct": run.test_acc_pct, "epochs_total": len(epochs)}
+    values |= {f"epochs_depth{depth}": count for depth, count in trained["depth"].value_counts().items()}
+    values |= {f"val_acc_pct_depth{depth}": value for depth, value in depths["val_acc_pct"].items()}
+    return values | {f"warmup_loss_epoch{line.epoch}": line.train_loss for line in warmup.itertuples()}
+
+
+def outside(run: object) -> list[str]:
+    """The quantities of a run that lie outside the criteria for its kind, in words; no run lacks one that is asked."""
+    values, criteria = quantities(run), of_kind("criteria", run).fillna({"low": float("-inf"), "high": float("inf")})
+    return [
+        f"{line.quantity} {values.get(line.quantity):g}, not {line.low:g} to {line.high:g}"
+        for line in criteria.itertuples()
+        if not line.low <= values.get(line.quantity, float("nan")) <= line.high
+    ]
+
+
+def procedure(runs: pd.DataFrame) -> str:
+    """The grade of full-width runs by `released` or `printed`, one line per seed: what most of the judged ones are."""
+    first = next(runs.itertuples())
+    if first.rule == "released" and first.variant == "odn" and not first.carry_best:
+        return f"compared, not judged, n = {len(runs)}"
+    judged = [outside(run) for run in runs.itertuples() if not exploratory(run)]
+    if not judged:
+        return f"exploratory, n = {len(runs)}"
+    inside, wrong = judged.count([]), "; ".join(line for lines in judged for line in lines)
+    grade = REPRODUCED if inside > len(judged) / 2 else NOT_REPRODUCED
+    return f"{grade}, {inside} of {len(judged)}" + f" ({wrong})" * bool(wrong)
+
+
+def accuracy(runs: pd.DataFrame) -> str:
+    """The grade of whole networks that were trained plainly: their mean beside the criterion for the row."""
+    first = next(runs.itertuples())
+    criterion = of_kind("criteria", first._replace(rule="released")).set_index("quantity").loc["test_acc_pct"]
+    right = criterion["low"] <= runs["test_acc_pct"].mean() <= criterion["high"]
+    return f"accuracy {'' if right else 'not '}corroborated, n = {len(runs)}"
+
+
+def at_equal_training(parts: pd.DataFrame) -> pd.DataFrame:
+    """Every depth that `equal` trained at full width, means over n seeds: row, depth, times (1: for the usual epochs,
+    2: for twice as many), val_acc_pct, n, goal_pct. Exploratory ones are left out.
+    """
+    tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
+    for run in parts.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
+        tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct")[["depth", "val_acc_pct"]]
+        tried = tried[[not exploratory(run, depth) for depth in tried["depth"]]]
+        tables.append(tried.assign(row=run.row, times=run.depth_epochs / EPOCHS[run.row], goal_pct=run.goal_pct))
+    lines = pd.concat(tables).groupby(["row", "depth", "times"])
+    return lines.mean().assign(n=lines.size()).reset_index()
+
+
+def depth_and_accuracy(chosen: pd.DataFrame, parts: pd.DataFrame) -> str:
+    """The grade of a row at equal training: `chosen`, the runs whose depth was tested; `parts`, all that were trained.
+
+    The depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
+    """
+    first, n, found = next(chosen.itertuples()), len(chosen), chosen["depth"].mean()
+    trained = at_equal_training(parts[parts["row"] == first.row])
+    below = trained[(trained["depth"] == found - 1) & (trained["times"] == 2)]["val_acc_pct"].max()
+    problems = [] if found == TABLE_1[first.row].odn.depth else [f"depth {found:g}, not {TABLE_1[first.row].odn.depth}"]
+    if found > 1 and pd.isna(below):
+        problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
+    elif round(below, first.search_decimals) >= first.goal_pct:
+        problems.append(f"depth {found - 1:g} meets the goal when trained for twice as long")
+    criterion = of_kind("criteria", first._replace(rule="released")).set_index("quantity").loc["test_acc_pct"]
+    if not criterion["low"] <= chosen["test_acc_pct"].mean() <= criterion["high"]:
+        problems.append(f"test accuracy not {criterion['low']:g} to {criterion['high']:g}")
+    return f"not corroborated, n = {n} ({'; '.join(problems)})" if problems else f"{CORROBORATED}, n = {n}"
+
+
+def grade(runs: pd.DataFrame, parts: pd.DataFrame) -> str:
+    """The grade of runs that differ only in their seed."""
+    first, n = runs.iloc[0], len(runs)
+    if first["not_comparable"]:
+        return f"{'an illustration' if first['embedded'] else 'a trend'}, n = {n}"
+    if first["rule"] in ("released", "printed"):
+        return procedure(runs)
+    if first["variant"] == "full":
+        return accuracy(runs)
+    return depth_and_accuracy(runs, parts) if first["rule"] == "equal" else f"{UPPER_BOUND}, n = {n}"

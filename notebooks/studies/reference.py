@@ -1,0 +1,29 @@
+"""The authors' own curves behind ours: single runs, read off the outputs stored in their notebooks."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from odnlib.files import ROOT
+from odnlib.plots import AnyRun
+
+
+def behind(axes: Sequence[Axes], run: AnyRun) -> bool:
+    """Draw the log of a row behind a search by the paper's rule, validation accuracy and training loss; its depths are
+    named at the foot. Whether there is one: not for narrow networks, stand-ins, EMNIST and CIFAR-10.
+    """
+    file = ROOT / "results" / "reference" / f"{run.row}.csv"
+    if run.width != 64 or run.embedded or run.rule not in ("released", "printed") or not file.exists():
+        return False
+    log = pd.read_csv(file)
+    log["epoch"] += run.warmup_epochs  # it begins after the warm-up
+    for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
+        own = axis.get_xlim(), axis.get_ylim()
+        label = "authors' log: validation accuracy, training loss"
+        axis.plot(log["epoch"], log[column], color="0.55", linewidth=1, zorder=0, label=label)
+        for depth, start in log.groupby("depth")["epoch"].min().add(1).items():
+            place = {"transform": axis.get_xaxis_transform(), "fontsize": 7, "color": "0.4", "rotation": 90}
+            axis.text(start, 0.02, f"log: depth {depth}", va="bottom", **place)
+        axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
+    return True

@@ -1,0 +1,110 @@
+"""Which grade a run gets, by criteria that were committed before it began."""
+
+import subprocess
+from datetime import datetime
+
+import pandas as pd
+import pytest
+
+from odnlib.files import ROOT, read_json
+from studies import claims, common, comparison, grades
+from tests.conftest import missing
+from tests.pretend import pretend_run
+
+LOSSES = [1.14, 0.575, 0.463]  # of the warm-up, as the authors' log has them
+STAGES = [("warmup", 0)] * 3 + [("depth", 1)] * 82 + [("depth", 2)] * 40 + [("finetune", 2)] * 40
+LOG = pd.DataFrame(STAGES, columns=["stage", "depth"])
+LOG = LOG.assign(epoch=range(1, 166), train_loss=LOSSES + [0.1] * 162, val_acc_pct=99.0, best_val_acc_pct=99.0)
+DEPTHS = pd.DataFrame({"depth": [1, 2, 8], "size_mb": [0.3, 0.61, 44.8], "val_acc_pct": [98.48, 99.35, None]})
+PAPER = {"epochs": LOG, "depths": DEPTHS, "carry_best": True}
+
+
+def graded(results_dir):
+    """The grade of MNIST's searches."""
+    runs = comparison.runs_from(results_dir, "quick")
+    tested = comparison.tested(runs)
+    return grades.grade(tested[(tested["variant"] == "odn") & (tested["not_comparable"] == "")], runs)
+
+
+def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
+    pretend_run(tmp_path / "log", seed=1, **PAPER)
+    assert graded(tmp_path / "log") == "procedure reproduced, 1 of 1"
+    spoilt = {
+        "depth": {"depth": 3},
+        "test_acc_pct": {"accuracy": 99.1},
+        "val_acc_pct_depth1": {"depths": DEPTHS.replace(98.48, 98.1)},
+        "epochs_depth1": {"epochs": LOG.drop(range(3, 50))},
+        "epochs_depth2": {"epochs": LOG.drop(range(90, 165))},
+        "warmup_loss_epoch2": {"epochs": LOG.replace(0.575, 0.61)},
+    }
+    for quantity, change in spoilt.items():
+        pretend_run(tmp_path / quantity, seed=1, **PAPER | change)
+        grade = graded(tmp_path / quantity)
+        assert grade.startswith(f"not reproduced, 0 of 1 ({quantity} ")
+        assert ";" not in grade  # nothing else
+
+
+def test_what_is_not_judged(tmp_path):
+    pretend_run(tmp_path / "seen", seed=0, **PAPER)
+    assert graded(tmp_path / "seen") == "exploratory, n = 1"
+    pretend_run(tmp_path / "reset", seed=1, epochs=LOG, depths=DEPTHS)
+    assert graded(tmp_path / "reset") == "compared, not judged, n = 1"
+    pretend_run(tmp_path / "fast", profile="quick", rule="fast", bfloat16=True)
+    assert graded(tmp_path / "fast") == "upper bound of the depth, n = 1"
+    cut = common.finished(pretend_run(tmp_path / "cut", seed=1, **PAPER, depth_epochs=90).parents[2])
+    assert grades.grade(cut, cut) == "a trend, n = 1"
+
+
+def test_the_majority_of_the_judged_seeds_decides_and_a_tie_does_not_reproduce(tmp_path):
+    for seed, accuracy in enumerate([50.0, 99.31, 99.0]):  # the first is exploratory
+        pretend_run(tmp_path, seed=seed, accuracy=accuracy, **PAPER)
+    assert graded(tmp_path) == "not reproduced, 1 of 2 (test_acc_pct 99, not 99.11 to 99.51)"
+    pretend_run(tmp_path, seed=3, **PAPER)
+    assert graded(tmp_path).startswith("procedure reproduced, 2 of 3 (")
+
+
+@pytest.mark.parametrize(
+    ("below", "accuracy", "grade"),
+    [
+        (98.9, 99.31, "depth and accuracy corroborated, n = 1"),
+        (98.96, 99.31, "not corroborated, n = 1 (depth 1 meets the goal when trained for twice as long)"),
+        (None, 99.31, "not corroborated, n = 1 (depth 1 has not been trained for twice as long yet)"),
+        (98.9, 99.0, "not corroborated, n = 1 (test accuracy not 99.11 to 99.51)"),
+    ],
+)
+def test_a_depth_at_equal_training_is_believed_when_the_one_below_had_twice_the_epochs(
+    below, accuracy, grade, tmp_path
+):
+    pretend_run(tmp_path, profile="quick", rule="equal", accuracy=accuracy)
+    if below:
+        depths = DEPTHS.assign(val_acc_pct=[below, None, None])
+        pretend_run(tmp_path, profile="quick", rule="equal", depth=1, depths=depths, last_depth=1, depth_epochs=24)
+    assert graded(tmp_path) == grade
+
+
+def test_what_the_procedure_buys(tmp_path):
+    pretend_run(tmp_path, profile="quick", rule="equal", accuracy=99.2)
+    assert claims.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "not measured"
+    pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.41)
+    verdict, why = claims.procedure_pays(comparison.runs_from(tmp_path, "quick"))
+    assert verdict.startswith("holds in the rows measured; emnist")
+    assert "+0.21 on test (n = 1 and 1)" in why
+    pretend_run(tmp_path, seed=2, **PAPER, accuracy=99.37)
+    assert claims.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "does not hold"
+
+
+def test_criteria_are_older_than_the_runs_that_they_judge():
+    said = ["git", "log", "--reverse", "--format=%aI", "--", "results/criteria.csv"]
+    done = subprocess.run(said, cwd=ROOT, capture_output=True, text=True)
+    shallow = subprocess.run(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode or not done.stdout.strip() or shallow.stdout.strip() == "true":
+        missing("the history of git")
+    committed = datetime.fromisoformat(done.stdout.split()[-1])  # of the last change, should there be one
+    runs, judged = comparison.runs_from(ROOT / "results", "quick"), 0
+    for _, seeds in comparison.tested(runs).groupby(comparison.GROUP):
+        if grades.grade(seeds, runs).startswith((grades.REPRODUCED, grades.NOT_REPRODUCED)):
+            for run in seeds.itertuples():
+                begun = datetime.fromisoformat(read_json(run.folder / "provenance.json")["start"])
+                assert grades.exploratory(run) or begun > committed, run.folder.name
+                judged += 1
+    assert judged
