@@ -1,5 +1,7 @@
 """What notebooks share: checked parameters, folders, source code to fold out, and the curves of a run under way."""
 
+from __future__ import annotations
+
 import ast
 import html
 import inspect

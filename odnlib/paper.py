@@ -4,6 +4,8 @@ Source: "Optimally Deep Networks - Adapting Model Depth to Datasets for Superior
 F. K. Tareen. Its column "FLOPs" holds multiply-accumulates (see `metrics`).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 

@@ -1,5 +1,7 @@
 """Data frame in, figure out. Reads nothing, trains nothing."""
 
+from __future__ import annotations
+
 import io
 import math
 import textwrap

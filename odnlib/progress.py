@@ -1,5 +1,7 @@
 """How far a run is: listeners for `experiment.run` (see `trainer.Listener`)."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

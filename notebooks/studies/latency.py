@@ -1,5 +1,7 @@
 """Does speed follow multiply-accumulates? Full and optimally deep network of a row, in turns on the CPU."""
 
+from __future__ import annotations
+
 from itertools import chain
 from pathlib import Path
 

@@ -2,6 +2,8 @@
 BatchNorm where the paper counts 5 (`odnlib.metrics`), and nothing for the average pool.
 """
 
+from __future__ import annotations
+
 import copy
 
 import pandas as pd
