@@ -142,7 +142,8 @@ def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None =
         axis.set(xlabel=label, xmargin=0.1, ymargin=0.15)
         axis.set_xlim(left=-0.03 * tried[column].max())  # from 0, and room for the first depth
     axes[0].set_ylabel("validation accuracy (%)")
-    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}, width 64"] if printed else []
+    width = ", width 64" * (run.width != 64)
+    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}{width}"] if printed else []
     if round(tried["val_acc_pct"].max(), run.search_decimals) < run.goal_pct:
         title.append("no depth met the goal")
     handles = axes[0].get_legend_handles_labels()

@@ -55,7 +55,7 @@ def search(run: Run) -> int:
     run.keep_warm()  # line 10
     plateau = Plateau(recipe.rate)
     for depth in range(recipe.first_depth, recipe.last_depth + 1):  # lines 11, 14 and 30
-        run.begin(depth)  # from the warmed-up weights, with a new optimiser: line 31
+        run.begin(depth, run.warm)  # line 31: from the warmed-up weights, with a new optimiser
         best_pct = plateau.best_pct if recipe.carry_best else 0.0
         plateau = Plateau(recipe.rate_at(depth), best_pct)  # lines 12 and 13
         if depth == recipe.last_depth:
@@ -76,7 +76,7 @@ def climb(run: Run) -> int:
     recipe = run.recipe
     run.keep_warm()  # here the initial weights
     for depth in range(recipe.first_depth, recipe.last_depth + 1):
-        run.begin(depth)
+        run.begin(depth, run.warm)
         plateau = Plateau(recipe.rate)
         train(run, "depth", depth, plateau)
         run.leave(f"depth{depth:02d}")

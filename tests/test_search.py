@@ -21,12 +21,14 @@ class ScriptedRun:
         limits = {"warmup_epochs": 1, "depth_epochs": None, "finetune_epochs": None, "rate": 0.1}
         self.recipe = tiny_recipe(**limits | {"target_pct": 90.0} | overrides)
         self.accuracy_pct, self.events, self.epochs, self.records = accuracy_pct, [], [], []
+        self.warm = None
 
-    def begin(self, depth):
-        self.events.append(("begin", depth))
+    def begin(self, depth, weights="present"):
+        self.events.append(("begin", depth, weights))
 
     def keep_warm(self):
         self.events.append(("keep warm",))
+        self.warm = "warm"
 
     def leave(self, name):
         self.events.append(("leave", name))
@@ -74,9 +76,9 @@ def test_order_of_algorithm_1():
     run = searched(at_depth(2), patience=3, last_depth=5)
     assert run.depth == 2
     assert run.events == [
-        ("begin", ALL_DEPTHS), ("warmup", ALL_DEPTHS), ("keep warm",),
-        ("begin", 1), ("depth", 1), ("leave", "depth01"),
-        ("begin", 2), ("depth", 2), ("leave", "depth02"),
+        ("begin", ALL_DEPTHS, "present"), ("warmup", ALL_DEPTHS), ("keep warm",),
+        ("begin", 1, "warm"), ("depth", 1), ("leave", "depth01"),
+        ("begin", 2, "warm"), ("depth", 2), ("leave", "depth02"),
         ("finetune", 2), ("leave", "network"),
     ]  # fmt: skip
 
@@ -107,7 +109,7 @@ def test_fine_tuning_goes_on_until_nothing_improves():
 def test_the_last_depth_is_fine_tuned_at_once():
     run = searched(never, patience=2, last_depth=2)
     assert run.depth == 2
-    assert run.events[-3:] == [("begin", 2), ("finetune", 2), ("leave", "network")]
+    assert run.events[-3:] == [("begin", 2, "warm"), ("finetune", 2), ("leave", "network")]
     assert run.count("depth", 2) == 0
 
 
@@ -148,8 +150,8 @@ def test_equal_training_gives_every_depth_all_its_epochs():
     assert run.depth == 2
     assert run.events == [
         ("keep warm",),
-        ("begin", 1), ("depth", 1), ("leave", "depth01"),
-        ("begin", 2), ("depth", 2), ("leave", "depth02"), ("leave", "network"),
+        ("begin", 1, "warm"), ("depth", 1), ("leave", "depth01"),
+        ("begin", 2, "warm"), ("depth", 2), ("leave", "depth02"), ("leave", "network"),
     ]  # fmt: skip
     assert (run.count("depth", 1), run.count("depth", 2)) == (5, 5)
     assert run.rates("depth", 1) == pytest.approx([0.0, 0.1, 0.075, 0.05, 0.025])

@@ -1,6 +1,7 @@
 """A run under way: the one-pass warm-up, what is kept, and going on after an interruption."""
 
 import copy
+import math
 import shutil
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from odnlib import metrics, trainer
+from odnlib import checkpoint, metrics, trainer
 from odnlib.search import find_depth
 from odnlib.trainer import ALL_DEPTHS
 from tests.conftest import Killed, killed_after, same, tiny_recipe, tiny_run
@@ -95,6 +96,16 @@ def test_a_replay_that_goes_another_way_is_refused(tiny_data, tmp_path):
     run.saved["records"][2]["val_acc_pct"] = 99.0
     with pytest.raises(AssertionError, match="another way"):
         find_depth(run)
+
+
+@pytest.mark.parametrize("name", ["stem.0.weight", "stem.1.running_var"])
+def test_a_state_that_is_not_of_numbers_is_not_kept(name, tiny_data, tmp_path):
+    run = run_through(tiny_recipe(), tiny_data, tmp_path, stop_after=3)
+    before = (tmp_path / checkpoint.NEWEST).read_bytes()
+    run.network.state_dict()[name][0] = math.inf
+    with pytest.raises(trainer.TrainingDiverged):
+        run.save()
+    assert (tmp_path / checkpoint.NEWEST).read_bytes() == before
 
 
 def test_same_seed_same_records_another_seed_others(tiny_data, tmp_path):
