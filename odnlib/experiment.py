@@ -116,7 +116,7 @@ def run(
     results_dir: Path | str,
     listeners: Iterable[Listener] = (),
     *,
-    fresh: bool = False,
+    fresh: bool | str = False,
     wait: bool = True,
     network: Network | None = None,
 ) -> Path:
@@ -125,7 +125,8 @@ def run(
     Args:
         images: loads them; called only where something is left to train.
         listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way.
-        fresh: start over; what is there is kept under another name beside it.
+        fresh: start over; what is there is kept under another name beside it. A time, as in provenance.json, says so of
+            a run begun before it only.
         wait: where another process is at this run, for it to end.
         network: makes the network; by default the registry's, from the recipe's seed.
 
@@ -136,7 +137,8 @@ def run(
     """
     folder = run_folder(recipe, results_dir)
     with held(folder, wait):
-        if fresh and folder.exists():
+        began = (read_json(folder / "provenance.json") or {}).get("start", "")
+        if folder.exists() and (fresh is True or began < (fresh or "")):
             files.set_aside(folder)
         state = status(recipe, folder)
         if state == "stale":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -35,7 +36,7 @@ class StatusFile:
         write_json(self.path, status, durable=False)
 
 
-class ProgressBar:
+class ProgressBar(AbstractContextManager):
     """A bar per stage with the time left if nothing more improves.
 
     Drawn in notebooks and on terminals only: a file would be flooded.
@@ -43,9 +44,6 @@ class ProgressBar:
 
     def __init__(self, recipe: Recipe):
         self.title, self.stage, self.bar = f"{recipe.row} {recipe.variant}", None, None
-
-    def __enter__(self) -> ProgressBar:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

@@ -80,7 +80,7 @@ class Run:
         return self.saved is not None
 
     def begin(self, depth: int, weights: dict[str, Tensor] | None = None) -> None:
-        """Stand before the training of a depth, with a new optimiser for its exit; from the present weights or others."""
+        """Stand before the training of a depth, with these or the present weights and a new optimiser for its exit."""
         every = depth == ALL_DEPTHS
         trained = list(self.network.parameters()) if every else self.network.parameters_at(depth)
         recipe = self.recipe

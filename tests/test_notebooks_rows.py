@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from odnlib import experiment, plots, recipes
-from odnlib.notebook import assigned, check, problems
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
 from studies import latency, rows
+from studies.notebook import Workplace, assigned, check, problems
 from tests.conftest import tiny_recipe
 from tests.pretend import DEPTHS, EPOCHS, pretend_run
 
@@ -34,6 +34,17 @@ def test_notebooks_know_their_parameters():
     for given, message in ("sed = 5", "no parameter 'sed'"), ("seed = float('nan')", "seed .* is not of type int"):
         with pytest.raises(RecipeError, match=message):
             check(["", "seed = 0", f"# Parameters\n{given}\n"])
+
+
+def test_runs_begun_before_a_time_start_over_once(tmp_path, monkeypatch, tiny_data):
+    """As run_all.sh --fresh wants it: of notebooks that share a run the first one starts it over."""
+    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
+    recipe, begun = tiny_recipe("full", last_depth=1, full_epochs=1), []
+    for since in ("", "2020-01-01", "2999-01-01"):
+        folder = Workplace(str(tmp_path), "", "cpu", since).train(recipe)
+        begun.append((folder / "result.json").stat().st_mtime_ns)
+    assert begun[0] == begun[1] < begun[2]
+    assert len(list(folder.parent.glob(f"{folder.name}.replaced*"))) == 1
 
 
 def test_images_are_loaded_only_where_something_is_left_to_train(tmp_path, capsys, tiny_data, monkeypatch):

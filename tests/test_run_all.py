@@ -151,6 +151,8 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
     assert (families["row"], families["seeds"], families["overrides"]["target_pct"]) == ("mnist", [3], 75.0)
     assert ("svhn", "mnist") in reuse["pairs"]
     assert not {"rule", "seeds", "row"} & set(planned("--only", "06")[0].parameters)
+    studies = planned("--fresh", "--only", "6,8,9,11,12,13")
+    assert all(job.parameters["since"].startswith("20") for job in studies), "older runs start over"
     assert planned("--only", "9", "--profile", "reduced")[0].parameters["architectures"] == ["", "resnet18"]
 
 

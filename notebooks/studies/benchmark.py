@@ -30,8 +30,7 @@ MEANS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc
 
 def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
     """One line of benchmark.csv; the ratio is ours / reference, `n` the number of repetitions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
     return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
 
@@ -94,9 +93,9 @@ def matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[]
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the device has instructions for it; without them it is many times slower than float32."""
+    """Whether the processor has instructions for it; without them it is many times slower than float32."""
     able = torch.cpu.get_capabilities()
-    return torch.cuda.is_available() or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def training_macs(row: str, depth: int, images: int) -> int:

@@ -29,7 +29,7 @@ from odnlib.data import Data, Split, generator
 from odnlib.files import processor, write_csv, write_table
 from odnlib.plots import BLUE, GREEN, ORANGE, caption
 from odnlib.search import one_cycle
-from studies import common, export
+from studies import common, export, latency
 
 CALIBRATION_IMAGES = 256
 SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away
@@ -114,7 +114,7 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     chosen = good.groupby(["network", "method"]).head(1)["file"].map(folder.joinpath)
     files["chosen"] = files.index.isin(chosen.index)
     files["test_acc_pct"] = chosen.map(lambda file: export.accuracy_pct(file, data.test))
-    for batch in export.BATCHES:
+    for batch in latency.BATCHES:
         taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
     about = {"seed": recipes.read(search).seed, "threads": torch.get_num_threads(), "processor": processor()}

@@ -1,25 +1,43 @@
-"""Does speed follow multiply-accumulates? Full and optimally deep network of a row, in turns on the CPU."""
+"""Milliseconds on the CPU; does speed follow multiply-accumulates, from the full to the optimally deep network?"""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from odnlib import metrics, models, recipes
+from odnlib import models, recipes
 from odnlib.data import DATASETS, Dataset
 from odnlib.files import processor, write_csv
 from odnlib.paper import TABLE_1
 from odnlib.plots import AnyRun
 from studies import common
 
+BATCHES = (1, 128)  # images, for which latencies are measured
 
-def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int) -> dict[int, float]:
+
+def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, float]:
+    """Task name -> its median milliseconds. Each round runs every task once; an additional first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for name, task in list(tasks.items()) * (rounds + 1):
+        start = time.perf_counter()
+        task()
+        seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(taken[1:]) for name, taken in seconds.items()}
+
+
+@torch.inference_mode()
+def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = 9) -> dict[int, float]:
     """Depth -> median milliseconds for a batch; fresh weights, since speed does not depend on them."""
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
-    networks = {depth: whole.truncate(depth).to(memory_format=torch.channels_last) for depth in depths}
-    return metrics.latency_ms(networks, dataset.image_shape, batch)
+    whole = whole.to(memory_format=torch.channels_last).eval()
+    images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
+    return in_turns({depth: partial(whole.truncate(depth), images) for depth in depths}, rounds)
 
 
 def measure(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
@@ -29,7 +47,7 @@ def measure(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
     file = odn_folder / "latency.csv"
     if not file.exists():
         odn, full, lines = recipes.read(odn_folder), recipes.read(full_folder), []
-        for batch in (1, 128):
+        for batch in BATCHES:
             taken = milliseconds(odn, DATASETS[odn.row], [odn.depth, full.depth], batch)
             odn_ms, full_ms = taken[odn.depth], taken[full.depth]
             line = {"row": odn.row, "width": odn.width, "batch": batch, "threads": torch.get_num_threads()}

@@ -1,4 +1,4 @@
-"""What notebooks share: checked parameters, folders, source code to fold out, and the curves of a run under way."""
+"""What notebooks share: checked parameters, training, source code to fold out, and the curves of a run under way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import html
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 
-from odnlib import plots
+from odnlib import data, experiment, plots
 from odnlib.files import ROOT
+from odnlib.progress import ProgressBar
 from odnlib.recipes import Recipe, RecipeError, unknown
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
@@ -62,21 +65,39 @@ def folder(given: str, usual: str) -> Path:
     return Path(given).expanduser() if given else ROOT / usual
 
 
+class Workplace:
+    """Where a notebook trains and writes: folders as `folder` takes them, a device, and since when finished runs count.
+
+    Raises:
+        RecipeError: where the device does not exist here.
+    """
+
+    def __init__(self, results_dir: str, data_dir: str, device: str, since: str):
+        self.results_dir, self.data_dir = folder(results_dir, "results"), folder(data_dir, "data")
+        self.device, self.since = experiment.choose_device(device), since
+
+    def images(self, recipe: Recipe) -> Callable[[], data.Data]:
+        """What loads the images of a recipe."""
+        return partial(data.load, recipe, self.data_dir, self.device)
+
+    def train(self, recipe: Recipe) -> Path:
+        """The folder of a run, of which what is left has been done."""
+        with ProgressBar(recipe) as bar:
+            return experiment.run(recipe, self.images(recipe), self.results_dir, [bar], fresh=self.since)
+
+
 def fold_out(title: str, *functions: Callable) -> HTML:
     """The source code of functions, shown when one clicks on the title."""
     code = html.escape("\n\n".join(map(inspect.getsource, functions)))
     return HTML(f"<details><summary>{title}</summary><pre>{code}</pre></details>")
 
 
-class LiveCurve:
+class LiveCurve(AbstractContextManager):
     """The curves, redrawn in place in a notebook every few seconds and at the end; a listener for `experiment.run`."""
 
     def __init__(self, recipe: Recipe, seconds: float = 5.0):
         self.recipe, self.seconds, self.records, self.drawn = recipe, seconds, [], time.monotonic()
         self.handle = display("waiting for the first epoch", display_id=True)
-
-    def __enter__(self) -> LiveCurve:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.records:
