@@ -5,8 +5,6 @@
              [--data-dir FOLDER] [--results-dir FOLDER] [--device auto|cpu|cuda|mps] [--setup-only] [--help]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ is no dropout. To add a family, put its entries into the registry before asking 
 `families_networks` does so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One run from recipe to result: train what is left, choose on validation, cut out, measure, test once, write."""
 
-from __future__ import annotations
-
 import ctypes
 import dataclasses
 import datetime

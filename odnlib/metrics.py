@@ -4,8 +4,6 @@ A MAC is one multiplication and one addition. The paper's counting rule, for its
 convolutions and linear layers, 5 per element entering a BatchNorm, 1 per element entering the average pool.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 import math

@@ -1,7 +1,5 @@
 """The depth that anybody's blocks need for anybody's images: the search at equal training, in one call."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib

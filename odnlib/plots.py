@@ -1,7 +1,5 @@
 """Data frame in, figure out. Reads nothing, trains nothing."""
 
-from __future__ import annotations
-
 import io
 import math
 import textwrap

@@ -1,7 +1,5 @@
 """How far a run is: listeners for `experiment.run` (see `trainer.Listener`)."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path

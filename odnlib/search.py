@@ -6,8 +6,6 @@
 and on what `run.epoch` returned, on nothing else.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

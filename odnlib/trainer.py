@@ -8,8 +8,6 @@ tensors belong to the run and are restored, so no method touches one while `repl
 **Crash-only.** Ctrl-C, SIGTERM and a lost machine are one event, which costs at most the time since the last save.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """Does warm-up do what Figure 3 says? Statistics of a search's epochs and its fine-tuning's, paired over seeds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """Test accuracy printed and measured, of all rows: the figure of notebook 07."""
 
-from __future__ import annotations
-
 import textwrap
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """Notebook 08: a training step and the warm-up beside what the machine can do, and what searches cost."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable

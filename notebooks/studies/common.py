@@ -1,7 +1,5 @@
 """What the studies share: finished runs as a table, which of them are alike, intervals and verdicts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ Magnitude pruning takes the smallest weights of all convolutions and linear laye
 et al., 2015); quantisation computes in 8 bits, its ranges calibrated on training images (onnxruntime's static one).
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -4,8 +4,6 @@ model.onnx takes images as files have them - uint8 (N, height, width, channels) 
 `models.build`, cut off at the depth in model.json, takes the weights.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from functools import partial

@@ -1,7 +1,5 @@
 """Does the method work with other networks (Section I)? One search with each, on the same images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

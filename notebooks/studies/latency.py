@@ -1,7 +1,5 @@
 """Milliseconds on the CPU; does speed follow multiply-accumulates, from the full to the optimally deep network?"""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

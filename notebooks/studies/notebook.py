@@ -1,7 +1,5 @@
 """What notebooks share: checked parameters, training, source code to fold out, and the curves of a run under way."""
 
-from __future__ import annotations
-
 import ast
 import html
 import inspect

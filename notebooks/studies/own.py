@@ -1,7 +1,5 @@
 """Your own images as the three splits of a run, and what a search on them lets one choose from."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """All of a profile's tables and figures, from its run folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -5,8 +5,6 @@ found, trained plainly from its initial weights; and the network cut at the sear
 many multiply-accumulates as the search took - the baseline that the paper leaves out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, product

@@ -1,7 +1,5 @@
 """What the notebooks of the five rows share: settings, structure, outcome, figures, measured beside printed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 

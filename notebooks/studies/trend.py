@@ -4,8 +4,6 @@ The depth that a dataset needs is the smallest one whose validation accuracy com
 the search saw at any depth. The paper sets its targets likewise: what can be reached, less half a point.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import permutations, product
 from pathlib import Path
