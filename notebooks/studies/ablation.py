@@ -60,7 +60,7 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
         return runs
     epochs = [pd.read_csv(folder / "epochs.csv") for folder in runs["folder"]]
     runs = runs.join(pd.DataFrame(map(statistics, epochs, runs["goal_pct"])))
-    runs["settings"], runs["others"] = common.shared(runs, set()), common.shared(runs, {"warmup_epochs"})
+    runs["others"] = common.shared(runs, {"warmup_epochs"})
     same, warmed_up = ["profile", "row", "rule", "others", "seed"], runs["warmup_epochs"] > 0
     pairs = runs[warmed_up].merge(runs[~warmed_up], on=same, suffixes=("", "_without")).sort_values("seed")
     about = [*STUDY, "not_comparable", *FOLDERS]

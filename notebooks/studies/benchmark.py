@@ -106,8 +106,7 @@ def table(results_dir: Path | str) -> pd.DataFrame:
     and the training of whole networks beside them: means over seeds, and macs_of_released, the cost beside that of the
     (longest) released search.
     """
-    runs = common.finished(results_dir)
-    runs["settings"] = common.shared(runs, {*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
+    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
     rules = ["equal", "released"]
     kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM, "profile", "rule", "variant"])

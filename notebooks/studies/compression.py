@@ -24,7 +24,7 @@ from torch.nn.utils import prune
 
 from odnlib import recipes
 from odnlib.data import Data, Split, generator
-from odnlib.files import processor, write_csv, write_table
+from odnlib.files import processor, write_csv
 from odnlib.plots import BLUE, GREEN, ORANGE, caption
 from odnlib.search import one_cycle
 from studies import common, export, latency
@@ -121,8 +121,8 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """The lines of every search's compression.csv, with the columns of `STUDY`, folder and not_comparable."""
-    runs, lines = common.finished(results_dir, profile, "odn"), []
-    for _, run in runs.assign(settings=common.shared(runs, set())).iterrows():
+    lines = []
+    for _, run in common.finished(results_dir, profile, "odn").iterrows():
         if (run["folder"] / RECORD).exists():
             lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY, "folder", "not_comparable"]]))
     return pd.concat([pd.DataFrame(), *lines], ignore_index=True)
@@ -211,6 +211,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """compression.csv, compression_answers.csv, and a figure per study."""
-    if len(lines := table(results_dir, profile)):
-        common.write_studies(results_dir, lines, "compression", STUDY, figure)
-        write_table(Path(results_dir) / profile / "compression_answers.csv", answers(lines))
+    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY, figure, answers)

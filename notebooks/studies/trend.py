@@ -51,13 +51,12 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """One line per tolerance and search that went through every depth, of `FEWEST_ROWS` or more that are alike: the
     depth needed, of how many, beside the paper's. What has a row's own and a common architecture stands in it twice.
     """
-    runs = common.finished(results_dir, profile, "odn")
+    runs = common.finished(results_dir, profile, "odn", VARIED)
     if runs.empty:
         return runs
     runs = runs[runs["goal_pct"] >= 100].rename(columns={"last_depth": "of"})
     runs["paper_depth"] = [TABLE_1[row].odn.depth for row in runs["row"]]
-    runs["settings"], runs["architectures"] = common.shared(runs, VARIED), runs["architecture"]
-    runs["not_comparable"] = [common.why_not_comparable(run._asdict(), VARIED) for run in runs.itertuples()]
+    runs["architectures"] = runs["architecture"]
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
     runs = pd.concat([runs[own].assign(architectures=PAPERS), runs])
     runs = runs[runs.groupby([*STUDY, "architectures"])["row"].transform("nunique") >= FEWEST_ROWS]
