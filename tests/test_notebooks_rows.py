@@ -1,9 +1,15 @@
-"""The five rows' notebooks, and what they show."""
+"""The notebooks, and what the five rows' ones show."""
 
+import subprocess
+import sys
+
+import nbformat
 import pandas as pd
 import pytest
 
+import run_all
 from odnlib import experiment, plots, recipes
+from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
 from studies import latency, rows
@@ -126,3 +132,32 @@ def test_figures_say_what_they_are_evidence_of(tmp_path):
     run = recipes.read(pretend_run(tmp_path, rule="fast", width=64))
     assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.evidence(run)
     assert plots.evidence(tiny_recipe()).endswith("an illustration, no reproduction")
+
+
+@pytest.mark.parametrize("path", run_all.NOTEBOOKS.values(), ids=lambda path: path.stem)
+def test_notebooks_are_committed_clean(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "parameters" in code[0].metadata.tags
+    for cell in code:
+        assert not cell.outputs
+        assert cell.execution_count is None
+        assert len(cell.source.splitlines()) <= 15
+
+
+def test_row_notebooks_differ_only_in_their_parameters_and_prose():
+    code = {}
+    for number, row in run_all.ROW_NOTEBOOKS.items():
+        cells = [cell for cell in nbformat.read(run_all.NOTEBOOKS[number], 4).cells if cell.cell_type == "code"]
+        assert cells[0].source.startswith(f'row = "{row}"')
+        code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
+    assert all(cells == code["mnist"] for cells in code.values())
+
+
+@pytest.mark.slow
+def test_papermill_refuses_a_misspelt_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", run_all.NOTEBOOKS["01"], tmp_path / "out.ipynb", "-p", "sed", "1"]
+    shown = subprocess.run(command, cwd=ROOT / "notebooks", capture_output=True, text=True, timeout=300)
+    assert shown.returncode != 0
+    assert "there is no parameter 'sed': did you mean 'seed'?" in shown.stderr
