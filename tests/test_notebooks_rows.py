@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 import run_all
-from odnlib import experiment, plots, recipes
+from odnlib import experiment, recipes
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
-from studies import latency, rows
+from studies import latency, plots, rows
 from studies.notebook import Workplace, assigned, check, problems
 from tests.conftest import tiny_recipe
 from tests.pretend import DEPTHS, EPOCHS, pretend_run

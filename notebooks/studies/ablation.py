@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from odnlib import plots, recipes
+from odnlib import recipes
 from odnlib.files import write_table
-from studies import common
+from studies import common, plots
 
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 STUDY = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from odnlib.plots import BLUE, ORANGE, small_print
+from studies.plots import BLUE, ORANGE, small_print
 
 NOT_COMPARABLE = "measured on stand-ins or narrow networks: not comparable"
 

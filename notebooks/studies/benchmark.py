@@ -15,10 +15,10 @@ from odnlib import models
 from odnlib.data import DATASETS, Data, Split
 from odnlib.experiment import keep_freed_memory
 from odnlib.files import processor
-from odnlib.plots import BLUE, RED, save, small_print
 from odnlib.recipes import resolve
 from odnlib.trainer import ALL_DEPTHS, Run
 from studies import common
+from studies.plots import BLUE, RED, save, small_print
 
 PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
 KINDS = {"rate: more is better": ".*/s", "cost: less is better": "TMAC|MMAC|s|ms"}  # of measures, with their units

@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from odnlib import plots, recipes
+from odnlib import recipes
 from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
 from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES, RULES
+from studies import plots
 
 HARMLESS = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"

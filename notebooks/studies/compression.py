@@ -25,9 +25,9 @@ from torch.nn.utils import prune
 from odnlib import recipes
 from odnlib.data import Data, Split, generator
 from odnlib.files import processor, write_csv
-from odnlib.plots import BLUE, GREEN, ORANGE, caption
 from odnlib.search import one_cycle
 from studies import common, export, latency
+from studies.plots import BLUE, GREEN, ORANGE, caption
 
 CALIBRATION_IMAGES = 256
 SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from odnlib import metrics, models, plots, recipes
+from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS
-from studies import common
+from studies import common, plots
 from studies.families_networks import FAMILIES, register
 
 STUDY = ["profile", "row", "rule", "settings"]

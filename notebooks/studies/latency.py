@@ -13,8 +13,8 @@ from odnlib import models, recipes
 from odnlib.data import DATASETS, Dataset
 from odnlib.files import processor, write_csv
 from odnlib.paper import TABLE_1
-from odnlib.plots import AnyRun
 from studies import common
+from studies.plots import AnyRun
 
 BATCHES = (1, 128)  # images, for which latencies are measured
 

@@ -14,10 +14,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 
-from odnlib import data, experiment, plots
+from odnlib import data, experiment
 from odnlib.files import ROOT
 from odnlib.progress import ProgressBar
 from odnlib.recipes import Recipe, RecipeError, unknown
+from studies import plots
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
 

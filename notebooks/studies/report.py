@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
-from odnlib.plots import save
 from studies import ablation, benchmark, claims, comparison, compression, families, own, reuse, rows, trend
 from studies.accuracies import accuracies
+from studies.plots import save
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
 TOLD_FIRST = ("within_1_75", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")

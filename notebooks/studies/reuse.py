@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from odnlib import recipes
 from odnlib.files import read_json, write_json
 from odnlib.paper import TABLE_1
-from odnlib.plots import BLUE, GREEN, ORANGE, caption
 from odnlib.recipes import Recipe, RecipeError
 from studies import common
+from studies.plots import BLUE, GREEN, ORANGE, caption
 
 INDEX = "reuse.json"  # which runs make up the studies; all else is read from their folders
 ARMS = {"search": "search", "reused": "plain, at the sibling's depth", "plain": "plain, at its own depth, same cost"}

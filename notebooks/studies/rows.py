@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib import data, experiment, metrics, models, plots, recipes
+from odnlib import data, experiment, metrics, models, recipes
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe
-from studies import common
+from studies import common, plots
 
 SHOWN = {  # settings that tell rows and rules apart
     "target_pct": "validation accuracy to reach, in %",

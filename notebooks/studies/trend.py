@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from odnlib import plots, recipes
+from odnlib import recipes
 from odnlib.paper import TABLE_1
-from studies import common
+from studies import common, plots
 
 EVERY_DEPTH = {"target_pct": 100.0, "tolerance_pct": 0.0}  # a goal that no depth meets
 VARIED = {"row", "architecture", *EVERY_DEPTH}  # what the settings that the searches of a study share leave out
