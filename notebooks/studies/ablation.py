@@ -93,10 +93,8 @@ def figure(lines: pd.DataFrame) -> Figure:
     drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
     for (above, below), arm, folder in zip(axes.T, ARMS, folders, strict=True):
         epochs = pd.read_csv(folder / "epochs.csv")
-        for axis, column in (above, "acc_pct"), (below, "loss"):
-            axis.plot(epochs["epoch"], epochs[f"train_{column}"], color=plots.ORANGE, label="training")
-            axis.plot(epochs["epoch"], epochs[f"val_{column}"], color=plots.BLUE, label="validation")
-            plots.mark_stages(axis, epochs, titled=axis is above)
+        plots.curves(above, epochs, "acc_pct", "-")
+        plots.curves(below, epochs, "loss", "-", titled=False)
         above.axhline(run.goal_pct, color=plots.GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=48)
         below.set_xlabel("epoch")

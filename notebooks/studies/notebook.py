@@ -1,6 +1,5 @@
 """What notebooks share: checked parameters, training, source code to fold out, and the curves of a run under way."""
 
-import ast
 import html
 import inspect
 import time
@@ -25,13 +24,7 @@ INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind t
 
 def assigned(source: str) -> dict[str, object]:
     """The names that a cell of plain assignments sets, and to what."""
-    values = {}
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            try:
-                values[line.targets[0].id] = ast.literal_eval(line.value)
-            except ValueError:  # float("nan"): its own text is of no type that a parameter has
-                values[line.targets[0].id] = ast.unparse(line.value).encode()
+    exec(source, {}, values := {})
     return values
 
 

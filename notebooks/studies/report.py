@@ -6,8 +6,7 @@ import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
 from studies import ablation, benchmark, claims, comparison, compression, families, own, reuse, rows, trend
-from studies.accuracies import accuracies
-from studies.plots import save
+from studies.plots import accuracies, save
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
 TOLD_FIRST = ("within_1_75", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
