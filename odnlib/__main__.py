@@ -9,7 +9,6 @@ from pathlib import Path
 
 from odnlib import data, experiment, recipes
 from odnlib.files import ROOT, RunConflict, read_json
-from odnlib.progress import ProgressBar
 from odnlib.trainer import TrainingDiverged, log
 
 FAILED, REFUSED, BUSY, INTERRUPTED = 1, 2, 75, 130  # exit codes beside 0; 75 (EX_TEMPFAIL): another process is at it
@@ -75,8 +74,7 @@ def train(arguments: argparse.Namespace) -> None:
     planned = recipes.resolve_all(shared | {"variant": variant} for variant in arguments.variants or [""])
     for recipe in planned:
         images = partial(data.load, recipe, arguments.data_dir, device)
-        with ProgressBar(recipe) as bar:
-            place = experiment.run(recipe, images, arguments.results_dir, [bar], fresh=arguments.fresh, wait=False)
+        place = experiment.run(recipe, images, arguments.results_dir, fresh=arguments.fresh, wait=False)
         print(f"{place}: {json.dumps(read_json(place / 'result.json'))}", flush=True)
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from odnlib import files, metrics, models
 from odnlib.data import Data
 from odnlib.files import RunConflict, read_json, write_csv, write_json
-from odnlib.progress import StatusFile
+from odnlib.progress import ProgressBar, StatusFile
 from odnlib.recipes import SETTINGS, Recipe, RecipeError
 from odnlib.search import find_depth
 from odnlib.trainer import Listener, Run, log
@@ -122,9 +122,10 @@ def run(
 
     Args:
         images: loads them; called only where something is left to train.
-        listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way.
-        fresh: start over; what is there is kept under another name beside it. A time, as in provenance.json, says so of
-            a run begun before it only.
+        listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way. A
+            progress bar and the status file hear it anyway.
+        fresh: start over; what is there is kept under another name beside it. Given a time (UTC, as in
+            provenance.json), only a run begun before it starts over.
         wait: where another process is at this run, for it to end.
         network: makes the network; by default the registry's, from the recipe's seed.
 
@@ -134,7 +135,7 @@ def run(
         TrainingDiverged: where the loss is not finite. OutOfMemory: where the network does not fit.
     """
     folder = run_folder(recipe, results_dir)
-    with held(folder, wait):
+    with held(folder, wait), ProgressBar(recipe) as bar:
         began = (read_json(folder / "provenance.json") or {}).get("start", "")
         if folder.exists() and (fresh is True or began < (fresh or "")):
             files.set_aside(folder)
@@ -144,7 +145,7 @@ def run(
             raise RunConflict(f"{folder} was made otherwise ({listed}): keep it, or start over with --fresh")
         if state == "finished":
             for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
-                for listener in listeners:
+                for listener in (bar, *listeners):
                     listener(recipe, record)
             return folder
         data = images()
@@ -155,7 +156,7 @@ def run(
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
-            _train(recipe, data, folder, [StatusFile(folder), *listeners], network)
+            _train(recipe, data, folder, [StatusFile(folder), bar, *listeners], network)
         finally:
             log.removeHandler(file)
             file.close()

@@ -15,7 +15,6 @@ from IPython.display import HTML, display
 
 from odnlib import data, experiment
 from odnlib.files import ROOT
-from odnlib.progress import ProgressBar
 from odnlib.recipes import Recipe, RecipeError, unknown
 from studies import plots
 
@@ -58,7 +57,8 @@ def folder(given: str, usual: str) -> Path:
 
 
 class Workplace:
-    """Where a notebook trains and writes: folders as `folder` takes them, a device, and since when finished runs count.
+    """Where a notebook trains and writes: folders as `folder` takes them, a device, and a time, before which runs that
+    were begun start over (empty: none does).
 
     Raises:
         RecipeError: where the device does not exist here.
@@ -74,8 +74,7 @@ class Workplace:
 
     def train(self, recipe: Recipe) -> Path:
         """The folder of a run, of which what is left has been done."""
-        with ProgressBar(recipe) as bar:
-            return experiment.run(recipe, self.images(recipe), self.results_dir, [bar], fresh=self.since)
+        return experiment.run(recipe, self.images(recipe), self.results_dir, fresh=self.since)
 
 
 def fold_out(title: str, *functions: Callable) -> HTML:
