@@ -5,8 +5,6 @@
              [--data-dir FOLDER] [--results-dir FOLDER] [--device auto|cpu|cuda|mps] [--setup-only] [--help]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -15,16 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from ast import literal_eval
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import permutations, product
 from pathlib import Path
 
+import papermill
 import torch
 
 from odnlib import experiment, files, recipes
 from odnlib.__main__ import guarded, shared_options, value, words
-from odnlib.notebook import assigned
 from odnlib.presets import ROWS, usual_rule
 
 REPORT_EVERY, LAST_LINES = 60, 12  # seconds; lines of a traceback
@@ -102,6 +102,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
     smoke, folder = arguments.profile == "smoke", arguments.results_dir.resolve() / arguments.profile / "notebooks"
     given = {name: str(getattr(arguments, name).resolve()) for name in ("results_dir", "data_dir")}
     given |= {"profile": arguments.profile, "device": arguments.device, "fresh": arguments.fresh}
+    given["since"] = datetime.now(UTC).isoformat(timespec="seconds") if arguments.fresh else ""
     given |= {"rule": arguments.rule} if arguments.rule else {}
     given |= {"rows": rows, "row": rows[0], "pairs": [*permutations(rows, 2)]} if rows else {}
     given |= {"seeds": seeds, "seed": seeds[0]} if seeds else {}
@@ -109,10 +110,9 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
     jobs = []
     for number in sorted(numbers):
         source = NOTEBOOKS[number]
-        cells = json.loads(source.read_text())["cells"]
-        defaults = assigned("".join(next(x["source"] for x in cells if "parameters" in x["metadata"].get("tags", []))))
+        defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
         settings = {x: y for x, y in arguments.overrides if number != OWN or not x.endswith("_images")}  # all are used
-        given["overrides"] = (defaults.get("overrides", {}) if smoke else {}) | settings
+        given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
         searches = [x for x in runs if x.row == ROW_NOTEBOOKS.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
         for label, own in (labels or {"": {}}).items():

@@ -41,7 +41,6 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
 
 def page(notebook: nbformat.NotebookNode, to: Path) -> None:
     """An executed notebook as one page without its code, which needs no network."""
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     scripts = re.compile("<script(?:(?!</script>).)*https?://.*?</script>", re.DOTALL)  # of other servers
     to.write_text(scripts.sub("", exporter.from_notebook_node(notebook)[0]))

@@ -1,7 +1,5 @@
 """The command line: `python -m odnlib run` trains without a notebook."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -11,10 +9,11 @@ from pathlib import Path
 
 from odnlib import data, experiment, recipes
 from odnlib.files import ROOT, RunConflict, read_json
-from odnlib.progress import ProgressBar
 from odnlib.trainer import TrainingDiverged, log
 
 FAILED, REFUSED, BUSY, INTERRUPTED = 1, 2, 75, 130  # exit codes beside 0; 75 (EX_TEMPFAIL): another process is at it
+CODES = dict.fromkeys((data.DataError, RunConflict, TrainingDiverged, experiment.OutOfMemory), FAILED)
+CODES |= {recipes.RecipeError: REFUSED, experiment.Held: BUSY}
 
 
 def value(text: str) -> object:
@@ -75,8 +74,7 @@ def train(arguments: argparse.Namespace) -> None:
     planned = recipes.resolve_all(shared | {"variant": variant} for variant in arguments.variants or [""])
     for recipe in planned:
         images = partial(data.load, recipe, arguments.data_dir, device)
-        with ProgressBar(recipe) as bar:
-            place = experiment.run(recipe, images, arguments.results_dir, [bar], fresh=arguments.fresh, wait=False)
+        place = experiment.run(recipe, images, arguments.results_dir, fresh=arguments.fresh, wait=False)
         print(f"{place}: {json.dumps(read_json(place / 'result.json'))}", flush=True)
 
 
@@ -86,21 +84,15 @@ def guarded(command: object, arguments: argparse.Namespace) -> int:
     try:
         return command(arguments) or 0
     except KeyboardInterrupt:
-        print(f"odnlib: interrupted; what was trained is kept, and {again} goes on from there", file=sys.stderr)
-        return INTERRUPTED
-    except experiment.Held as held:
-        print(f"odnlib: {held}", file=sys.stderr)
-        return BUSY
-    except recipes.RecipeError as error:
-        print("\n".join(f"odnlib: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return REFUSED
+        code, told = INTERRUPTED, f"interrupted; what was trained is kept, and {again} goes on from there"
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename or arguments.results_dir}: {error.strerror or error}"
         advice = "make room or choose another --results-dir, and start again"
-        print(f"odnlib: {where}; what was kept before is whole: {advice}", file=sys.stderr)
-    except (data.DataError, RunConflict, TrainingDiverged, experiment.OutOfMemory) as error:
-        print(f"odnlib: {error}", file=sys.stderr)
-    return FAILED
+        code, told = FAILED, f"{where}; what was kept before is whole: {advice}"
+    except tuple(CODES) as error:
+        code, told = CODES[type(error)], str(error)
+    print("\n".join(f"odnlib: {line}" for line in told.splitlines()), file=sys.stderr)
+    return code
 
 
 def main(arguments: list[str] | None = None) -> int:

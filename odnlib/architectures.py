@@ -6,8 +6,6 @@ is no dropout. To add a family, put its entries into the registry before asking 
 `families_networks` does so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,17 +31,6 @@ def convolution_norm(
     ]
 
 
-class EveryOther(nn.Module):
-    """(N, C, H, W) -> its rows and columns 0, stride, 2 * stride, ..."""
-
-    def __init__(self, stride: int):
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, :: self.stride, :: self.stride]
-
-
 def projection(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
     """The 1x1 convolution of a shortcut and its BatchNorm.
 
@@ -52,7 +39,8 @@ def projection(channels_in: int, channels_out: int, stride: int) -> list[nn.Modu
     stride followed by a convolution of stride 1, which computes the same.
     """
     if stride > 1 and channels_in < 16:
-        return [EveryOther(stride), *convolution_norm(channels_in, channels_out, 1)]
+        every_other = nn.AvgPool2d(1, stride)  # the mean of one pixel is that pixel
+        return [every_other, *convolution_norm(channels_in, channels_out, 1)]
     return convolution_norm(channels_in, channels_out, 1, stride)
 
 

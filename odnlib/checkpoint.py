@@ -1,7 +1,5 @@
 """A file that survives being killed: checksummed, written whole or not at all, the last two kept."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

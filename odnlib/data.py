@@ -4,8 +4,6 @@ The order of the images and their augmentation are functions of (seed, stage, ep
 an uninterrupted one sees.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 They have the real images' shapes and numbers of classes. MNIST's are handwritten digits, the others are drawn here.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One run from recipe to result: train what is left, choose on validation, cut out, measure, test once, write."""
 
-from __future__ import annotations
-
 import ctypes
 import dataclasses
 import datetime
@@ -20,7 +18,7 @@ from filelock import FileLock, Timeout
 from odnlib import files, metrics, models
 from odnlib.data import Data
 from odnlib.files import RunConflict, read_json, write_csv, write_json
-from odnlib.progress import StatusFile
+from odnlib.progress import ProgressBar, StatusFile
 from odnlib.recipes import SETTINGS, Recipe, RecipeError
 from odnlib.search import find_depth
 from odnlib.trainer import Listener, Run, log
@@ -116,7 +114,7 @@ def run(
     results_dir: Path | str,
     listeners: Iterable[Listener] = (),
     *,
-    fresh: bool = False,
+    fresh: bool | str = False,
     wait: bool = True,
     network: Network | None = None,
 ) -> Path:
@@ -124,8 +122,10 @@ def run(
 
     Args:
         images: loads them; called only where something is left to train.
-        listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way.
-        fresh: start over; what is there is kept under another name beside it.
+        listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way. A
+            progress bar and the status file hear it anyway.
+        fresh: start over; what is there is kept under another name beside it. Given a time (UTC, as in
+            provenance.json), only a run begun before it starts over.
         wait: where another process is at this run, for it to end.
         network: makes the network; by default the registry's, from the recipe's seed.
 
@@ -135,8 +135,9 @@ def run(
         TrainingDiverged: where the loss is not finite. OutOfMemory: where the network does not fit.
     """
     folder = run_folder(recipe, results_dir)
-    with held(folder, wait):
-        if fresh and folder.exists():
+    with held(folder, wait), ProgressBar(recipe) as bar:
+        began = (read_json(folder / "provenance.json") or {}).get("start", "")
+        if folder.exists() and (fresh is True or began < (fresh or "")):
             files.set_aside(folder)
         state = status(recipe, folder)
         if state == "stale":
@@ -144,7 +145,7 @@ def run(
             raise RunConflict(f"{folder} was made otherwise ({listed}): keep it, or start over with --fresh")
         if state == "finished":
             for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
-                for listener in listeners:
+                for listener in (bar, *listeners):
                     listener(recipe, record)
             return folder
         data = images()
@@ -155,7 +156,7 @@ def run(
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
-            _train(recipe, data, folder, [StatusFile(folder), *listeners], network)
+            _train(recipe, data, folder, [StatusFile(folder), bar, *listeners], network)
         finally:
             log.removeHandler(file)
             file.close()
@@ -166,8 +167,7 @@ def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], 
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     keep_freed_memory()
     device, dataset = data.train.images.device, data.train.dataset
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    begin_or_go_on(recipe, folder, str(device), {name: split.sha256() for name, split in splits.items()})
+    begin_or_go_on(recipe, folder, str(device), {name: split.sha256() for name, split in vars(data).items()})
     run = None
     try:
         torch.manual_seed(recipe.seed)

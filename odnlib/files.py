@@ -5,8 +5,6 @@ from these, because they hold clock values, timing.csv, status.json and provenan
 ignored by git. The folder's name is a label that nothing parses.
 """
 
-from __future__ import annotations
-
 import datetime
 import importlib.metadata
 import json

@@ -4,15 +4,10 @@ A MAC is one multiplication and one addition. The paper's counting rule, for its
 convolutions and linear layers, 5 per element entering a BatchNorm, 1 per element entering the average pool.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 import math
-import statistics
-import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -85,26 +80,3 @@ def evaluate(network: nn.Module, split: Split, forward: Forward | None = None) -
         loss = loss + nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits))) * len(labels)
         correct = correct + (logits.argmax(-1) == labels).sum(-1)
     return float(loss) / len(split), [100 * hits / len(split) for hits in correct.tolist()]
-
-
-def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Task name -> its median milliseconds. Each round runs every task once; an additional first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for name, task in list(tasks.items()) * (rounds + 1):
-        start = time.perf_counter()
-        task()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(taken[1:]) for name, taken in seconds.items()}
-
-
-@torch.inference_mode()
-def latency_ms(networks: dict[str, nn.Module], image_shape: Shape, batch: int, rounds: int = 9) -> dict[str, float]:
-    """Network name -> its median milliseconds for one batch of images; see `in_turns`."""
-    images = torch.rand(batch, *image_shape).contiguous(memory_format=torch.channels_last)
-    tasks = {
-        name: partial(network.eval(), images.to(next(network.parameters()).device))
-        for name, network in networks.items()
-    }
-    return in_turns(tasks, rounds)

@@ -1,7 +1,5 @@
 """The depth that anybody's blocks need for anybody's images: the search at equal training, in one call."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib
@@ -19,7 +17,6 @@ from odnlib import data, experiment, recipes
 from odnlib.architectures import GlobalAveragePool
 from odnlib.data import Data, Dataset, Split
 from odnlib.models import MultiExitNetwork, TruncatedNetwork
-from odnlib.progress import ProgressBar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +63,8 @@ def optimal_depth(
     recipe = dataclasses.replace(recipe, architecture="blocks", last_depth=network.max_depth)
     sizes = ", ".join(f"{len(part)} for {name}" for name, part in vars(splits).items())
     print(f"{epochs} epochs a depth, rate {recipe.rate:g}, batches of {recipe.batch_size}; images: {sizes}")
-    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place, ProgressBar(recipe) as bar:
-        run = experiment.run(recipe, lambda: splits, place, [bar], network=lambda: copy.deepcopy(network))
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        run = experiment.run(recipe, lambda: splits, place, network=lambda: copy.deepcopy(network))
         found, table = recipes.read(run), pd.read_csv(run / "depths.csv").drop(columns="warmup_val_acc_pct")
         tried = {depth: network.truncate(depth) for depth in table.loc[table["epochs"] > 0, "depth"]}
         for depth, cut in tried.items():

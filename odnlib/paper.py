@@ -4,8 +4,6 @@ Source: "Optimally Deep Networks - Adapting Model Depth to Datasets for Superior
 F. K. Tareen. Its column "FLOPs" holds multiply-accumulates (see `metrics`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

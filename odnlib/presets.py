@@ -1,7 +1,5 @@
 """The settings of rows, rules and profiles, as data; later ones lie over earlier ones, over `Recipe`'s defaults."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

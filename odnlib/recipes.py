@@ -86,10 +86,6 @@ class Recipe:
         """Whether the rate rises and falls once over a stage, instead of the plateau rule."""
         return self.rule == "equal"
 
-    def rate_at(self, depth: int) -> float:
-        """The learning rate with which a depth begins."""
-        return self.rate * (1 if depth == self.first_depth else self.increment_rate_factor)
-
     def most_epochs(self, stage: str) -> int | None:
         """Limit of the epochs of a stage: warmup, depth, finetune or full; None: until converged."""
         return getattr(self, f"{stage}_epochs")
@@ -99,10 +95,6 @@ class Recipe:
         most = self.most_epochs(stage)
         converged = epochs - without_improvement + self.patience
         return most if self.one_cycle or stage == "warmup" else min(converged, most or converged)
-
-    def decimals(self, stage: str) -> int:
-        """To how many decimals the validation accuracy in % is rounded in a stage."""
-        return self.search_decimals if stage in ("warmup", "depth") else self.finetune_decimals
 
     @property
     def overridden(self) -> dict[str, Any]:

@@ -6,8 +6,6 @@
 and on what `run.epoch` returned, on nothing else.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,9 +53,9 @@ def search(run: Run) -> int:
     run.keep_warm()  # line 10
     plateau = Plateau(recipe.rate)
     for depth in range(recipe.first_depth, recipe.last_depth + 1):  # lines 11, 14 and 30
-        run.begin(depth)  # from the warmed-up weights, with a new optimiser: line 31
-        best_pct = plateau.best_pct if recipe.carry_best else 0.0
-        plateau = Plateau(recipe.rate_at(depth), best_pct)  # lines 12 and 13
+        run.begin(depth, run.warm)  # line 31: from the warmed-up weights, with a new optimiser
+        rate = recipe.rate * (1 if depth == recipe.first_depth else recipe.increment_rate_factor)
+        plateau = Plateau(rate, plateau.best_pct if recipe.carry_best else 0.0)  # lines 12 and 13
         if depth == recipe.last_depth:
             break  # nothing is left to search: fine-tune at once
         train(run, "depth", depth, plateau, recipe.goal_pct)  # lines 15 to 29
@@ -76,7 +74,7 @@ def climb(run: Run) -> int:
     recipe = run.recipe
     run.keep_warm()  # here the initial weights
     for depth in range(recipe.first_depth, recipe.last_depth + 1):
-        run.begin(depth)
+        run.begin(depth, run.warm)
         plateau = Plateau(recipe.rate)
         train(run, "depth", depth, plateau)
         run.leave(f"depth{depth:02d}")
@@ -98,12 +96,13 @@ def whole(run: Run) -> int:
 def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = math.inf) -> None:
     """Train one depth until it meets the goal, has converged, or has had all its epochs (lines 15 to 29)."""
     recipe, most = run.recipe, run.recipe.most_epochs(stage)
+    decimals = recipe.search_decimals if stage == "depth" else recipe.finetune_decimals
     for number in count():
         converged = plateau.best_pct >= goal_pct or plateau.epochs_without_improvement >= recipe.patience
         if number == most or (converged and not recipe.one_cycle):  # one cycle gains most in its last epochs
             return
         measured = run.epoch(stage, depth, number, rate_of(recipe, plateau, number, most))
-        rounded = round(measured["val_acc_pct"], recipe.decimals(stage))
+        rounded = round(measured["val_acc_pct"], decimals)
         plateau.update(rounded, recipe.decay, recipe.decay_every)
         run.keep_best(depth, measured["val_acc_pct"], rounded)
         run.record(measured, plateau.best_pct, plateau.epochs_without_improvement)

@@ -8,8 +8,6 @@ tensors belong to the run and are restored, so no method touches one while `repl
 **Crash-only.** Ctrl-C, SIGTERM and a lost machine are one event, which costs at most the time since the last save.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time
@@ -79,16 +77,16 @@ class Run:
     def replaying(self) -> bool:  # whether the saved tensors are still to be put back
         return self.saved is not None
 
-    def begin(self, depth: int) -> None:
-        """Stand before the training of a depth: warmed-up weights if there are any, a new optimiser for its exit."""
+    def begin(self, depth: int, weights: dict[str, Tensor] | None = None) -> None:
+        """Stand before the training of a depth, with these or the present weights and a new optimiser for its exit."""
         every = depth == ALL_DEPTHS
         trained = list(self.network.parameters()) if every else self.network.parameters_at(depth)
         recipe = self.recipe
         self.optimizer = torch.optim.SGD(
             trained, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
         )
-        if self.warm and not self.replaying:
-            self.network.load_state_dict(self.warm)
+        if weights and not self.replaying:
+            self.network.load_state_dict(weights)
         self.network.zero_grad()
         self.best_pct = -1.0
         if not every:
@@ -244,7 +242,7 @@ class Run:
 
     def refuse_divergence(self) -> None:
         """Raise TrainingDiverged rather than keep a state that is no longer one of numbers."""
-        weights = all(bool(weight.isfinite().all()) for weight in self.network.parameters())
-        if not (weights and math.isfinite(float(self.loss_sum))):
+        state = all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values())
+        if not (state and math.isfinite(float(self.loss_sum))):
             kept = f"the last good state and every epoch before are kept in {self.folder}"
             raise TrainingDiverged(f"the loss is not finite in {self.where()}: try a smaller rate; {kept}")

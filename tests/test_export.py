@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from odnlib import experiment, metrics
-from odnlib.data import Data
 from odnlib.files import RunConflict, read_json
 from studies import export, own
-from tests.conftest import tiny_recipe, tiny_split
+from tests.conftest import tiny, tiny_recipe
 
-DATA = Data(tiny_split(70, 1), tiny_split(30, 2), tiny_split(30, 3))
+DATA = tiny()
 
 
 @pytest.fixture(scope="module")

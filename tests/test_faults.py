@@ -1,5 +1,6 @@
 """Killed, starved, fed rubbish: nothing lost, nothing wrong, and a word on what to do."""
 
+import multiprocessing
 import os
 import pickle
 import random
@@ -8,12 +9,14 @@ import resource
 import signal
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from odnlib import checkpoint, experiment, trainer
 from odnlib.__main__ import main
+from odnlib.architectures import ARCHITECTURES, basic_block, resnet
 from odnlib.files import RunConflict, read_json, write_json
 from tests import children
 from tests.conftest import Killed, contents, killed_after, tiny, tiny_recipe, wait_for
@@ -50,12 +53,22 @@ def test_killed_at_random_instants_and_resumed(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("renames", [1, 2, 3, 4, 5, 6, 20, 31, 42, 53])
-def test_killed_between_write_and_rename(renames, whole, tmp_path):
-    process = children.start(children.train, STEADY, tmp_path, renames)
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    assert contents(experiment.run(STEADY, tiny, tmp_path)) == whole
+def test_killed_between_every_write_and_its_rename(tmp_path, monkeypatch):
+    """SIGKILL in place of each rename of a run in turn, until a run ends before there are so many."""
+    monkeypatch.setitem(ARCHITECTURES, "two_blocks", resnet(basic_block, 1, (1, 1)))
+    limits = dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs"), 1)
+    brief = tiny_recipe(architecture="two_blocks", last_depth=2, batch_size=35, **limits)
+    whole = contents(experiment.run(brief, tiny, tmp_path / "whole"))
+    for rename in count(1):
+        place = tmp_path / str(rename)
+        process = multiprocessing.get_context("fork").Process(target=children.train, args=(brief, place, rename))
+        process.start()
+        process.join(120)
+        assert contents(experiment.run(brief, tiny, place)) == whole
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert rename > 30
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from odnlib.architectures import GlobalAveragePool
 from odnlib.data import DATASETS
 from odnlib.models import build
 from odnlib.paper import TABLE_1
+from studies.latency import in_turns
 from studies.thop_count import thop_macs
 from tests.conftest import same, tiny_split
 
@@ -86,7 +87,7 @@ def test_accuracy_counts_every_image_once(monkeypatch):
 def test_timing_takes_turns():
     order = []
     tasks = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    assert set(metrics.in_turns(tasks, rounds=2)) == {"a", "b"}
+    assert set(in_turns(tasks, rounds=2)) == {"a", "b"}
     assert order == ["a", "b"] * 3  # the first round warms up
 
 

@@ -1,13 +1,19 @@
-"""The five rows' notebooks, and what they show."""
+"""The notebooks, and what the five rows' ones show."""
 
+import subprocess
+import sys
+
+import nbformat
 import pandas as pd
 import pytest
 
-from odnlib import experiment, plots, recipes
-from odnlib.notebook import assigned, check, problems
+import run_all
+from odnlib import experiment, recipes
+from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
-from studies import latency, rows
+from studies import latency, plots, rows
+from studies.notebook import Workplace, assigned, check, problems
 from tests.conftest import tiny_recipe
 from tests.pretend import DEPTHS, EPOCHS, pretend_run
 
@@ -34,6 +40,17 @@ def test_notebooks_know_their_parameters():
     for given, message in ("sed = 5", "no parameter 'sed'"), ("seed = float('nan')", "seed .* is not of type int"):
         with pytest.raises(RecipeError, match=message):
             check(["", "seed = 0", f"# Parameters\n{given}\n"])
+
+
+def test_runs_begun_before_a_time_start_over_once(tmp_path, monkeypatch, tiny_data):
+    """As run_all.sh --fresh wants it: of notebooks that share a run the first one starts it over."""
+    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
+    recipe, begun = tiny_recipe("full", last_depth=1, full_epochs=1), []
+    for since in ("", "2020-01-01", "2999-01-01"):
+        folder = Workplace(str(tmp_path), "", "cpu", since).train(recipe)
+        begun.append((folder / "result.json").stat().st_mtime_ns)
+    assert begun[0] == begun[1] < begun[2]
+    assert len(list(folder.parent.glob(f"{folder.name}.replaced*"))) == 1
 
 
 def test_images_are_loaded_only_where_something_is_left_to_train(tmp_path, capsys, tiny_data, monkeypatch):
@@ -115,3 +132,32 @@ def test_figures_say_what_they_are_evidence_of(tmp_path):
     run = recipes.read(pretend_run(tmp_path, rule="fast", width=64))
     assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.evidence(run)
     assert plots.evidence(tiny_recipe()).endswith("an illustration, no reproduction")
+
+
+@pytest.mark.parametrize("path", run_all.NOTEBOOKS.values(), ids=lambda path: path.stem)
+def test_notebooks_are_committed_clean(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "parameters" in code[0].metadata.tags
+    for cell in code:
+        assert not cell.outputs
+        assert cell.execution_count is None
+        assert len(cell.source.splitlines()) <= 15
+
+
+def test_row_notebooks_differ_only_in_their_parameters_and_prose():
+    code = {}
+    for number, row in run_all.ROW_NOTEBOOKS.items():
+        cells = [cell for cell in nbformat.read(run_all.NOTEBOOKS[number], 4).cells if cell.cell_type == "code"]
+        assert cells[0].source.startswith(f'row = "{row}"')
+        code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
+    assert all(cells == code["mnist"] for cells in code.values())
+
+
+@pytest.mark.slow
+def test_papermill_refuses_a_misspelt_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", run_all.NOTEBOOKS["01"], tmp_path / "out.ipynb", "-p", "sed", "1"]
+    shown = subprocess.run(command, cwd=ROOT / "notebooks", capture_output=True, text=True, timeout=300)
+    assert shown.returncode != 0
+    assert "there is no parameter 'sed': did you mean 'seed'?" in shown.stderr

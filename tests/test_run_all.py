@@ -14,6 +14,7 @@ import run_all
 from odnlib.__main__ import guarded
 from odnlib.__main__ import main as train
 from odnlib.files import ROOT
+from tests.conftest import wait_for
 
 TINY = "width=8 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
 SETTINGS = [f"--set={setting}" for setting in TINY.split()]
@@ -30,13 +31,6 @@ def launch(*arguments):
 
 def planned(*arguments):
     return run_all.plan(run_all.parser().parse_args(arguments))[0]
-
-
-def wait_for(look, seconds=240):
-    end = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def epochs_kept(results_dir, row="mnist"):
@@ -106,27 +100,6 @@ def test_a_folder_that_cannot_be_written_is_named(capsys, tmp_path):
         assert capsys.readouterr().err.startswith(f"odnlib: {tmp_path / 'file'}")
 
 
-@pytest.mark.parametrize("path", run_all.NOTEBOOKS.values(), ids=lambda path: path.stem)
-def test_notebooks_are_committed_clean(path):
-    notebook = nbformat.read(path, 4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert "parameters" in code[0].metadata.tags
-    for cell in code:
-        assert not cell.outputs
-        assert cell.execution_count is None
-        assert len(cell.source.splitlines()) <= 15
-
-
-def test_row_notebooks_differ_only_in_their_parameters_and_prose():
-    code = {}
-    for number, row in run_all.ROW_NOTEBOOKS.items():
-        cells = [cell for cell in nbformat.read(run_all.NOTEBOOKS[number], 4).cells if cell.cell_type == "code"]
-        assert cells[0].source.startswith(f'row = "{row}"')
-        code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]
-    assert all(cells == code["mnist"] for cells in code.values())
-
-
 def test_which_notebooks_are_executed():
     expected = {
         "": "01 02 03 04 05 06 07 09 10 11 12 13",  # the benchmark wants an idle machine
@@ -151,6 +124,8 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
     assert (families["row"], families["seeds"], families["overrides"]["target_pct"]) == ("mnist", [3], 75.0)
     assert ("svhn", "mnist") in reuse["pairs"]
     assert not {"rule", "seeds", "row"} & set(planned("--only", "06")[0].parameters)
+    studies = planned("--fresh", "--only", "6,8,9,11,12,13")
+    assert all(job.parameters["since"].startswith("20") for job in studies), "older runs start over"
     assert planned("--only", "9", "--profile", "reduced")[0].parameters["architectures"] == ["", "resnet18"]
 
 
@@ -164,14 +139,6 @@ def test_fresh_sets_the_rows_runs_aside_or_all_of_smoke(monkeypatch, tmp_path):
         assert all(folder.exists() for folder in folders)
         launch("--results-dir", tmp_path, "--fresh", *arguments)
         assert [folder for folder in folders if folder.exists()] == left
-
-
-@pytest.mark.slow
-def test_papermill_refuses_a_misspelt_parameter(tmp_path):
-    command = [sys.executable, "-m", "papermill", run_all.NOTEBOOKS["01"], tmp_path / "out.ipynb", "-p", "sed", "1"]
-    shown = subprocess.run(command, cwd=ROOT / "notebooks", capture_output=True, text=True, timeout=300)
-    assert shown.returncode != 0
-    assert "there is no parameter 'sed': did you mean 'seed'?" in shown.stderr
 
 
 def test_slots_are_gpus_or_cores_and_no_two_share_one(monkeypatch):
@@ -230,7 +197,7 @@ def test_killed_in_mid_run_and_begun_again_it_ends_in_the_same_files(tmp_path):
         marker = f"{tmp_path}-{number}"
         command = [sys.executable, str(ROOT / "run_all.py"), *arguments]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"ODN_TEST": marker})
-        wait_for(lambda epochs=epochs: epochs_kept(tmp_path / "killed") > epochs)
+        wait_for(lambda epochs=epochs: epochs_kept(tmp_path / "killed") > epochs, seconds=240)
         for pid in processes_with(marker) if number == 0 else [process.pid]:
             os.kill(pid, signal.SIGINT if number == 2 else signal.SIGKILL)
         _, told = process.communicate(timeout=60)

@@ -1,17 +1,14 @@
-"""Algorithm 1, the plateau rule and the search at equal training, without a network and with one."""
+"""Algorithm 1, the plateau rule and the search at equal training, without a network (with one: test_trainer)."""
 
-import copy
-import functools
 import math
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odnlib.search import Plateau, find_depth, one_cycle
-from odnlib.trainer import ALL_DEPTHS, Run
-from tests.conftest import same, tiny, tiny_recipe, tiny_run
+from odnlib.trainer import ALL_DEPTHS
+from tests.conftest import tiny_recipe
 
 
 class ScriptedRun:
@@ -21,12 +18,14 @@ class ScriptedRun:
         limits = {"warmup_epochs": 1, "depth_epochs": None, "finetune_epochs": None, "rate": 0.1}
         self.recipe = tiny_recipe(**limits | {"target_pct": 90.0} | overrides)
         self.accuracy_pct, self.events, self.epochs, self.records = accuracy_pct, [], [], []
+        self.warm = None
 
-    def begin(self, depth):
-        self.events.append(("begin", depth))
+    def begin(self, depth, weights="present"):
+        self.events.append(("begin", depth, weights))
 
     def keep_warm(self):
         self.events.append(("keep warm",))
+        self.warm = "warm"
 
     def leave(self, name):
         self.events.append(("leave", name))
@@ -74,9 +73,9 @@ def test_order_of_algorithm_1():
     run = searched(at_depth(2), patience=3, last_depth=5)
     assert run.depth == 2
     assert run.events == [
-        ("begin", ALL_DEPTHS), ("warmup", ALL_DEPTHS), ("keep warm",),
-        ("begin", 1), ("depth", 1), ("leave", "depth01"),
-        ("begin", 2), ("depth", 2), ("leave", "depth02"),
+        ("begin", ALL_DEPTHS, "present"), ("warmup", ALL_DEPTHS), ("keep warm",),
+        ("begin", 1, "warm"), ("depth", 1), ("leave", "depth01"),
+        ("begin", 2, "warm"), ("depth", 2), ("leave", "depth02"),
         ("finetune", 2), ("leave", "network"),
     ]  # fmt: skip
 
@@ -107,7 +106,7 @@ def test_fine_tuning_goes_on_until_nothing_improves():
 def test_the_last_depth_is_fine_tuned_at_once():
     run = searched(never, patience=2, last_depth=2)
     assert run.depth == 2
-    assert run.events[-3:] == [("begin", 2), ("finetune", 2), ("leave", "network")]
+    assert run.events[-3:] == [("begin", 2, "warm"), ("finetune", 2), ("leave", "network")]
     assert run.count("depth", 2) == 0
 
 
@@ -148,8 +147,8 @@ def test_equal_training_gives_every_depth_all_its_epochs():
     assert run.depth == 2
     assert run.events == [
         ("keep warm",),
-        ("begin", 1), ("depth", 1), ("leave", "depth01"),
-        ("begin", 2), ("depth", 2), ("leave", "depth02"), ("leave", "network"),
+        ("begin", 1, "warm"), ("depth", 1), ("leave", "depth01"),
+        ("begin", 2, "warm"), ("depth", 2), ("leave", "depth02"), ("leave", "network"),
     ]  # fmt: skip
     assert (run.count("depth", 1), run.count("depth", 2)) == (5, 5)
     assert run.rates("depth", 1) == pytest.approx([0.0, 0.1, 0.075, 0.05, 0.025])
@@ -185,69 +184,3 @@ def test_one_cycle_rises_once_and_falls_to_nothing():
     assert (rates[0], rates[100]) == (0.0, 0.0)
     assert rates[20] == max(rates) == pytest.approx(0.1)
     assert rates == sorted(rates[:21]) + sorted(rates[21:], reverse=True)
-
-
-@pytest.fixture(scope="module")
-def watch(tmp_path_factory):
-    """Train the tiny search; by (stage, depth, number) weights and momenta before every epoch, and weights after it."""
-
-    @functools.cache
-    def train(**settings):
-        run = tiny_run(tiny_recipe(rate=0.1, **settings), tiny(), tmp_path_factory.mktemp("run"))
-        before, after, train_epoch = {}, {}, run.train_epoch
-
-        def watched(*place_and_rate):
-            *place, _ = place_and_rate
-            momenta = [state["momentum_buffer"] for state in run.optimizer.state.values()]
-            before[*place] = copy.deepcopy(run.network.state_dict()), momenta
-            train_epoch(*place_and_rate)
-            after[*place] = copy.deepcopy(run.network.state_dict())
-
-        run.train_epoch = watched
-        find_depth(run)
-        return before, after
-
-    return train
-
-
-def test_every_depth_begins_from_the_warmed_up_weights(watch):
-    before, after = watch()
-    for stage, depth in (("depth", 1), ("depth", 2), ("finetune", 3)):
-        assert same(before[stage, depth, 0][0], after["warmup", ALL_DEPTHS, 1]), f"depth {depth}: other weights"
-
-
-def test_no_momentum_is_kept_across_depths(watch):
-    before, _ = watch()
-    assert before["depth", 2, 0][1] == [], "depth 2 begins with the optimiser of depth 1"
-    assert before["depth", 2, 1][1] != []
-
-
-def test_fine_tuning_goes_on_from_the_last_weights_and_their_momentum(watch, monkeypatch):
-    """Not from the kept best ones, here spoilt (released code: the run simply goes on)."""
-    keep_best = Run.keep_best
-
-    def spoilt(run, *measured):
-        keep_best(run, *measured)
-        run.best = {name: torch.zeros_like(tensor) for name, tensor in run.best.items()}
-
-    monkeypatch.setattr(Run, "keep_best", spoilt)
-    before, after = watch(target_pct=1.0)
-    assert same(before["finetune", 1, 0][0], after["depth", 1, 0]), "fine-tuning began from other weights"
-    assert before["finetune", 1, 0][1] != [], "fine-tuning began with a new optimiser"
-
-
-def test_equal_training_begins_every_depth_from_the_initial_weights(watch):
-    before, _ = watch(rule="equal", depth_epochs=2)
-    assert same(before["depth", 1, 0][0], before["depth", 2, 0][0])
-    assert before["depth", 2, 0][1] == []
-
-
-def test_blocks_and_heads_beyond_the_depth_do_not_move(watch):
-    before, after = watch()
-    for name, tensor in after["depth", 2, 0].items():
-        part, _, rest = name.partition(".")
-        index = int(rest.split(".")[0])
-        active = part == "stem" or (part == "blocks" and index < 2) or (part == "heads" and index == 1)
-        unchanged = torch.equal(tensor, before["depth", 2, 0][0][name])
-        assert unchanged or active, name
-        assert not (unchanged and active and tensor.is_floating_point()), name

@@ -10,8 +10,8 @@ import pytest
 
 from odnlib.__main__ import main
 from odnlib.files import ROOT
-from tests.conftest import missing
-from tests.test_run_all import LONGER, assert_same_runs, epochs_kept, wait_for
+from tests.conftest import missing, wait_for
+from tests.test_run_all import LONGER, assert_same_runs, epochs_kept
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_an_array_of_notebooks_goes_on_after_being_queued_again(slurm, tmp_path)
     job = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     disturb = [["scontrol", "requeue", f"{job}_1"], ["scancel", "--signal=USR1", "--batch", f"{job}_2"]]
     for row, how in zip(rows, disturb, strict=True):
-        wait_for(lambda row=row: epochs_kept(results, row) > 3)
+        wait_for(lambda row=row: epochs_kept(results, row) > 3, seconds=240)
         # Slurm 22.05 signals at once, answers "try again later" all the same, and scancel would repeat it for minutes.
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(how, timeout=3)

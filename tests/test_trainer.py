@@ -1,6 +1,8 @@
-"""A run under way: the one-pass warm-up, what is kept, and going on after an interruption."""
+"""A run under way: the one-pass warm-up, what is kept, going on after an interruption, where a depth begins."""
 
 import copy
+import functools
+import math
 import shutil
 from contextlib import suppress
 
@@ -9,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from odnlib import metrics, trainer
+from odnlib import checkpoint, metrics, trainer
 from odnlib.search import find_depth
-from odnlib.trainer import ALL_DEPTHS
-from tests.conftest import Killed, killed_after, same, tiny_recipe, tiny_run
+from odnlib.trainer import ALL_DEPTHS, Run
+from tests.conftest import Killed, killed_after, same, tiny, tiny_recipe, tiny_run
 
 
 def run_through(recipe, data, folder, stop_after=None):
@@ -97,6 +99,16 @@ def test_a_replay_that_goes_another_way_is_refused(tiny_data, tmp_path):
         find_depth(run)
 
 
+@pytest.mark.parametrize("name", ["stem.0.weight", "stem.1.running_var"])
+def test_a_state_that_is_not_of_numbers_is_not_kept(name, tiny_data, tmp_path):
+    run = run_through(tiny_recipe(), tiny_data, tmp_path, stop_after=3)
+    before = (tmp_path / checkpoint.NEWEST).read_bytes()
+    run.network.state_dict()[name][0] = math.inf
+    with pytest.raises(trainer.TrainingDiverged):
+        run.save()
+    assert (tmp_path / checkpoint.NEWEST).read_bytes() == before
+
+
 def test_same_seed_same_records_another_seed_others(tiny_data, tmp_path):
     records = [
         run_through(tiny_recipe(seed=seed), tiny_data, tmp_path / str(i)).records for i, seed in enumerate([0, 0, 1])
@@ -114,3 +126,69 @@ def test_autocast_keeps_float32_weights_and_nearly_the_loss(tiny_data, tmp_path)
         assert {tensor.dtype for tensor in run.network.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory):
+    """Train the tiny search; by (stage, depth, number) weights and momenta before every epoch, and weights after it."""
+
+    @functools.cache
+    def train(**settings):
+        run = tiny_run(tiny_recipe(rate=0.1, **settings), tiny(), tmp_path_factory.mktemp("run"))
+        before, after, train_epoch = {}, {}, run.train_epoch
+
+        def watched(*place_and_rate):
+            *place, _ = place_and_rate
+            momenta = [state["momentum_buffer"] for state in run.optimizer.state.values()]
+            before[*place] = copy.deepcopy(run.network.state_dict()), momenta
+            train_epoch(*place_and_rate)
+            after[*place] = copy.deepcopy(run.network.state_dict())
+
+        run.train_epoch = watched
+        find_depth(run)
+        return before, after
+
+    return train
+
+
+def test_every_depth_begins_from_the_warmed_up_weights(watch):
+    before, after = watch()
+    for stage, depth in (("depth", 1), ("depth", 2), ("finetune", 3)):
+        assert same(before[stage, depth, 0][0], after["warmup", ALL_DEPTHS, 1]), f"depth {depth}: other weights"
+
+
+def test_no_momentum_is_kept_across_depths(watch):
+    before, _ = watch()
+    assert before["depth", 2, 0][1] == [], "depth 2 begins with the optimiser of depth 1"
+    assert before["depth", 2, 1][1] != []
+
+
+def test_fine_tuning_goes_on_from_the_last_weights_and_their_momentum(watch, monkeypatch):
+    """Not from the kept best ones, here spoilt (released code: the run simply goes on)."""
+    keep_best = Run.keep_best
+
+    def spoilt(run, *measured):
+        keep_best(run, *measured)
+        run.best = {name: torch.zeros_like(tensor) for name, tensor in run.best.items()}
+
+    monkeypatch.setattr(Run, "keep_best", spoilt)
+    before, after = watch(target_pct=1.0)
+    assert same(before["finetune", 1, 0][0], after["depth", 1, 0]), "fine-tuning began from other weights"
+    assert before["finetune", 1, 0][1] != [], "fine-tuning began with a new optimiser"
+
+
+def test_equal_training_begins_every_depth_from_the_initial_weights(watch):
+    before, _ = watch(rule="equal", depth_epochs=2)
+    assert same(before["depth", 1, 0][0], before["depth", 2, 0][0])
+    assert before["depth", 2, 0][1] == []
+
+
+def test_blocks_and_heads_beyond_the_depth_do_not_move(watch):
+    before, after = watch()
+    for name, tensor in after["depth", 2, 0].items():
+        part, _, rest = name.partition(".")
+        index = int(rest.split(".")[0])
+        active = part == "stem" or (part == "blocks" and index < 2) or (part == "heads" and index == 1)
+        unchanged = torch.equal(tensor, before["depth", 2, 0][0][name])
+        assert unchanged or active, name
+        assert not (unchanged and active and tensor.is_floating_point()), name

@@ -1,1 +1,1 @@
-"""What only one notebook needs: its statistics, its figure."""
+"""What only notebooks need: their statistics, tables and figures, and what the notebooks share."""

@@ -1,16 +1,14 @@
 """Does warm-up do what Figure 3 says? Statistics of a search's epochs and its fine-tuning's, paired over seeds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from odnlib import plots, recipes
+from odnlib import recipes
 from odnlib.files import write_table
-from studies import common, reference
+from studies import common, plots, reference
 
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 STUDY = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
@@ -62,7 +60,7 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
         return runs
     epochs = [pd.read_csv(folder / "epochs.csv") for folder in runs["folder"]]
     runs = runs.join(pd.DataFrame(map(statistics, epochs, runs["goal_pct"])))
-    runs["settings"], runs["others"] = common.shared(runs, set()), common.shared(runs, {"warmup_epochs"})
+    runs["others"] = common.shared(runs, {"warmup_epochs"})
     same, warmed_up = ["profile", "row", "rule", "others", "seed"], runs["warmup_epochs"] > 0
     pairs = runs[warmed_up].merge(runs[~warmed_up], on=same, suffixes=("", "_without")).sort_values("seed")
     about = [*STUDY, "not_comparable", *FOLDERS]
@@ -95,10 +93,8 @@ def figure(lines: pd.DataFrame) -> Figure:
     drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
     for (above, below), arm, folder in zip(axes.T, ARMS, folders, strict=True):
         epochs = pd.read_csv(folder / "epochs.csv")
-        for axis, column in (above, "acc_pct"), (below, "loss"):
-            axis.plot(epochs["epoch"], epochs[f"train_{column}"], color=plots.ORANGE, label="training")
-            axis.plot(epochs["epoch"], epochs[f"val_{column}"], color=plots.BLUE, label="validation")
-            plots.mark_stages(axis, epochs, titled=axis is above)
+        plots.curves(above, epochs, "acc_pct", "-")
+        plots.curves(below, epochs, "loss", "-", titled=False)
         above.axhline(run.goal_pct, color=plots.GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=48)
         below.set_xlabel("epoch")

@@ -1,7 +1,5 @@
 """Notebook 08: a training step and the warm-up beside what the machine can do, and what searches cost."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable
@@ -17,10 +15,10 @@ from odnlib import models
 from odnlib.data import DATASETS, Data, Split
 from odnlib.experiment import keep_freed_memory
 from odnlib.files import processor
-from odnlib.plots import BLUE, RED, save, small_print
 from odnlib.recipes import resolve
 from odnlib.trainer import ALL_DEPTHS, Run
 from studies import common
+from studies.plots import BLUE, RED, save, small_print
 
 PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
 KINDS = {"rate: more is better": ".*/s", "cost: less is better": "TMAC|MMAC|s|ms"}  # of measures, with their units
@@ -30,8 +28,7 @@ MEANS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc
 
 def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
     """One line of benchmark.csv; the ratio is ours / reference, `n` the number of repetitions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
     return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
 
@@ -94,9 +91,9 @@ def matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[]
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the device has instructions for it; without them it is many times slower than float32."""
+    """Whether the processor has instructions for it; without them it is many times slower than float32."""
     able = torch.cpu.get_capabilities()
-    return torch.cuda.is_available() or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def training_macs(row: str, depth: int, images: int) -> int:
@@ -109,8 +106,7 @@ def table(results_dir: Path | str) -> pd.DataFrame:
     and the training of whole networks beside them: means over seeds, and macs_of_released, the cost beside that of the
     (longest) released search.
     """
-    runs = common.finished(results_dir)
-    runs["settings"] = common.shared(runs, {*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
+    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
     rules = ["equal", "released"]
     kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM, "profile", "rule", "variant"])

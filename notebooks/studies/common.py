@@ -1,18 +1,18 @@
 """What the studies share: finished runs as a table, which of them are alike, intervals and verdicts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy import stats
 
-from odnlib import plots, recipes
+from odnlib import recipes
 from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
 from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES, RULES
+from studies import plots
 
 HARMLESS = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
 ONE_DEPTH = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
@@ -20,28 +20,32 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
 
 
-def finished(results_dir: Path | str, profile: str = "*", variant: str | None = None) -> pd.DataFrame:
+def finished(
+    results_dir: Path | str, profile: str = "*", variant: str | None = None, varied: set[str] = frozenset()
+) -> pd.DataFrame:
     """One line per finished run on a row of Table I: every setting and result as a column, and goal_pct, label, name,
-    folder, full_size_mb, processor, training_version and not_comparable. Empty without runs.
+    folder, full_size_mb, processor, training_version, not_comparable, and the settings that the runs of a study share,
+    which leave out those that are `varied` in it. Empty without runs.
     """
     lines = []
     for folder in run_folders(results_dir, profile, variant):
         line, made_by = vars(recipes.read(folder)), read_json(folder / "provenance.json")
         if line["row"] in TABLE_1:
-            line["not_comparable"] = why_not_comparable(line)
-            line["full_size_mb"] = pd.read_csv(folder / "depths.csv")["size_mb"].iloc[-1]
             line |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
+            line["settings"] = in_common(line["changed"], line["training_version"], varied)
+            line["not_comparable"] = why_not_comparable(line, varied)
+            line["full_size_mb"] = pd.read_csv(folder / "depths.csv")["size_mb"].iloc[-1]
             lines.append(line)
     return pd.DataFrame(lines)
 
 
-def why_not_comparable(run: dict, asked: set[str] = frozenset()) -> str:
+def why_not_comparable(run: dict, varied: set[str]) -> str:
     """Why the accuracy and depth of a run, its settings and result, cannot be held against the paper's; empty where
-    they can. Overrides that are `asked` about are no reason.
+    they can. Overrides that its study varies are no reason.
     """
     reasons = ["stand-in images"] if run["embedded"] else []
     reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
-    told = HARMLESS | {"width"} | asked | (ONE_DEPTH if run["rule"] == "equal" else set())
+    told = HARMLESS | {"width"} | varied | (ONE_DEPTH if run["rule"] == "equal" else set())
     others = {name: value for name, value in run["changed"].items() if name not in told}
     return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
 
@@ -60,8 +64,8 @@ def shared(runs: pd.DataFrame, varied: set[str]) -> list[str]:
 
 
 def alike(lines: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
-    """The lines of the study that today's run of a recipe belongs to; columns profile, row, rule and settings (from
-    `shared`), of which the row may be among the `varied`.
+    """The lines of the study that today's run of a recipe belongs to; columns profile, row, rule and settings
+    (of `finished`), of which the row may be among the `varied`.
     """
     own = {name: getattr(recipe, name) for name in ("profile", "row", "rule") if name not in varied}
     own["settings"] = in_common(recipe.overridden, TRAINING_VERSION, varied)
@@ -76,11 +80,6 @@ def most_telling(lines: pd.DataFrame, study: list[str], worth: Callable[[pd.Data
     return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, worth(x)))
 
 
-def strongest(profiles: pd.Series) -> str:
-    """The profile of the most work among these."""
-    return max(profiles, key=list(PROFILES).index)
-
-
 def seeds_of(lines: pd.DataFrame) -> str:
     """The seeds of a table in words."""
     return f"seeds {', '.join(map(str, sorted(set(lines['seed']))))}"
@@ -93,15 +92,21 @@ def figure_file(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path
     return Path(results_dir) / profile / "figures" / f"{'-'.join(words)}.png"
 
 
-def write_studies(results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str], figure: Callable) -> None:
-    """One table of all studies of a profile, its column folder left out, and a `figure` of the lines of each; nothing
-    without any. `study` names the columns that tell them apart, profile first.
+def write_studies(
+    results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str],
+    figure: Callable[[pd.DataFrame], Figure], answers: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+) -> None:  # fmt: skip
+    """One table of all studies of a profile, its column folder left out, one of the `answers` that it gives, and a
+    `figure` of the lines of each; nothing without any. `study` names the columns that tell them apart, profile first.
     """
     if lines.empty:
         return
     for _, of_study in lines.groupby(study):
         plots.save(figure(of_study), figure_file(results_dir, name, of_study[study]))
-    write_table(Path(results_dir) / lines["profile"].iloc[0] / f"{name}.csv", lines.drop(columns="folder"))
+    folder = Path(results_dir) / lines["profile"].iloc[0]
+    write_table(folder / f"{name}.csv", lines.drop(columns="folder"))
+    if answers:
+        write_table(folder / f"{name}_answers.csv", answers(lines))
 
 
 def interval(values: pd.Series) -> tuple[float, float, float]:

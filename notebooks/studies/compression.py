@@ -4,8 +4,6 @@ Magnitude pruning takes the smallest weights of all convolutions and linear laye
 et al., 2015); quantisation computes in 8 bits, its ranges calibrated on training images (onnxruntime's static one).
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,10 +24,10 @@ from torch.nn.utils import prune
 
 from odnlib import recipes
 from odnlib.data import Data, Split, generator
-from odnlib.files import processor, write_csv, write_table
-from odnlib.plots import BLUE, GREEN, ORANGE, caption
+from odnlib.files import processor, write_csv
 from odnlib.search import one_cycle
-from studies import common, export
+from studies import common, export, latency
+from studies.plots import BLUE, GREEN, ORANGE, caption
 
 CALIBRATION_IMAGES = 256
 SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away
@@ -114,7 +112,7 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     chosen = good.groupby(["network", "method"]).head(1)["file"].map(folder.joinpath)
     files["chosen"] = files.index.isin(chosen.index)
     files["test_acc_pct"] = chosen.map(lambda file: export.accuracy_pct(file, data.test))
-    for batch in export.BATCHES:
+    for batch in latency.BATCHES:
         taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
     about = {"seed": recipes.read(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
@@ -123,8 +121,8 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """The lines of every search's compression.csv, with the columns of `STUDY`, folder and not_comparable."""
-    runs, lines = common.finished(results_dir, profile, "odn"), []
-    for _, run in runs.assign(settings=common.shared(runs, set())).iterrows():
+    lines = []
+    for _, run in common.finished(results_dir, profile, "odn").iterrows():
         if (run["folder"] / RECORD).exists():
             lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY, "folder", "not_comparable"]]))
     return pd.concat([pd.DataFrame(), *lines], ignore_index=True)
@@ -213,6 +211,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """compression.csv, compression_answers.csv, and a figure per study."""
-    if len(lines := table(results_dir, profile)):
-        common.write_studies(results_dir, lines, "compression", STUDY, figure)
-        write_table(Path(results_dir) / profile / "compression_answers.csv", answers(lines))
+    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY, figure, answers)

@@ -4,10 +4,9 @@ model.onnx takes images as files have them - uint8 (N, height, width, channels) 
 `models.build`, cut off at the depth in model.json, takes the weights.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
 from odnlib.files import RunConflict, processor, read_json, replace, write_csv, write_json
+from studies import latency
 
 CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
-BATCHES = (1, 128)  # images, of which the latency is measured
 
 
 class ExportError(RuntimeError):
@@ -120,9 +119,9 @@ def check(path: Path, network: nn.Module, split: Split) -> float:
 
 def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) -> dict[str, float]:
     """Milliseconds for a batch of images of shape (C, H, W) in onnxruntime, medians of 9 rounds taken in turns."""
-    models = {name: session(path) for name, path in paths.items()}
+    sessions = {name: session(path) for name, path in paths.items()}
     images = {"images": bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
-    return metrics.in_turns({name: lambda m=m: m.run(None, images) for name, m in models.items()}, rounds=9)
+    return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()})
 
 
 def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
@@ -132,7 +131,9 @@ def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, export
     whole = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     paths = {"odn_ms": exported / "model.onnx", "full_ms": exported / ".whole.onnx"}
     to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full_ms"])
-    lines = pd.DataFrame([{"batch": batch} | latency_ms(paths, dataset.image_shape, batch) for batch in BATCHES])
+    lines = pd.DataFrame(
+        [{"batch": batch} | latency_ms(paths, dataset.image_shape, batch) for batch in latency.BATCHES]
+    )
     paths["full_ms"].unlink()
     lines["latency_ratio"] = lines["full_ms"] / lines["odn_ms"]
     macs = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]

@@ -1,7 +1,5 @@
 """Does the method work with other networks (Section I)? One search with each, on the same images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from odnlib import metrics, models, plots, recipes
+from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS
-from studies import common
+from studies import common, plots
 from studies.families_networks import FAMILIES, register
 
 STUDY = ["profile", "row", "rule", "settings"]
+VARIED = {"architecture"}
 COLUMNS = [*STUDY, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params", "size_mb"]
 COLUMNS += ["train_tmacs", "of", "depth_share", "goal_pct", "size_share", "not_comparable", "processor", "folder"]
 
@@ -46,14 +45,12 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """One line per search of a study: what part of the network was enough. A study is made of searches alike in
     everything but the architecture and the seed, with three or more families.
     """
-    runs = common.finished(results_dir, profile, "odn")
+    runs = common.finished(results_dir, profile, "odn", VARIED)
     if runs.empty:
         return runs
-    runs["settings"] = common.shared(runs, {"architecture"})
     runs = runs[runs["architecture"].isin(FAMILIES) & (runs["goal_pct"] < 100)]
     runs = runs[runs.groupby(STUDY)["architecture"].transform("nunique") >= 3].rename(columns={"max_depth": "of"})
     runs["depth_share"], runs["size_share"] = runs["depth"] / runs["of"], runs["size_mb"] / runs["full_size_mb"]
-    runs["not_comparable"] = [common.why_not_comparable(run._asdict(), {"architecture"}) for run in runs.itertuples()]
     return runs[COLUMNS].sort_values([*STUDY, "architecture", "seed"], ignore_index=True)
 
 

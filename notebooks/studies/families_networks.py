@@ -4,8 +4,6 @@
 and keep the size of small ones in their stem and at their first reduction too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

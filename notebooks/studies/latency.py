@@ -1,7 +1,9 @@
-"""Does speed follow multiply-accumulates? Full and optimally deep network of a row, in turns on the CPU."""
+"""Milliseconds on the CPU; does speed follow multiply-accumulates, from the full to the optimally deep network?"""
 
-from __future__ import annotations
-
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -12,17 +14,30 @@ from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS, Dataset
 from odnlib.files import processor, write_csv
 from odnlib.paper import TABLE_1
-from odnlib.plots import AnyRun
 from studies import common
+from studies.plots import AnyRun
 
+BATCHES = (1, 128)  # images, for which latencies are measured
 FILE = "latency.csv"
 
 
-def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int) -> dict[int, float]:
+def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, float]:
+    """Task name -> its median milliseconds. Each round runs every task once; an additional first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for name, task in list(tasks.items()) * (rounds + 1):
+        start = time.perf_counter()
+        task()
+        seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(taken[1:]) for name, taken in seconds.items()}
+
+
+@torch.inference_mode()
+def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = 9) -> dict[int, float]:
     """Depth -> median milliseconds for a batch; fresh weights, since speed does not depend on them."""
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
-    networks = {depth: whole.truncate(depth).to(memory_format=torch.channels_last) for depth in depths}
-    return metrics.latency_ms(networks, dataset.image_shape, batch)
+    whole = whole.to(memory_format=torch.channels_last).eval()
+    images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
+    return in_turns({depth: partial(whole.truncate(depth), images) for depth in depths}, rounds)
 
 
 def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
@@ -30,7 +45,7 @@ def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
     lines, dataset = [], DATASETS[run.row]
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
-    for batch in (1, 128):
+    for batch in BATCHES:
         odn_ms, full_ms = milliseconds(run, dataset, [odn_depth, full_depth], batch).values()
         line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
         line |= {"odn_ms": odn_ms, "full_ms": full_ms, "latency_ratio": full_ms / odn_ms}

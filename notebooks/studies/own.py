@@ -1,7 +1,5 @@
 """Your own images as the three splits of a run, and what a search on them lets one choose from."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter
@@ -14,11 +12,11 @@ import psutil
 import torch
 from PIL import Image
 
-from odnlib import embedded, plots, recipes
+from odnlib import embedded, recipes
 from odnlib.data import Data, DataError, Dataset, Split, generator
 from odnlib.files import processor, run_folders, write_csv
 from odnlib.recipes import Recipe
-from studies import latency, pictures
+from studies import latency, pictures, plots
 
 HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
 SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SHAPES` are called

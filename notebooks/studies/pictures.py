@@ -1,7 +1,5 @@
 """Pictures as people have them, a folder of class folders: found, and read as bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from odnlib.files import ROOT
-from odnlib.plots import AnyRun
+from studies.plots import AnyRun
 
 
 def behind(axes: Sequence[Axes], run: AnyRun) -> bool:

@@ -1,15 +1,12 @@
 """All of a profile's tables and figures, from its run folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
-from odnlib.plots import save
 from studies import ablation, benchmark, claims, comparison, compression, families, grades, own, reuse, rows, trend
-from studies.accuracies import accuracies
+from studies.plots import accuracies, save
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
 TOLD_FIRST = ("within_1_75", "procedure_pays", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")

@@ -5,8 +5,6 @@ found, trained plainly from its initial weights; and the network cut at the sear
 many multiply-accumulates as the search took - the baseline that the paper leaves out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, product
@@ -17,11 +15,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from odnlib import recipes
-from odnlib.files import read_json, write_json, write_table
+from odnlib.files import read_json, write_json
 from odnlib.paper import TABLE_1
-from odnlib.plots import BLUE, GREEN, ORANGE, caption
 from odnlib.recipes import Recipe, RecipeError
 from studies import common
+from studies.plots import BLUE, GREEN, ORANGE, caption
 
 INDEX = "reuse.json"  # which runs make up the studies; all else is read from their folders
 ARMS = {"search": "search", "reused": "plain, at the sibling's depth", "plain": "plain, at its own depth, same cost"}
@@ -62,32 +60,28 @@ def measure(searched: Searches, pairs: Pairs, results_dir: Path, train: Callable
         plainly = {"reused": replace(search, variant="full", last_depth=depth), "plain": at_same_cost(search, folder)}
         line = {"row": row, "sibling": sibling, "seed": seed, "search": folder.name}
         lines.append(line | {arm: train(recipe).name for arm, recipe in plainly.items()})
-    file, runs = results_dir / search.profile / INDEX, finished(results_dir, search.profile)
+    file, runs = results_dir / search.profile / INDEX, common.finished(results_dir, search.profile, varied=VARIED)
     every = pd.DataFrame([*(read_json(file) or {"studies": []})["studies"], *lines])
-    every = every.join(runs[["goal_pct", *STUDY]], on="search", how="inner")  # without searches that were set aside
+    every = every.join(
+        runs.set_index("name")[["goal_pct", *STUDY]], on="search", how="inner"
+    )  # without searches that were set aside
     last_goal = every.groupby(["row", "sibling", *STUDY])["goal_pct"].transform("last")
     every = every[every["goal_pct"] == last_goal]  # other goals are replaced
     every = every.groupby(["search", "sibling"], sort=False).last().reset_index()  # done again, a line keeps its place
     write_json(file, {"studies": every[list(lines[0])].to_dict("records")})
 
 
-def finished(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """`common.finished` by name, with the settings that runs share with those of their study."""
-    runs = common.finished(results_dir, profile)
-    return runs.assign(settings=common.shared(runs, VARIED)).set_index("name") if len(runs) else runs
-
-
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """A line per study, dataset, sibling, seed and arm: `STUDY`, `MEASURED`, the search's folder, not_comparable."""
     lines = []
     for file in Path(results_dir).glob(f"{profile}/{INDEX}"):
-        runs = finished(results_dir, profile)
+        runs = common.finished(results_dir, profile, varied=VARIED).set_index("name")
         for line in read_json(file)["studies"]:
             if all(line[arm] in runs.index for arm in ARMS):  # none was set aside
                 search = runs.loc[line["search"]]
                 about = search[[*STUDY, "row", "seed", "folder"]].to_dict()
                 about |= {name: line[name] for name in ("sibling", "search")}
-                about["not_comparable"] = common.why_not_comparable(search.to_dict(), VARIED)
+                about["not_comparable"] = search["not_comparable"]
                 lines += [about | {"arm": arm} | runs.loc[line[arm], MEASURED].to_dict() for arm in ARMS]
     return pd.DataFrame(lines)
 
@@ -119,7 +113,7 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
     lines = answered[(answered["question"] == question) & telling]
     if lines.empty:
         return "not measured", "no search that expands the depth has been held against plain training"
-    lines = lines[lines["profile"] == common.strongest(lines["profile"])]
+    lines = common.most_telling(lines, ["profile"])
     judged = next((word for word in (common.FAILS, common.OPEN) if word in set(lines["verdict"])), common.HOLDS)
     return common.at_scale(judged, "; ".join(map(sentence, lines.itertuples())), lines["not_comparable"].iloc[0])
 
@@ -158,6 +152,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """reuse.csv, reuse_answers.csv, and a figure per study."""
-    if len(lines := table(results_dir, profile)):
-        common.write_studies(results_dir, lines, "reuse", STUDY, figure)
-        write_table(Path(results_dir) / profile / "reuse_answers.csv", answers(lines))
+    common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY, figure, answers)

@@ -1,17 +1,15 @@
 """What the notebooks of the five rows share: settings, structure, outcome, figures, measured beside printed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from odnlib import data, experiment, metrics, models, plots, recipes
+from odnlib import data, experiment, metrics, models, recipes
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe
-from studies import common, reference
+from studies import common, plots, reference
 
 SHOWN = {  # settings that tell rows and rules apart
     "target_pct": "validation accuracy to reach, in %",

@@ -2,8 +2,6 @@
 BatchNorm where the paper counts 5 (`odnlib.metrics`), and nothing for the average pool.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pandas as pd

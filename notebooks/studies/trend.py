@@ -4,8 +4,6 @@ The depth that a dataset needs is the smallest one whose validation accuracy com
 the search saw at any depth. The paper sets its targets likewise: what can be reached, less half a point.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import permutations, product
 from pathlib import Path
@@ -15,9 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from odnlib import plots, recipes
+from odnlib import recipes
 from odnlib.paper import TABLE_1
-from studies import common
+from studies import common, plots
 
 EVERY_DEPTH = {"target_pct": 100.0, "tolerance_pct": 0.0}  # a goal that no depth meets
 VARIED = {"row", "architecture", *EVERY_DEPTH}  # what the settings that the searches of a study share leave out
@@ -53,13 +51,12 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """One line per tolerance and search that went through every depth, of `FEWEST_ROWS` or more that are alike: the
     depth needed, of how many, beside the paper's. What has a row's own and a common architecture stands in it twice.
     """
-    runs = common.finished(results_dir, profile, "odn")
+    runs = common.finished(results_dir, profile, "odn", VARIED)
     if runs.empty:
         return runs
     runs = runs[runs["goal_pct"] >= 100].rename(columns={"last_depth": "of"})
     runs["paper_depth"] = [TABLE_1[row].odn.depth for row in runs["row"]]
-    runs["settings"], runs["architectures"] = common.shared(runs, VARIED), runs["architecture"]
-    runs["not_comparable"] = [common.why_not_comparable(run._asdict(), VARIED) for run in runs.itertuples()]
+    runs["architectures"] = runs["architecture"]
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
     runs = pd.concat([runs[own].assign(architectures=PAPERS), runs])
     runs = runs[runs.groupby([*STUDY, "architectures"])["row"].transform("nunique") >= FEWEST_ROWS]

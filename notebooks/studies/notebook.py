@@ -1,12 +1,11 @@
-"""What notebooks share: checked parameters, folders, source code to fold out, and the curves of a run under way."""
+"""What notebooks share: checked parameters, training, source code to fold out, and the curves of a run under way."""
 
-from __future__ import annotations
-
-import ast
 import html
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,22 +13,17 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 
-from odnlib import plots
+from odnlib import data, experiment
 from odnlib.files import ROOT
 from odnlib.recipes import Recipe, RecipeError, unknown
+from studies import plots
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
 
 
 def assigned(source: str) -> dict[str, object]:
     """The names that a cell of plain assignments sets, and to what."""
-    values = {}
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            try:
-                values[line.targets[0].id] = ast.literal_eval(line.value)
-            except ValueError:  # float("nan"): its own text is of no type that a parameter has
-                values[line.targets[0].id] = ast.unparse(line.value).encode()
+    exec(source, {}, values := {})
     return values
 
 
@@ -62,21 +56,39 @@ def folder(given: str, usual: str) -> Path:
     return Path(given).expanduser() if given else ROOT / usual
 
 
+class Workplace:
+    """Where a notebook trains and writes: folders as `folder` takes them, a device, and a time, before which runs that
+    were begun start over (empty: none does).
+
+    Raises:
+        RecipeError: where the device does not exist here.
+    """
+
+    def __init__(self, results_dir: str, data_dir: str, device: str, since: str):
+        self.results_dir, self.data_dir = folder(results_dir, "results"), folder(data_dir, "data")
+        self.device, self.since = experiment.choose_device(device), since
+
+    def images(self, recipe: Recipe) -> Callable[[], data.Data]:
+        """What loads the images of a recipe."""
+        return partial(data.load, recipe, self.data_dir, self.device)
+
+    def train(self, recipe: Recipe) -> Path:
+        """The folder of a run, of which what is left has been done."""
+        return experiment.run(recipe, self.images(recipe), self.results_dir, fresh=self.since)
+
+
 def fold_out(title: str, *functions: Callable) -> HTML:
     """The source code of functions, shown when one clicks on the title."""
     code = html.escape("\n\n".join(map(inspect.getsource, functions)))
     return HTML(f"<details><summary>{title}</summary><pre>{code}</pre></details>")
 
 
-class LiveCurve:
+class LiveCurve(AbstractContextManager):
     """The curves, redrawn in place in a notebook every few seconds and at the end; a listener for `experiment.run`."""
 
     def __init__(self, recipe: Recipe, seconds: float = 5.0):
         self.recipe, self.seconds, self.records, self.drawn = recipe, seconds, [], time.monotonic()
         self.handle = display("waiting for the first epoch", display_id=True)
-
-    def __enter__(self) -> LiveCurve:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.records:

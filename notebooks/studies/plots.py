@@ -1,7 +1,5 @@
 """Data frame in, figure out. Reads nothing, trains nothing."""
 
-from __future__ import annotations
-
 import io
 import math
 import textwrap
@@ -106,14 +104,18 @@ def structure(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow) -> Figure:
     return caption(figure, run)
 
 
+def curves(axis: Axes, epochs: pd.DataFrame, column: str, line: str, titled: bool = True) -> None:
+    """Training and validation against the epoch over all stages; `column` is acc_pct or loss."""
+    axis.plot(epochs["epoch"], epochs[f"train_{column}"], line, color=ORANGE, label="training")
+    axis.plot(epochs["epoch"], epochs[f"val_{column}"], line, color=BLUE, label="validation")
+    mark_stages(axis, epochs, titled)
+
+
 def history(epochs: pd.DataFrame, run: AnyRun) -> Figure:
     """Accuracy and loss against the epoch over all stages, their starts marked (compare the paper's Figure 3)."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    line = ".-" if len(epochs) <= 100 else "-"
     for axis, label, column in zip(axes, ("accuracy (%)", "loss"), ("acc_pct", "loss"), strict=True):
-        axis.plot(epochs["epoch"], epochs[f"train_{column}"], line, color=ORANGE, label="training")
-        axis.plot(epochs["epoch"], epochs[f"val_{column}"], line, color=BLUE, label="validation")
-        mark_stages(axis, epochs)
+        curves(axis, epochs, column, ".-" if len(epochs) <= 100 else "-")
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
     if run.variant == "odn":
@@ -142,9 +144,28 @@ def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None =
         axis.set(xlabel=label, xmargin=0.1, ymargin=0.15)
         axis.set_xlim(left=-0.03 * tried[column].max())  # from 0, and room for the first depth
     axes[0].set_ylabel("validation accuracy (%)")
-    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}, width 64"] if printed else []
+    width = ", width 64" * (run.width != 64)
+    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}{width}"] if printed else []
     if round(tried["val_acc_pct"].max(), run.search_decimals) < run.goal_pct:
         title.append("no depth met the goal")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3, title="; ".join(title) or None)
     return caption(figure, run)
+
+
+def accuracies(lines: pd.DataFrame) -> Figure:
+    """Test accuracy printed and measured, one line per kind of run; `lines` as in comparison.csv."""
+    lines = lines.sort_values(["profile", "row", "rule", "label", "variant"], ignore_index=True)
+    names = [f"{x.row} {x.variant}, {x.profile}, {x.rule} (n = {x.n}): {x.label}" for x in lines.itertuples()]
+    names = [textwrap.fill(name.rstrip(": "), 64) for name in names]
+    height = 1.6 + 0.15 * sum(2 + name.count("\n") for name in names)
+    figure, axis = plt.subplots(figsize=(11, height), layout="constrained")
+    for apart, runs in lines.groupby(lines["verdict"] == "not comparable"):
+        label = "measured on stand-ins or narrow networks: not comparable" if apart else "measured"
+        look = {"fmt": "o", "color": "0.6" if apart else BLUE, "label": label}
+        axis.errorbar(runs["measured"], runs.index, xerr=runs["std"].fillna(0), **look)
+    axis.plot(lines["paper"], lines.index, "D", color=ORANGE, fillstyle="none", mew=2, label="paper, Table I")
+    axis.set_yticks(lines.index, names, fontsize=8)
+    axis.set(xlabel="test accuracy (%)", ylim=(len(lines) - 0.5, -0.5))
+    figure.legend(loc="outside upper center", ncols=3)
+    return small_print(figure, "n runs with other seeds; bars: their standard deviation")
