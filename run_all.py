@@ -144,7 +144,7 @@ def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> Non
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
     for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):
-        with experiment.held(folder, wait=False):
+        with files.held(folder, wait=False):
             files.set_aside(folder)
 
 

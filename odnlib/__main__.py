@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from odnlib import data, experiment, recipes
-from odnlib.files import ROOT, RunConflict, read_json
+from odnlib.files import ROOT, Held, RunConflict, read_json
 from odnlib.progress import ProgressBar
 from odnlib.trainer import TrainingDiverged, log
 
@@ -88,7 +88,7 @@ def guarded(command: object, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"odnlib: interrupted; what was trained is kept, and {again} goes on from there", file=sys.stderr)
         return INTERRUPTED
-    except experiment.Held as held:
+    except Held as held:
         print(f"odnlib: {held}", file=sys.stderr)
         return BUSY
     except recipes.RecipeError as error:
