@@ -181,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {job.state:<7} {job.seconds:5.0f} s  {job.executed}")
         for line in job.printed.splitlines()[-LAST_LINES:] if job.state != "done" else []:
             print(f"  {'':<7} {line}")
-    if (results / "report.html").exists():
+    if any(job.source == NOTEBOOKS[COMPARISON] and job.state == "done" for job in jobs):  # it is of today
         print(f"  {'report':<16} {results / 'report.html'}")
     return int(any(job.state != "done" for job in jobs))
 

@@ -3,6 +3,7 @@
 # ./run_all.sh --help lists the options; ./run_all.sh --setup-only stops after .venv.
 set -euo pipefail
 shopt -s extglob
+unset CDPATH # with it cd may lead elsewhere, and prints where
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$root/.venv
 log=$root/.venv-setup.log

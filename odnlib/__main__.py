@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import sys
@@ -49,7 +50,8 @@ def shared_options() -> argparse.ArgumentParser:
     add("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     add("--rule", default="", help="released, printed or equal (default: released; in quick, equal)")
     add("--data-dir", type=folder, default=ROOT / "data", help="where torchvision keeps the datasets (default: data)")
-    add("--results-dir", type=folder, default=ROOT / "results", help="where to write (default: results)")
+    mine = "where to write (default: results/mine; what is committed stands in results)"
+    add("--results-dir", type=folder, default=ROOT / "results" / "mine", help=mine)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--fresh", action="store_true", help="start over; what is there is kept beside it")
     settings = "override a setting of the recipe, e.g. width=16 depth_epochs=5; may be repeated"
@@ -96,7 +98,8 @@ def guarded(command: object, arguments: argparse.Namespace) -> int:
         return REFUSED
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename or arguments.results_dir}: {error.strerror or error}"
-        advice = "make room or choose another --results-dir, and start again"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = f"{'make room' if full else 'mend it'} or choose another --results-dir, and start again"
         print(f"odnlib: {where}; what was kept before is whole: {advice}", file=sys.stderr)
     except (data.DataError, RunConflict, TrainingDiverged, experiment.OutOfMemory) as error:
         print(f"odnlib: {error}", file=sys.stderr)

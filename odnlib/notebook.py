@@ -7,11 +7,13 @@ import html
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython import get_ipython
+from IPython.core.inputtransformer2 import TransformerManager
 from IPython.display import HTML, display
 
 from odnlib import plots
@@ -19,42 +21,61 @@ from odnlib.files import ROOT
 from odnlib.recipes import Recipe, RecipeError, unknown
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
+KINDS = dict.fromkeys(("seed", "depth", "image_size", "rounds"), int) | {"overrides": dict, "targets": dict}
+KINDS |= dict.fromkeys(("seeds", "rows", "architectures", "pairs"), list) | {"target_pct": float}
+KINDS |= {"fresh": bool, "flip": bool}  # every other parameter is a text
+if shell := get_ipython():
+    shell.enable_matplotlib("inline")  # whatever MPLBACKEND says: figures belong into the notebook
 
 
 def assigned(source: str) -> dict[str, object]:
-    """The names that a cell of plain assignments sets, and to what."""
+    """The names that the plain assignments of a cell set, and to what: bytes, the text, where it is no literal."""
     values = {}
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            try:
-                values[line.targets[0].id] = ast.literal_eval(line.value)
-            except ValueError:  # float("nan"): its own text is of no type that a parameter has
-                values[line.targets[0].id] = ast.unparse(line.value).encode()
+    with suppress(SyntaxError):
+        for line in ast.parse(TransformerManager().transform_cell(source)).body:
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                try:
+                    values[line.targets[0].id] = ast.literal_eval(line.value)
+                except ValueError:
+                    values[line.targets[0].id] = ast.unparse(line.value).encode()
     return values
 
 
-def problems(defaults: dict[str, object], given: dict[str, object]) -> list[str]:
-    """One line for every name that does not exist, and every value of another type than its default's."""
-    lines = [unknown(name, defaults) for name in given.keys() - defaults]
-    for name in given.keys() & defaults:
-        value, kind = given[name], type(defaults[name])
+def problems(kinds: dict[str, type], given: dict[str, object]) -> list[str]:
+    """One line for every name that does not exist, and every value of another type."""
+    lines = [unknown(name, kinds) for name in given.keys() - kinds]
+    for name in given.keys() & kinds:
+        value, kind = given[name], kinds[name]
         if type(value) is not kind and (type(value), kind) != (int, float):  # 90 will do for 90.0
-            lines.append(f"{name} {value!r} is not of type {kind.__name__}, as {defaults[name]!r} is")
+            lines.append(f"{name} {value!r} is not of type {kind.__name__}")
     return sorted(lines)
 
 
-def check(cells: Sequence[str]) -> None:
-    """Refuse what papermill silently takes: misspelt parameters, and values of another type.
+def check(cells: Sequence[str], names: str, **kinds: type) -> None:
+    """Refuse what papermill and kernels silently take: misspelt parameters, values of another type, another odnlib.
 
     Args:
         cells: the sources of the cells run so far, as Jupyter keeps them in `In`.
+        names: of the notebook's parameters; what is true of `KINDS` but not of this notebook is told as `kinds`.
 
     Raises:
         RecipeError: one line per problem.
     """
-    for before, cell in pairwise(cells):
-        if cell.startswith(INJECTED) and (lines := problems(assigned(before), assigned(cell))):
-            raise RecipeError("\n".join(lines))
+    kinds, lines = {name: KINDS.get(name, str) for name in names.split()} | kinds, []
+    beside = Path("studies").absolute()  # what this notebook imports
+    if not (shipped := ROOT / "notebooks" / "studies").exists() or (beside.exists() and not beside.samefile(shipped)):
+        why = f"this notebook lies in {beside.parent}, and odnlib in {ROOT}"
+        raise RecipeError(f"{why}: start it with the .venv beside it, which ./run_all.sh --setup-only makes")
+    for cell in reversed(cells):  # from the newest back to the one that sets most parameters
+        values, injected = assigned(cell), cell.startswith(INJECTED)
+        told = 2 * len(values.keys() & kinds) > len(kinds)
+        if injected or told:
+            computed = {x for x in values if type(values[x]) is bytes and x in kinds and not injected}  # by a person
+            lines += problems(kinds, {x: values[x] for x in values.keys() - computed})
+        if told and not injected:
+            break
+    if lines:
+        raise RecipeError("\n".join(lines))
 
 
 def folder(given: str, usual: str) -> Path:

@@ -1,10 +1,14 @@
 """The five rows' notebooks, and what they show."""
 
+import re
+
+import nbformat
 import pandas as pd
 import pytest
 
-from odnlib import experiment, plots, recipes
-from odnlib.notebook import assigned, check, problems
+from odnlib import experiment, notebook, plots, recipes
+from odnlib.files import ROOT
+from odnlib.notebook import assigned, check
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
 from studies import latency, rows
@@ -22,18 +26,57 @@ def pretended(results_dir, rule="released", **more):
     return pretend_run(results_dir, **kept), pretend_run(results_dir, **kept | full)
 
 
-def test_notebooks_know_their_parameters():
-    known = assigned('row = "mnist"  # which\nseed = 0\noverrides = {}\ndata_dir = ""')
-    assert problems(known, {"row": "svhn", "seed": 1, "overrides": {"width": 8}, "data_dir": "/data"}) == []
-    assert problems(known, {"sed": 1, "seed": "5", "row": None}) == [
-        "row None is not of type str, as 'mnist' is",
-        "seed '5' is not of type int, as 0 is",
-        "there is no parameter 'sed': did you mean 'seed'? choose from row, seed, overrides, data_dir",
-    ]
-    check(["", "seed = 0", "seed + 1"])
-    for given, message in ("sed = 5", "no parameter 'sed'"), ("seed = float('nan')", "seed .* is not of type int"):
-        with pytest.raises(RecipeError, match=message):
-            check(["", "seed = 0", f"# Parameters\n{given}\n"])
+KNOWN = 'row = "mnist"  # which\nseed = 0\nfresh = False\noverrides = {}'
+NAMES = "row seed fresh overrides"
+
+
+@pytest.mark.parametrize(
+    ("cells", "messages"),
+    [
+        ([KNOWN], []),
+        ([KNOWN, "# Parameters\nrow = 'svhn'\nseed = 1\noverrides = {'width': 8}"], []),
+        ([KNOWN, "# Parameters\nsed = 5"], ["there is no parameter 'sed': did you mean 'seed'. choose from row, seed"]),
+        ([KNOWN, "# Parameters\nseed = float('nan')"], ["seed .* is not of type int"]),
+        ([KNOWN, "# Parameters\nseed = '5'\nrow = None"], ["row None is not of type", "seed '5' is not of type"]),
+        # As a person edits the cell in a live kernel
+        ([f"{KNOWN}\nsed = 3"], ["there is no parameter 'sed': did you mean 'seed'"]),
+        ([KNOWN.replace("seed", "sed")], ["there is no parameter 'sed': did you mean 'seed'"]),
+        ([f"%pwd\n{KNOWN}\ntarget_pcnt = 9\nSeed = 1"], ["'Seed': did you mean 'seed'", "'target_pcnt': choose"]),
+        ([f"{KNOWN}\nfresh = 'no'"], ["fresh 'no' is not of type bool"]),
+        ([f"{KNOWN}\nseed = [0, 1]"], [r"seed \[0, 1\] is not of type int"]),
+        ([f"{KNOWN}\nrow = str(len('abc'))"], []),  # computed
+        ([f"{KNOWN}\nsed = 3", KNOWN], []),  # mended
+        ([KNOWN, "odn = 1\nseed + 1", f"{KNOWN}\nsed = 3", "seed = 5", "1 +"], ["there is no parameter 'sed'"]),
+    ],
+)  # fmt: skip
+def test_parameters_are_checked_as_a_whole(cells, messages):
+    told = []
+    try:
+        check(["", *cells, "notebook.check(In)"], NAMES)
+    except RecipeError as error:
+        told = str(error).splitlines()
+    assert len(told) == len(messages), told
+    assert all(map(re.search, messages, told)), told
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_each_notebook_names_all_its_parameters(path):
+    parameters, code, *_ = [x.source for x in nbformat.read(path, 4).cells if x.cell_type == "code"]
+    names, of_its_own = re.search(r'notebook.check\(\s*In, "([^"]+)"(?:, (\w+)=int)?', code).groups()
+    assert assigned(parameters).keys() == {*names.split(), *filter(None, [of_its_own])}
+    check(["", parameters], names, **({of_its_own: int} if of_its_own else {}))
+
+
+def test_a_notebook_with_another_odnlib_is_refused(tmp_path, monkeypatch):
+    """As in a checkout that was copied with its .venv, or beside an odnlib that pip has copied away."""
+    (tmp_path / "studies").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for root in (ROOT, tmp_path / "site-packages"):
+        monkeypatch.setattr(notebook, "ROOT", root)
+        with pytest.raises(
+            RecipeError, match=f"lies in {tmp_path}, and odnlib in {root}: start it with the .venv beside"
+        ):
+            check(["", KNOWN], NAMES)
 
 
 def test_images_are_loaded_only_where_something_is_left_to_train(tmp_path, capsys, tiny_data, monkeypatch):
