@@ -268,9 +268,9 @@ def test_the_callers_settings_stay_outside(tmp_path):
     bare_copy(tmp_path / "odn", '[ "$1" = -Ic ] && echo "${0%/.venv*}/odnlib" || env')
     leaks = {"CDPATH", "MPLBACKEND", "MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_PATH", "PYTHONPATH",
              "PYTHONHOME", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONSAFEPATH", "PYTHONSTARTUP",
-             "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_DEPS", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT", "PIP_PYTHON",
-             "PIP_NO_BINARY", "PIP_DRY_RUN", "UV_TARGET", "UV_SYSTEM_PYTHON", "UV_NO_DEPS", "UV_CONSTRAINT"}  # fmt: skip
-    kept = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_PROXY", "PIP_CONFIG_FILE", "TMPDIR",
+             "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_DEPS", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT",
+             "PIP_NO_BINARY", "PIP_DRY_RUN", "UV_TARGET", "UV_SYSTEM_PYTHON", "UV_NO_DEPS", "UV_PYTHON"}  # fmt: skip
+    kept = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_PROXY", "PIP_CONFIG_FILE",
             "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_FIND_LINKS", "UV_NATIVE_TLS", "HTTPS_PROXY"}  # fmt: skip
     given = {name: str(tmp_path) for name in leaks | kept} | {"PIP_USER": "1", "PATH": os.environ["PATH"]}
     shown = subprocess.run(
