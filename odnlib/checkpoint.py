@@ -51,9 +51,3 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict | None:
         path.replace(path.with_suffix(".damaged"))  # so that it never takes the place of a good one
         log.warning("%s is damaged: going on from what was kept before it", path)
     return None
-
-
-def remove(folder: Path) -> None:
-    """A run that has ended needs no checkpoint, which is larger than all that it keeps."""
-    for path in (*folder.glob("checkpoint*.pt"), *folder.glob("checkpoint*.damaged")):
-        path.unlink()

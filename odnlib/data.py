@@ -179,16 +179,7 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
     dataset = DATASETS[row]
     source = getattr(torchvision.datasets, dataset.source)
     which = {"svhn": {"split": "train" if training else "test"}, "emnist": {"split": "letters", "train": training}}
-    which = which.get(row, {"train": training})
-    try:
-        try:  # data_dir may also be the dataset's own folder
-            loaded = source(folder.parent if folder.name == source.__name__ else folder, **which)
-        except Exception:  # whatever it raises where files are missing or damaged
-            loaded = _download(row, source, folder, which)
-    except DataError as error:
-        what = f"{dataset.title} is not in data_dir {folder} or cannot be read, and could not be downloaded ({error})"
-        advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{dataset.source} can read"
-        raise DataError(f"{'; '.join([*_damaged(row, source, folder), what])}: {advice}") from None
+    loaded = _read(row, source, folder, which.get(row, {"train": training}))
     images = np.asarray(loaded.data, dtype=np.uint8)
     labels = np.asarray(loaded.labels if row == "svhn" else loaded.targets, dtype=np.int64)
     if row == "emnist":  # stored transposed; classes 1 to 26
@@ -201,21 +192,23 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
     return np.ascontiguousarray(images.reshape(-1, *dataset.image_shape)), labels
 
 
-def _download(row: str, source: type, folder: Path, which: dict[str, object]) -> object:
-    """The dataset, downloaded by torchvision from the first address that has it whole; DataError says why none has."""
-    before, answers = socket.getdefaulttimeout(), []
-    for address in ADDRESSES[row]:
+def _read(row: str, source: type, folder: Path, which: dict[str, object]) -> object:
+    """A dataset of torchvision as it lies in `folder`, or from the first address that has it whole."""
+    answers, timeout, split_list = [], socket.getdefaulttimeout(), getattr(source, "split_list", {})
+    for address in ("", *ADDRESSES[row]):
         there = {"mirrors": [address], "url": address + getattr(source, "url", "").rpartition("/")[2]}
-        parts = getattr(source, "split_list", {}).items()
-        there["split_list"] = {split: (address + name, name, md5) for split, (_, name, md5) in parts}
+        there["split_list"] = {split: (address + name, name, md5) for split, (_, name, md5) in split_list.items()}
+        place = folder.parent if folder.name == source.__name__ and not address else folder  # the dataset's own folder
         socket.setdefaulttimeout(NO_ANSWER)
         try:
-            return type(source.__name__, (source,), there)(folder, download=True, **which)
+            return type(source.__name__, (source,), there)(place, download=bool(address), **which)
         except Exception as error:  # whatever it is, the next may do better
             answers.append(f"{address}: {(str(error).strip().splitlines() or [type(error).__name__])[-1]}")
         finally:
-            socket.setdefaulttimeout(before)
-    raise DataError("; ".join(answers))
+            socket.setdefaulttimeout(timeout)
+    what = f"{DATASETS[row].title} is not in data_dir {folder} or cannot be read, and could not be downloaded"
+    advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{source.__name__} can read"
+    raise DataError("; ".join([*_damaged(row, source, folder), f"{what} ({'; '.join(answers[1:])}): {advice}"]))
 
 
 def _damaged(row: str, source: type, folder: Path) -> list[str]:

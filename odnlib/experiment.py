@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from odnlib import checkpoint, files, metrics, models
+from odnlib import files, metrics, models
 from odnlib.data import Data
 from odnlib.files import RunConflict, held, read_json, write_csv, write_json
 from odnlib.progress import StatusFile
@@ -51,6 +51,11 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
         if mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25):  # the most that older ones take
             mallopt(trim_threshold, 2**31 - 1)
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    for left in folder.glob(pattern):
+        left.unlink()
 
 
 def run_folder(recipe: Recipe, results_dir: Path | str) -> Path:
@@ -112,21 +117,19 @@ def run(
             listed = "; ".join(differences(recipe, folder))
             raise RunConflict(f"{folder} was made otherwise ({listed}): keep it, or start over with --fresh")
         if state == "finished":
-            checkpoint.remove(folder)  # left where one was killed in this moment
+            sweep(folder, "checkpoint*")  # where it was killed before it had
             for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
                 for listener in listeners:
                     listener(recipe, record)
             return folder
         data = images()
         folder.mkdir(exist_ok=True)
-        for left in folder.glob(".*.[0-9]*"):  # half-written by a process that was killed; we hold the folder
-            left.unlink()
+        sweep(folder, ".*.[0-9]*")  # half-written by a process that was killed; we hold the folder
         file, threads = logging.FileHandler(folder / "log.txt"), torch.get_num_threads()
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
             _train(recipe, data, folder, [StatusFile(folder), *listeners], network)
-            checkpoint.remove(folder)
         finally:
             torch.set_num_threads(threads)
             log.removeHandler(file)
@@ -198,3 +201,4 @@ def conclude(run: Run, depth: int) -> None:
     spent = {"seconds": round(sum(run.seconds), 1), "train_tmacs": result["train_tmacs"]}
     write_json(folder / "provenance.json", read_json(folder / "provenance.json") | spent)
     write_json(folder / "result.json", result)
+    sweep(folder, "checkpoint*")  # larger than all that is kept of a run

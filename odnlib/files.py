@@ -8,7 +8,6 @@ ignored by git. The folder's name is a label that nothing parses.
 from __future__ import annotations
 
 import datetime
-import errno
 import importlib.metadata
 import json
 import logging
@@ -24,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock, SoftFileLease, Timeout
+from filelock import FileLock, SoftFileLease, SoftFileLock, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: notebooks/, results/ and data/ lie here
 TRAINING_VERSION = 1  # of the bytes that training gives: raised when a change gives others (tests/same_bytes.py)
@@ -74,14 +73,6 @@ def read_json(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _touched(file: Path) -> float:
-    """When a file was written to; 0 where there is none (any more)."""
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[None]:
     """Hold a folder, so that no other process works in it; Held where one does and we do not `wait`.
@@ -91,29 +82,27 @@ def held(folder: Path, wait: bool) -> Iterator[None]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     file, note = (folder.with_name(f".{folder.name}.{kind}") for kind in ("lock", "holder.lock"))
-    lock = FileLock(file, fallback_to_soft=False)
+    lock = FileLock(file)
     with suppress(Timeout):
-        try:
-            lock.acquire(blocking=False)
-        except OSError as error:  # a Timeout is one, too
-            if error.errno != errno.ENOSYS:
-                raise
-            lock = SoftFileLease(file, lease_duration=LEASE, on_compromise=lambda _: interrupt_main())
+        lock.acquire(blocking=False)
+    if lease := isinstance(lock, SoftFileLock):  # what it becomes where there is no flock: nobody sees it live
+        lock.release()
+        lock = SoftFileLease(file, lease_duration=LEASE, on_compromise=lambda _: interrupt_main())
+        with suppress(Timeout):
             lock.acquire(blocking=False)
     if not lock.is_locked:
         holder = f"{folder} is being worked on by {note.read_text() if note.exists() else 'another process'}"
-        if lease := isinstance(lock, SoftFileLease):
-            holder += f", or was: delete {file}, {(time.time() - _touched(file)) / 3600:.1f} hours old, if that is dead"
+        if lease:
+            hours = (time.time() - file.stat().st_mtime) / 3600
+            holder += f", or was: delete {file}, {hours:.1f} hours old, if that is dead"
         if not wait:
             raise Held(f"{holder}; nothing was done here")
         log.warning("%s: waiting for it to end", holder)
     while not lock.is_locked:
-        touched = _touched(file)
-        try:
+        with suppress(Timeout):
             lock.acquire(timeout=2 * LEASE if lease else -1)
-        except Timeout:
-            if _touched(file) == touched:
-                raise Held(f"{holder}; nothing was done here") from None
+        if not lock.is_locked and time.time() - file.stat().st_mtime > 2 * LEASE:
+            raise Held(f"{holder}; nothing was done here")
     try:
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")

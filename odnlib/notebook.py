@@ -41,16 +41,6 @@ def assigned(source: str) -> dict[str, object]:
     return values
 
 
-def problems(kinds: dict[str, type], given: dict[str, object]) -> list[str]:
-    """One line for every name that does not exist, and every value of another type."""
-    lines = [unknown(name, kinds) for name in given.keys() - kinds]
-    for name in given.keys() & kinds:
-        value, kind = given[name], kinds[name]
-        if type(value) is not kind and (type(value), kind) != (int, float):  # 90 will do for 90.0
-            lines.append(f"{name} {value!r} is not of type {kind.__name__}")
-    return sorted(lines)
-
-
 def check(cells: Sequence[str], names: str, **kinds: type) -> None:
     """Refuse what papermill and kernels silently take: misspelt parameters, values of another type, another odnlib.
 
@@ -61,21 +51,26 @@ def check(cells: Sequence[str], names: str, **kinds: type) -> None:
     Raises:
         RecipeError: one line per problem.
     """
-    kinds, lines = {name: KINDS.get(name, str) for name in names.split()} | kinds, []
-    beside = Path("studies").absolute()  # what this notebook imports
-    if not (shipped := ROOT / "notebooks" / "studies").exists() or (beside.exists() and not beside.samefile(shipped)):
-        why = f"this notebook lies in {beside.parent}, and odnlib in {ROOT}"
+    kinds, lines = {name: KINDS.get(name, str) for name in names.split()} | kinds, set()
+    here, studies = Path("studies").absolute(), ROOT / "notebooks" / "studies"  # what this notebook imports, and ours
+    if not studies.exists() or (here.exists() and not here.samefile(studies)):
+        why = f"this notebook lies in {here.parent}, and odnlib in {ROOT}"
         raise RecipeError(f"{why}: start it with the .venv beside it, which ./run_all.sh --setup-only makes")
     for cell in reversed(cells):  # from the newest back to the one that sets most parameters
         values, injected = assigned(cell), cell.startswith(INJECTED)
-        told = 2 * len(values.keys() & kinds) > len(kinds)
-        if injected or told:
-            computed = {x for x in values if type(values[x]) is bytes and x in kinds and not injected}  # by a person
-            lines += problems(kinds, {x: values[x] for x in values.keys() - computed})
-        if told and not injected:
+        told = not injected and 2 * len(values.keys() & kinds) > len(kinds)
+        for name, value in values.items() if injected or told else ():
+            if name not in kinds:
+                lines.add(unknown(name, kinds))
+            elif (type(value), kinds[name]) != (int, float) and type(value) not in (
+                kinds[name],
+                bytes if told else None,
+            ):
+                lines.add(f"{name} {value!r} is not of type {kinds[name].__name__}")  # 90 will do for 90.0
+        if told:
             break
     if lines:
-        raise RecipeError("\n".join(lines))
+        raise RecipeError("\n".join(sorted(lines)))
 
 
 def folder(given: str, usual: str) -> Path:
