@@ -15,6 +15,10 @@ for name in $(compgen -e); do # of the caller's settings of these tools only tho
         PIP_* | UV_* | PYTHON* | IPYTHON* | JUPYTER* | MPL*) unset "$name" ;;
     esac
 done
+if [ ! -w "${HOME:-/nowhere}" ]; then # a user that only a cluster's or a container's number knows
+    export HOME=$root/data/.home
+    mkdir -p "$HOME" # ignored by git
+fi
 export PIP_USER=0 # also where pip's configuration file says otherwise
 
 fail() { # say it in a line; an environment that was there before stays

@@ -154,6 +154,28 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
     assert planned("--only", "9", "--profile", "reduced")[0].parameters["architectures"] == ["", "resnet18"]
 
 
+def test_a_task_of_an_array_runs_the_notebook_of_its_number(tmp_path):
+    """Any of them, those that train own images or compress too, on the machine that Slurm gives, with all options."""
+    (tmp_path / "run_all.sh").write_text('#!/usr/bin/env bash\nprintf "%s " "$@"\n')
+    (tmp_path / "run_all.sh").chmod(0o755)
+    for number in run_all.NOTEBOOKS:
+        task = os.environ | {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_ARRAY_TASK_ID": str(int(number))}
+        command = ["bash", ROOT / "notebooks" / "array.sbatch", "--profile", "quick"]
+        shown = subprocess.run(command, env=task, capture_output=True, text=True, check=True).stdout.split()
+        assert shown == ["--only", str(int(number)), "--profile", "quick"]
+        assert [job.source.stem[:2] for job in planned(*shown)] == [number]
+
+
+def test_only_a_report_of_today_is_named(monkeypatch, tmp_path, capsys):
+    """One left by an earlier launch is not what a launch whose comparison failed has made."""
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "report.html").touch()
+    for state in ("failed", "done"):
+        monkeypatch.setattr(run_all, "execute", lambda jobs, *_, now=state: [setattr(x, "state", now) for x in jobs])
+        assert launch("--results-dir", tmp_path, "--only", "07") == (state == "failed")
+        assert ("report.html" in capsys.readouterr().out) == (state == "done")
+
+
 def test_fresh_sets_the_rows_runs_aside_or_all_of_smoke(monkeypatch, tmp_path):
     monkeypatch.setattr(run_all, "execute", lambda *_: None)
     folders = [tmp_path / "smoke" / "runs" / f"mnist-{name}-released-seed0" for name in ("odn", "full", "odn-other")]
@@ -284,7 +306,7 @@ def test_the_callers_settings_stay_outside(tmp_path):
 def test_an_environment_of_another_place_is_made_again(tmp_path):
     """A copied or moved checkout: its .venv would import the odnlib of the old place."""
     old = bare_copy(tmp_path / "old", f"echo {tmp_path}/old/odnlib")
-    without = {"PATH": str(tmp_path / "bin")}
+    without = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
     (tmp_path / "bin").mkdir()
     for name in ("bash", "dirname", "cmp", "env"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
