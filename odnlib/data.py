@@ -213,16 +213,13 @@ def _read(row: str, source: type, folder: Path, which: dict[str, object]) -> obj
 
 def _damaged(row: str, source: type, folder: Path) -> list[str]:
     """A line for each file of a row's dataset that is there and differs from its publisher's md5."""
-    from torchvision.datasets.utils import calculate_md5
+    from torchvision.datasets.utils import check_integrity
 
-    if row == "cifar10":
-        parts = [(f"{source.base_folder}/{name}", md5) for name, md5 in source.train_list + source.test_list]
-        files = [(source.filename, source.tgz_md5), *parts]
-    elif row == "svhn":
-        files = [(name, md5) for _, name, md5 in source.split_list.values()]
-    elif row == "emnist":
-        files = [("EMNIST/raw/gzip.zip", source.md5)]
-    else:
-        files = [(f"{source.__name__}/raw/{name}", md5) for name, md5 in source.resources]
-    there = [(folder / name, md5) for name, md5 in files if (folder / name).is_file()]
-    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in there if calculate_md5(path) != md5]
+    parts = getattr(source, "train_list", []) + getattr(source, "test_list", [])
+    files = [(folder / name, md5) for _, name, md5 in getattr(source, "split_list", {}).values()]
+    files += [(folder / source.base_folder / name, md5) for name, md5 in parts]
+    files += [(folder / source.filename, source.tgz_md5)] if parts else []
+    packed = [("gzip.zip", source.md5)] if row == "emnist" else getattr(source, "resources", [])
+    files += [(folder / source.__name__ / "raw" / name, md5) for name, md5 in packed]
+    there = [(path, md5) for path, md5 in files if path.is_file()]
+    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in there if not check_integrity(path, md5)]
