@@ -144,7 +144,7 @@ def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> Non
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
     for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):
-        with experiment.held(folder, wait=False):
+        with files.held(folder, wait=False):
             files.set_aside(folder)
 
 
@@ -181,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {job.state:<7} {job.seconds:5.0f} s  {job.executed}")
         for line in job.printed.splitlines()[-LAST_LINES:] if job.state != "done" else []:
             print(f"  {'':<7} {line}")
-    if (results / "report.html").exists():
+    if any(job.source == NOTEBOOKS[COMPARISON] and job.state == "done" for job in jobs):  # it is of today
         print(f"  {'report':<16} {results / 'report.html'}")
     return int(any(job.state != "done" for job in jobs))
 

@@ -2,11 +2,24 @@
 # Regenerate tables and figures: make .venv where it is missing or out of date, then run the notebooks.
 # ./run_all.sh --help lists the options; ./run_all.sh --setup-only stops after .venv.
 set -euo pipefail
+shopt -s extglob
+unset CDPATH # with it cd may lead elsewhere, and prints where
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$root/.venv
 log=$root/.venv-setup.log
 needed_gb=8
-unset PYTHONDONTWRITEBYTECODE # every notebook imports torch, which takes 3 times as long without bytecode
+for name in $(compgen -e); do # of the caller's settings of these tools only those stay that say how packages are reached
+    case $name in
+        PIP_*@(INDEX|FIND_LINKS|PROXY|HOST|CERT|CACHE|CONFIG|TIMEOUT|RETRIES|KEYRING)*) ;;
+        UV_*@(INDEX|FIND_LINKS|HTTP|HOST|CERT|TLS|CACHE|CONFIG|TIMEOUT|RETRIES|KEYRING|OFFLINE)*) ;;
+        PIP_* | UV_* | PYTHON* | IPYTHON* | JUPYTER* | MPL*) unset "$name" ;;
+    esac
+done
+if [ ! -w "${HOME:-/nowhere}" ]; then # a user that only a cluster's or a container's number knows
+    export HOME=$root/data/.home
+    mkdir -p "$HOME" # ignored by git
+fi
+export PIP_USER=0 # also where pip's configuration file says otherwise
 
 fail() { # say it in a line; an environment that was there before stays
     echo "run_all.sh: $*" >&2
@@ -25,7 +38,11 @@ find_python() { # prints the first Python that the locked packages support
     return 1
 }
 
-ready() { cmp -s "$root/requirements.lock" "$venv/installed.lock" && "$venv/bin/python" -c '' 2>/dev/null; }
+ready() { # today's packages, and this odnlib: a .venv that was copied or moved with its folder has that of the old place
+    local where='from importlib.util import find_spec; print(*find_spec("odnlib").submodule_search_locations)'
+    cmp -s "$root/requirements.lock" "$venv/installed.lock" &&
+        [ "$("$venv/bin/python" -Ic "$where" 2>/dev/null)" -ef "$root/odnlib" ]
+}
 
 install() { # install ARGUMENTS...: by uv where it can be had (much faster), else by pip
     if command -v uv >/dev/null && uv pip install --python "$venv/bin/python" "$@" >>"$log" 2>&1; then
@@ -54,6 +71,7 @@ set_up() {
     install -r "$root/requirements.lock" || fail "the packages could not be installed, $(reason)"
     install --no-deps --no-build-isolation -e "$root" || fail "odnlib could not be installed, $(reason)"
     cp "$root/requirements.lock" "$venv/installed.lock"
+    ready || fail "the packages were not installed into .venv: a setting sends them elsewhere, see pip config list (log: $log)"
     rm -rf "$venv.before"
 }
 

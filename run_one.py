@@ -30,7 +30,8 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
     Path(executed).unlink(missing_ok=True)  # an earlier one would be taken for this one's
     short = "/tmp" if len(tempfile.gettempdir()) > 60 else None  # the name of a socket holds at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="odn-", dir=short) as sockets:
-        os.environ |= {"JUPYTER_RUNTIME_DIR": sockets, "JUPYTER_PREFER_ENV_PATH": "1"}  # this environment's kernel
+        os.environ |= {"JUPYTER_RUNTIME_DIR": sockets, "JUPYTER_PREFER_ENV_PATH": "1"}  # this environment's kernel,
+        os.environ["IPYTHONDIR"] = sockets  # without anybody's start-up files
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"} if sys.platform == "linux" else {}  # ip: their names
         options = {"cwd": Path(source).parent, "progress_bar": False, "config": Config({"KernelManager": kernel})}
         notebook = papermill.execute_notebook(source, executed, parameters, **options)

@@ -1,6 +1,7 @@
 """The command line: `python -m odnlib run` trains without a notebook."""
 
 import argparse
+import errno
 import json
 import logging
 import sys
@@ -8,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from odnlib import data, experiment, recipes
-from odnlib.files import ROOT, RunConflict, read_json
+from odnlib.files import ROOT, Held, RunConflict, read_json
 from odnlib.trainer import TrainingDiverged, log
 
 FAILED, REFUSED, BUSY, INTERRUPTED = 1, 2, 75, 130  # exit codes beside 0; 75 (EX_TEMPFAIL): another process is at it
 CODES = dict.fromkeys((data.DataError, RunConflict, TrainingDiverged, experiment.OutOfMemory), FAILED)
-CODES |= {recipes.RecipeError: REFUSED, experiment.Held: BUSY}
+CODES |= {recipes.RecipeError: REFUSED, Held: BUSY}
 
 
 def value(text: str) -> object:
@@ -48,7 +49,8 @@ def shared_options() -> argparse.ArgumentParser:
     add("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     add("--rule", default="", help="released, printed or equal (default: released; in quick, equal)")
     add("--data-dir", type=folder, default=ROOT / "data", help="where torchvision keeps the datasets (default: data)")
-    add("--results-dir", type=folder, default=ROOT / "results", help="where to write (default: results)")
+    mine = "where to write (default: results/mine; what is committed stands in results)"
+    add("--results-dir", type=folder, default=ROOT / "results" / "mine", help=mine)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--fresh", action="store_true", help="start over; what is there is kept beside it")
     settings = "override a setting of the recipe, e.g. width=16 depth_epochs=5; may be repeated"
@@ -87,7 +89,8 @@ def guarded(command: object, arguments: argparse.Namespace) -> int:
         code, told = INTERRUPTED, f"interrupted; what was trained is kept, and {again} goes on from there"
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename or arguments.results_dir}: {error.strerror or error}"
-        advice = "make room or choose another --results-dir, and start again"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = f"{'make room' if full else 'mend it'} or choose another --results-dir, and start again"
         code, told = FAILED, f"{where}; what was kept before is whole: {advice}"
     except tuple(CODES) as error:
         code, told = CODES[type(error)], str(error)

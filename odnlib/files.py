@@ -8,24 +8,35 @@ ignored by git. The folder's name is a label that nothing parses.
 import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+import time
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, SoftFileLease, SoftFileLock, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: notebooks/, results/ and data/ lie here
 TRAINING_VERSION = 1  # of the bytes that training gives: raised when a change gives others (tests/same_bytes.py)
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "safetensors")
+LEASE = 300.0  # seconds without a sign of life after which a lock is no longer anybody's, where there is no flock
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+log = logging.getLogger("odnlib")
 
 
 class RunConflict(RuntimeError):
     """A run's folder holds something that must not be mixed with it; the message says what and what to do."""
+
+
+class Held(RuntimeError):
+    """Another process is at this run; the message says which, and what to do if it is dead."""
 
 
 def replace(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
@@ -60,6 +71,44 @@ def read_json(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+@contextmanager
+def held(folder: Path, wait: bool) -> Iterator[None]:
+    """Hold a folder, so that no other process works in it; Held where one does and we do not `wait`.
+
+    By flock, which ends with its process. Where the file system has none by a lease, which is touched while its holder
+    lives; a lock that nobody touches is not waited for.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file, note = (folder.with_name(f".{folder.name}.{kind}") for kind in ("lock", "holder.lock"))
+    lock = FileLock(file)
+    with suppress(Timeout):
+        lock.acquire(blocking=False)
+    if lease := isinstance(lock, SoftFileLock):  # what it becomes where there is no flock: nobody sees it live
+        lock.release()
+        lock = SoftFileLease(file, lease_duration=LEASE, on_compromise=lambda _: interrupt_main())
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
+    if not lock.is_locked:
+        holder = f"{folder} is being worked on by {note.read_text() if note.exists() else 'another process'}"
+        if lease:
+            hours = (time.time() - file.stat().st_mtime) / 3600
+            holder += f", or was: delete {file}, {hours:.1f} hours old, if that is dead"
+        if not wait:
+            raise Held(f"{holder}; nothing was done here")
+        log.warning("%s: waiting for it to end", holder)
+    while not lock.is_locked:
+        with suppress(Timeout):
+            lock.acquire(timeout=2 * LEASE if lease else -1)
+        if not lock.is_locked and time.time() - file.stat().st_mtime > 2 * LEASE:
+            raise Held(f"{holder}; nothing was done here")
+    try:
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")
+        yield
+    finally:
+        lock.release()
+
+
 def set_aside(folder: Path) -> None:
     """Keep a run's folder under another name, so that the run can start over."""
     number = 1
@@ -76,8 +125,11 @@ def run_folders(results_dir: Path | str, profile: str = "*", variant: str | None
 
 
 def _git(*arguments: str) -> str | None:
+    """What git says of this repository; None where ROOT is not the top of one, whatever repository is around it."""
+    alone = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    alone["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, env=alone, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -109,7 +161,7 @@ def provenance(device: str, checksums: dict[str, str]) -> dict:
         "versions": {x.name: x.version for x in importlib.metadata.distributions() if x.name in PACKAGES},
         "system": platform.system(),
         "processor": processor(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "data_sha256": checksums,
         "start": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

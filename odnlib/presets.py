@@ -63,5 +63,5 @@ def usual(row: str, profile: str, rule: str) -> Settings:
         settings["target_pct"] = SMOKE_TARGETS[row]
         settings |= {"rate": SMOKE_RATES[row]} if rule == "released" else {}
     if row not in TABLE_1:
-        settings["embedded"] = row.startswith(f"own_{EXAMPLE}_")
+        settings["embedded"] = row.startswith(f"own_{EXAMPLE}_")  # which `own.row` calls drawn images alone
     return settings

@@ -225,9 +225,12 @@ def _contradictions(recipe: Recipe) -> list[str]:
     ]
     if not problems and recipe.first_depth > recipe.last_depth:
         problems.append(f"first_depth {recipe.first_depth} is beyond last_depth {recipe.last_depth}")
-    limits = ("full_epochs",) if recipe.variant == "full" else ("warmup_epochs", "depth_epochs", "finetune_epochs")
+    limits = ("warmup_epochs", "finetune_epochs")  # the last depth has no others: it is fine-tuned at once
+    if recipe.one_cycle or recipe.variant == "full":
+        limits = ("full_epochs" if recipe.variant == "full" else "depth_epochs",)
     if all(getattr(recipe, limit) == 0 for limit in limits):
-        problems.append(f"{' = '.join(limits)} = 0 trains nothing: allow at least one epoch")
+        depth = f"depth {recipe.last_depth}" if recipe.variant == "odn" else "the network"
+        problems.append(f"{' = '.join(limits)} = 0 leaves {depth} untrained: allow at least one epoch")
     if recipe.one_cycle and None in (recipe.depth_epochs, recipe.full_epochs):
         problems.append("rule equal needs depth_epochs and full_epochs: whole numbers, not none")
     if recipe.one_cycle and (recipe.warmup_epochs or recipe.finetune_epochs):

@@ -1,11 +1,15 @@
 """Batches, splits, and what is said when there are no images."""
 
+import gzip
+import hashlib
 import itertools
 import re
+import socket
 import socketserver
 import struct
 import threading
 from operator import attrgetter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -42,8 +46,9 @@ def test_a_subset_is_a_function_of_the_seed():
     subsets = [load(resolve("mnist", seed=seed, train_images=100), "unused").train for seed in (0, 0, 1)]
     assert [len(subset) for subset in subsets] == [100] * 3
     assert subsets[0].sha256() == subsets[1].sha256() != subsets[2].sha256()
-    with pytest.raises(DataError, match="train_images 5000: MNIST has 1197"):
-        load(resolve("mnist", train_images=5000), "unused")
+    for name, there in {"train_images": 1197, "validation_images": 300}.items():
+        with pytest.raises(DataError, match=f"{name} 5000: MNIST has {there} .none means all"):
+            load(resolve("mnist", **{name: 5000}), "unused")
 
 
 @pytest.mark.parametrize(("drop_last", "sizes"), [(False, [32, 32, 6]), (True, [32, 32])])
@@ -91,14 +96,22 @@ def test_augmentation_only_crops_and_flips():
     assert len(seen) > 40  # of 50
 
 
-def test_real_split_takes_the_last_ones_for_validation(tmp_path):
-    raw, images = tmp_path / "MNIST" / "raw", torch.arange(60_000) % 251
+def idx_files():
+    """MNIST's four files with images that tell their place: name -> content."""
+    images, files = torch.arange(60_000) % 251, {}
     arrays = {"train-images-idx3": images[:, None, None].expand(-1, 28, 28), "train-labels-idx1": images % 10}
     arrays |= {"t10k-images-idx3": torch.zeros(10, 28, 28), "t10k-labels-idx1": torch.zeros(10)}
-    raw.mkdir(parents=True)
     for name, array in arrays.items():
         header = struct.pack(f">HBB{array.dim()}I", 0, 8, array.dim(), *array.shape)
-        (raw / f"{name}-ubyte").write_bytes(header + array.to(torch.uint8).numpy().tobytes())
+        files[f"{name}-ubyte"] = header + array.to(torch.uint8).numpy().tobytes()
+    return files
+
+
+def test_real_split_takes_the_last_ones_for_validation(tmp_path):
+    raw, images = tmp_path / "MNIST" / "raw", torch.arange(60_000) % 251
+    raw.mkdir(parents=True)
+    for name, content in idx_files().items():
+        (raw / name).write_bytes(content)
     parts = load(resolve("mnist", profile="paper"), tmp_path)
     assert torch.equal(parts.train.images[:, 0, 0, 0].long(), images[:50_000])
     assert torch.equal(parts.validation.images[:, 0, 0, 0].long(), images[50_000:])
@@ -120,37 +133,83 @@ def no_network(monkeypatch):
     def refuse(*_, **__):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
 @pytest.mark.parametrize("row", data.DATASETS)
 def test_empty_folder_without_network(row, tmp_path, no_network):
-    assert re.search(f"not in data_dir {tmp_path} .*connect to the network", refusal(tmp_path, row))
+    line = refusal(tmp_path, row)
+    assert re.search(f"not in data_dir {tmp_path} .*connect to the network", line)
+    assert all(f"{address}: Name or service not known" in line for address in data.ADDRESSES[row])
+    assert len(data.ADDRESSES[row]) > 1
 
 
 def test_a_truncated_dataset_is_named_with_its_checksum(tmp_path, no_network):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b" + 100 * b"x")
-    expected = "train-images-idx3-ubyte.gz is damaged (its md5 should be f68b3c2dcbeaaa9fbdd348bbdeb94873): delete it"
+    expected = "train-images-idx3-ubyte.gz is damaged (its md5 should be f68b3c2dcbeaaa9fbdd348bbdeb94873); MNIST is"
     assert expected in refusal(tmp_path)
 
 
-class Cut(socketserver.StreamRequestHandler):
-    """Promises 10 MB, sends 1,000 bytes and hangs up."""
+class Server(socketserver.StreamRequestHandler):
+    """The first part of the path says how it fails; /good/ has what the test put into `files`."""
+
+    files: ClassVar = {}
 
     def handle(self):
+        _, how, name = self.rfile.readline().split()[1].decode().split("/")
         while self.rfile.readline().strip():
             pass
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + 1000 * b"x")
+        page = b"<html>This mirror has moved.</html>"
+        answers = {"cut": b"200 OK\r\nContent-Length: 9000000\r\n\r\nxxx", "busy": b"503 Busy\r\n\r\n"}
+        answers |= {"missing": b"404 Not Found\r\n\r\n", "page": b"200 OK\r\n\r\n" + page, "none": b"200 OK"}
+        answers |= {"loop": b"302 Found\r\nLocation: " + f"/loop/{name}\r\n\r\n".encode(), "rubbish": b"\0" * 9}
+        answers |= {"good": b"200 OK\r\n\r\n" + self.files.get(name, b"")}
+        if how != "hangup":
+            self.wfile.write(b"HTTP/1.1 " * (how != "rubbish") + answers[how])
+        if how == "none":
+            self.rfile.read(1)  # waits for whoever waits
 
 
-def test_a_download_that_is_cut(tmp_path, monkeypatch):
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Cut) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"])
-        assert re.match(f"{tmp_path}/MNIST/raw/train-images.* damaged .*to have it downloaded anew", refusal(tmp_path))
-        server.shutdown()
+@pytest.fixture
+def server():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Server) as running:
+        running.daemon_threads = True
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+FAILURES = ("cut", "busy", "missing", "page", "none", "loop", "rubbish", "hangup")
+
+
+@pytest.mark.parametrize("row", ["mnist", "emnist", "svhn", "cifar10"])
+def test_however_an_address_fails_the_next_is_tried(row, server, tmp_path, monkeypatch):
+    """All in turn, and at the end one that answers with what is not the dataset: each is named with its reason."""
+    monkeypatch.setattr(data, "NO_ANSWER", 0.2)
+    unreachable = "http://127.0.0.1:9/"
+    monkeypatch.setitem(data.ADDRESSES, row, [unreachable, *(f"{server}/{how}/" for how in FAILURES)])
+    line = refusal(tmp_path, row)
+    for address in data.ADDRESSES[row]:
+        assert f"{address}: " in line
+    for reason in ("refused", "503", "404", "corrupted", "timed out"):
+        assert reason in line, reason
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_what_one_address_cannot_give_comes_from_the_next(how, server, tmp_path, monkeypatch):
+    files = {f"{name}.gz": gzip.compress(content) for name, content in idx_files().items()}
+    published = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
+    monkeypatch.setattr("torchvision.datasets.MNIST.resources", published)
+    monkeypatch.setattr(Server, "files", files)
+    monkeypatch.setattr(data, "NO_ANSWER", 0.2)
+    monkeypatch.setitem(data.ADDRESSES, "mnist", [f"{server}/{how}/", f"{server}/good/"])
+    sizes = [len(split) for split in vars(load(resolve("mnist", profile="paper"), tmp_path)).values()]
+    assert sizes == [50_000, 10_000, 10]
+    monkeypatch.setitem(data.ADDRESSES, "mnist", [])  # what is there is found, also in the dataset's own folder
+    assert len(load(resolve("mnist", profile="paper"), tmp_path / "MNIST").test) == 10
 
 
 # Row: validation images, mean, std, padding of the random crop, flips (the released code).

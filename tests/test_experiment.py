@@ -2,9 +2,12 @@
 
 import re
 import shutil
+import subprocess
+from functools import partial
 
 import pandas as pd
 import pytest
+import torch
 
 from odnlib import checkpoint, experiment, files, recipes, trainer
 from odnlib.__main__ import main
@@ -57,6 +60,61 @@ def test_what_a_run_leaves_behind(tmp_path):
     assert read_json(folder / "status.json")["where"] == "fine-tuning 3, 2.0 of 2 epochs"
     assert {"commit", "versions", "processor", "threads", "start", "seconds", "train_tmacs"} <= made_by.keys()
     assert made_by["data_sha256"]["test"] == tiny().test.sha256()
+
+
+def test_listeners_may_be_given_as_a_generator(finished, tmp_path):
+    heard, told = [], [[], []]
+    for recipe, more in ((FULL, {}), (FULL, {"fresh": True})):  # drawn from its folder, and trained
+        listeners = ((lambda _, record, to=to: to.append(record["epoch"])) for to in told)
+        experiment.run(recipe, tiny, tmp_path, listeners, **more)
+        heard.append([list(to) for to in told])
+    assert heard == [[[1, 2]] * 2, [[1, 2, 1, 2]] * 2]
+
+
+def test_the_threads_of_a_run_do_not_outlive_it(tmp_path):
+    """As in a kernel where one run has `threads=2`, and the next says nothing."""
+    folders = [experiment.run(tiny_recipe("full", threads=threads), tiny, tmp_path) for threads in (2, None)]
+    assert [read_json(folder / "provenance.json")["threads"] for folder in folders] == [2, 1]
+    assert torch.get_num_threads() == 1
+
+
+def test_an_ended_run_keeps_tables_and_networks_alone(tmp_path):
+    folder = experiment.run_folder(tiny_recipe(), tmp_path)
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)  # Jupyter's, where somebody has looked into the folder
+    (folder / ".DS_Store").touch()
+    (folder / ".epochs.csv.4711").touch()  # half-written by a process that was killed
+    experiment.run(tiny_recipe(), tiny, tmp_path)
+    (folder / "checkpoint.pt").touch()  # as if killed before it was removed
+    experiment.run(tiny_recipe(), tiny, tmp_path)
+    tables = {"recipe.json", "epochs.csv", "depths.csv", "result.json", "timing.csv", "status.json", "provenance.json"}
+    networks = {"depth01.safetensors", "depth02.safetensors", "network.safetensors"}
+    assert {x.name for x in folder.iterdir()} == tables | networks | {"log.txt", ".ipynb_checkpoints", ".DS_Store"}
+
+
+def test_the_commit_of_another_repository_is_not_taken_for_ours(tmp_path, monkeypatch):
+    """A copy without .git somewhere in somebody's thesis, ignored there or committed; GIT_DIR in the environment."""
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    copy = tmp_path / "tools" / "odn"
+    (copy / "odnlib").mkdir(parents=True)
+    (copy / "odnlib" / "models.py").touch()
+    commit = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-m"]
+    for number, added in enumerate([[], ["."]]):
+        git(["git", "init"])
+        git(["git", "add", *added])
+        git([*commit, str(number), "--allow-empty"])
+        monkeypatch.setattr(files, "ROOT", copy)
+        made_by = files.provenance("cpu", {})
+        assert (made_by["commit"], made_by["code_unchanged_since_commit"]) == (None, False)
+        monkeypatch.setattr(files, "ROOT", tmp_path)
+        monkeypatch.setenv("GIT_DIR", "/nonexistent")
+        assert len(files.provenance("cpu", {})["commit"]) == 40
+        monkeypatch.delenv("GIT_DIR")
+
+
+def test_provenance_names_the_gpu_that_computes(monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"GPU {str(device).partition(':')[2] or 0}")
+    named = [files.provenance(device, {})["device"] for device in ("cpu", "cuda", "cuda:1")]
+    assert named == ["cpu", "GPU 0", "GPU 1"]
 
 
 def test_training_macs_are_three_forward_passes_per_image(finished):

@@ -54,6 +54,14 @@ def test_given_splits_are_kept(tmp_path):
     assert own.summary(own.load(str(tmp_path)))["all"].tolist() == [24, 6, 8]
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "test/cat"])
+def test_an_empty_split_is_not_replaced_by_training_images(tmp_path, name):
+    pets(tmp_path / "train")
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=f"{name[:4]}.*: no images in it: fill it, or remove it"):
+        own.load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("size", "asked", "wanted"), [((200, 90), 0, 64), ((30, 24), 0, 24), ((20, 20), 32, 32), ((9, 9), 0, 16)]
 )
@@ -104,8 +112,12 @@ def test_what_is_too_small_or_more_than_memory_is_refused_before_it_is_read(tmp_
 def test_example(tmp_path):
     place = own.example(tmp_path / "example_shapes")
     assert len(list(place.iterdir())) == 10
-    recipe = recipes.resolve(own.row(own.load(str(place))), "odn", "smoke", "equal")
-    assert recipe.embedded
+    assert recipes.resolve(own.row(own.load(str(place)), drawn=True), "odn", "smoke", "equal").embedded
+    for name in ("example_shapes", "example_shapes_2", "Example Shapes"):  # somebody's own folder may be called so
+        renamed = place.rename(tmp_path / name)
+        place, mine = renamed, own.row(own.load(str(renamed)))
+        assert recipes.OWN.fullmatch(mine)
+        assert not recipes.resolve(mine, "odn", "smoke", "equal").embedded
     assert not recipes.resolve("own_photos_01234567", "odn", "quick", "equal").embedded
 
 

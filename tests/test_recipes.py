@@ -54,6 +54,18 @@ def test_two_recipes_never_share_a_folder(overrides):
     assert (one.name == other.name) == (one == other)
 
 
+NO_WARMUP = {"warmup_epochs": 0, "finetune_epochs": 0}  # a search that comes to its last depth has that fine-tuned only
+NOTHING_TO_TRAIN = [
+    (NO_WARMUP | {"last_depth": 1}, "warmup_epochs = finetune_epochs = 0 leaves depth 1 untrained"),
+    (NO_WARMUP | {"last_depth": 5, "depth_epochs": 3}, "warmup_epochs = finetune_epochs = 0 leaves depth 5 untrained"),
+    (NO_WARMUP | {"row": "cifar10"}, "warmup_epochs = finetune_epochs = 0 leaves depth 16 untrained: allow at least"),
+    ({"row": "cifar10", "finetune_epochs": 0}, "warmup_epochs = finetune_epochs = 0 leaves depth 16 untrained"),
+    (NO_WARMUP | {"first_depth": 8}, "warmup_epochs = finetune_epochs = 0 leaves depth 8 untrained"),
+    ({"rule": "equal", "depth_epochs": 0}, "depth_epochs = 0 leaves depth 8 untrained: allow at least one epoch"),
+    ({"rule": "equal", "depth_epochs": 0, "last_depth": 1}, "depth_epochs = 0 leaves depth 1 untrained"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -67,7 +79,8 @@ def test_two_recipes_never_share_a_folder(overrides):
         ({"target_pcnt": 3}, "there is no parameter 'target_pcnt': did you mean 'target_pct'? choose from"),
         ({"width": "16"}, "width '16' is not a whole number from 8 to 1024"),
         ({"rate": float("nan")}, "rate nan is not a number from 0 to 10"),
-        ({"variant": "full", "full_epochs": 0}, "full_epochs = 0 trains nothing: allow at least one epoch"),
+        ({"variant": "full", "full_epochs": 0}, "full_epochs = 0 leaves the network untrained: allow at least one"),
+        *NOTHING_TO_TRAIN,
         ({"rule": "equal", "depth_epochs": None}, "rule equal needs depth_epochs and full_epochs: whole numbers"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"seed": -1}, "seed -1 is not a whole number from 0"),

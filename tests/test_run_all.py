@@ -129,6 +129,28 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
     assert planned("--only", "9", "--profile", "reduced")[0].parameters["architectures"] == ["", "resnet18"]
 
 
+def test_a_task_of_an_array_runs_the_notebook_of_its_number(tmp_path):
+    """Any of them, those that train own images or compress too, on the machine that Slurm gives, with all options."""
+    (tmp_path / "run_all.sh").write_text('#!/usr/bin/env bash\nprintf "%s " "$@"\n')
+    (tmp_path / "run_all.sh").chmod(0o755)
+    for number in run_all.NOTEBOOKS:
+        task = os.environ | {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_ARRAY_TASK_ID": str(int(number))}
+        command = ["bash", ROOT / "notebooks" / "array.sbatch", "--profile", "quick"]
+        shown = subprocess.run(command, env=task, capture_output=True, text=True, check=True).stdout.split()
+        assert shown == ["--only", str(int(number)), "--profile", "quick"]
+        assert [job.source.stem[:2] for job in planned(*shown)] == [number]
+
+
+def test_only_a_report_of_today_is_named(monkeypatch, tmp_path, capsys):
+    """One left by an earlier launch is not what a launch whose comparison failed has made."""
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "report.html").touch()
+    for state in ("failed", "done"):
+        monkeypatch.setattr(run_all, "execute", lambda jobs, *_, now=state: [setattr(x, "state", now) for x in jobs])
+        assert launch("--results-dir", tmp_path, "--only", "07") == (state == "failed")
+        assert ("report.html" in capsys.readouterr().out) == (state == "done")
+
+
 def test_fresh_sets_the_rows_runs_aside_or_all_of_smoke(monkeypatch, tmp_path):
     monkeypatch.setattr(run_all, "execute", lambda *_: None)
     folders = [tmp_path / "smoke" / "runs" / f"mnist-{name}-released-seed0" for name in ("odn", "full", "odn-other")]
@@ -216,6 +238,54 @@ def test_help_needs_no_environment(tmp_path):
     shown = subprocess.run([tmp_path / "run_all.sh", "--help"], capture_output=True, text=True)
     assert all(action.option_strings[-1] in shown.stdout for action in run_all.parser()._actions)
     assert not (tmp_path / ".venv").exists()
+
+
+def bare_copy(folder, python):
+    """run_all.sh with a .venv that seems finished; `python` is a script in place of its Python."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / "odnlib").mkdir()
+    for name in ("run_all.sh", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "requirements.lock", folder / ".venv" / "installed.lock")
+    (folder / ".venv" / "bin" / "python").write_text(f"#!/usr/bin/env bash\n{python}\n")
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
+    return folder
+
+
+def test_the_callers_settings_stay_outside(tmp_path):
+    """But for those that say how packages are reached."""
+    bare_copy(tmp_path / "odn", '[ "$1" = -Ic ] && echo "${0%/.venv*}/odnlib" || env')
+    leaks = {"CDPATH", "MPLBACKEND", "MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_PATH", "PYTHONPATH",
+             "PYTHONHOME", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONSAFEPATH", "PYTHONSTARTUP",
+             "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_DEPS", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT",
+             "PIP_NO_BINARY", "PIP_DRY_RUN", "UV_TARGET", "UV_SYSTEM_PYTHON", "UV_NO_DEPS", "UV_PYTHON"}  # fmt: skip
+    kept = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_PROXY", "PIP_CONFIG_FILE",
+            "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_FIND_LINKS", "UV_NATIVE_TLS", "HTTPS_PROXY"}  # fmt: skip
+    given = {name: str(tmp_path) for name in leaks | kept} | {"PIP_USER": "1", "PATH": os.environ["PATH"]}
+    shown = subprocess.run(
+        ["bash", "odn/run_all.sh"], cwd=tmp_path, env=given, capture_output=True, text=True, check=True
+    )
+    had = dict(line.split("=", 1) for line in shown.stdout.splitlines())
+    assert not had.keys() & leaks
+    assert had.items() >= {(name, str(tmp_path)) for name in kept} | {("PIP_USER", "0")}
+
+
+def test_an_environment_of_another_place_is_made_again(tmp_path):
+    """A copied or moved checkout: its .venv would import the odnlib of the old place."""
+    old = bare_copy(tmp_path / "old", f"echo {tmp_path}/old/odnlib")
+    without = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "dirname", "cmp", "env"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    places = {"old": old, "copied": shutil.copytree(old, tmp_path / "copied", symlinks=True)}
+    (tmp_path / "link").symlink_to(old)
+    places |= {"link": tmp_path / "link", "moved": tmp_path / "moved"}
+    for name, place in places.items():
+        if name == "moved":
+            old.rename(place)
+        shown = subprocess.run([place / "run_all.sh", "--setup-only"], env=without, capture_output=True, text=True)
+        assert (shown.returncode == 0) == (name in ("old", "link")), name
+        assert name in ("old", "link") or "no Python 3.11 to 3.14 found on PATH" in shown.stderr  # set-up began
 
 
 PYTHON = f'exec {sys.executable} "$@"'

@@ -1,16 +1,18 @@
 """What notebooks share: checked parameters, training, source code to fold out, and the curves of a run under way."""
 
+import ast
 import html
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython import get_ipython
+from IPython.core.inputtransformer2 import TransformerManager
 from IPython.display import HTML, display
 
 from odnlib import data, experiment
@@ -19,36 +21,54 @@ from odnlib.recipes import Recipe, RecipeError, unknown
 from studies import plots
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
+KINDS = dict.fromkeys(("seed", "depth", "image_size", "rounds"), int) | {"overrides": dict, "targets": dict}
+KINDS |= dict.fromkeys(("seeds", "rows", "architectures", "pairs"), list) | {"target_pct": float}
+KINDS |= {"fresh": bool, "flip": bool}  # every other parameter is a text
+if shell := get_ipython():
+    shell.enable_matplotlib("inline")  # whatever MPLBACKEND says: figures belong into the notebook
 
 
 def assigned(source: str) -> dict[str, object]:
-    """The names that a cell of plain assignments sets, and to what."""
-    exec(source, {}, values := {})
+    """The names that the plain assignments of a cell set, and to what: bytes, the text, where it is no literal."""
+    values = {}
+    with suppress(SyntaxError):
+        for line in ast.parse(TransformerManager().transform_cell(source)).body:
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                try:
+                    values[line.targets[0].id] = ast.literal_eval(line.value)
+                except ValueError:
+                    values[line.targets[0].id] = ast.unparse(line.value).encode()
     return values
 
 
-def problems(defaults: dict[str, object], given: dict[str, object]) -> list[str]:
-    """One line for every name that does not exist, and every value of another type than its default's."""
-    lines = [unknown(name, defaults) for name in given.keys() - defaults]
-    for name in given.keys() & defaults:
-        value, kind = given[name], type(defaults[name])
-        if type(value) is not kind and (type(value), kind) != (int, float):  # 90 will do for 90.0
-            lines.append(f"{name} {value!r} is not of type {kind.__name__}, as {defaults[name]!r} is")
-    return sorted(lines)
-
-
-def check(cells: Sequence[str]) -> None:
-    """Refuse what papermill silently takes: misspelt parameters, and values of another type.
+def check(cells: Sequence[str], names: str, **kinds: type) -> None:
+    """Refuse what papermill and kernels silently take: misspelt parameters, values of another type, another odnlib.
 
     Args:
         cells: the sources of the cells run so far, as Jupyter keeps them in `In`.
+        names: of the notebook's parameters; what is true of `KINDS` but not of this notebook is told as `kinds`.
 
     Raises:
         RecipeError: one line per problem.
     """
-    for before, cell in pairwise(cells):
-        if cell.startswith(INJECTED) and (lines := problems(assigned(before), assigned(cell))):
-            raise RecipeError("\n".join(lines))
+    kinds, lines = {name: KINDS.get(name, str) for name in names.split()} | kinds, set()
+    here, studies = Path("studies").absolute(), ROOT / "notebooks" / "studies"  # what this notebook imports, and ours
+    if not studies.exists() or (here.exists() and not here.samefile(studies)):
+        why = f"this notebook lies in {here.parent}, and odnlib in {ROOT}"
+        raise RecipeError(f"{why}: start it with the .venv beside it, which ./run_all.sh --setup-only makes")
+    for cell in reversed(cells):  # from the newest back to the one that sets most parameters
+        values, injected = assigned(cell), cell.startswith(INJECTED)
+        told = not injected and 2 * len(values.keys() & kinds) > len(kinds)
+        for name, value in values.items() if injected or told else ():
+            kind = kinds.get(name)  # 90 will do for 90.0; in a person's cell a value may be computed
+            if kind is None:
+                lines.add(unknown(name, kinds))
+            elif type(value) not in (kind, {float: int}.get(kind), bytes if told else None):
+                lines.add(f"{name} {value!r} is not of type {kind.__name__}")
+        if told:
+            break
+    if lines:
+        raise RecipeError("\n".join(sorted(lines)))
 
 
 def folder(given: str, usual: str) -> Path:
@@ -65,7 +85,7 @@ class Workplace:
     """
 
     def __init__(self, results_dir: str, data_dir: str, device: str, since: str):
-        self.results_dir, self.data_dir = folder(results_dir, "results"), folder(data_dir, "data")
+        self.results_dir, self.data_dir = folder(results_dir, "results/mine"), folder(data_dir, "data")
         self.device, self.since = experiment.choose_device(device), since
 
     def images(self, recipe: Recipe) -> Callable[[], data.Data]:

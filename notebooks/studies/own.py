@@ -15,6 +15,7 @@ from PIL import Image
 from odnlib import embedded, recipes
 from odnlib.data import Data, DataError, Dataset, Split, generator
 from odnlib.files import processor, run_folders, write_csv
+from odnlib.presets import EXAMPLE
 from odnlib.recipes import Recipe
 from studies import latency, pictures, plots
 
@@ -56,13 +57,16 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
     return Data(*(Split(*part, about) for part in zip(*parts, strict=True)))
 
 
-def row(data: Data) -> str:
-    """The name of these images among runs: other images, or the same ones prepared otherwise, have another."""
+def row(data: Data, drawn: bool = False) -> str:
+    """The name of these images among runs: other images, or the same ones prepared otherwise, have another; only of
+    `drawn` ones it begins as that of stand-ins.
+    """
     about = data.train.dataset
     digest = hashlib.sha256(repr((about.image_shape, about.flip, about.class_names)).encode())
     for split in (data.train, data.validation, data.test):
         digest.update(split.sha256().encode())
     plain = re.sub("[^a-z0-9]+", "_", about.title.lower()).strip("_") or "images"
+    plain = EXAMPLE if drawn else f"my_{plain}" if plain.startswith(EXAMPLE) else plain
     return f"own_{plain}_{digest.hexdigest()[:8]}"
 
 

@@ -42,6 +42,9 @@ def listed(folder: Path) -> dict[str, list[Path]]:
     if elsewhere := sorted(set(images(folder, "**/*")).difference(*found.values())):
         where = f"{len(elsewhere)} images lie elsewhere than in class folders, e.g. {elsewhere[0].relative_to(folder)}"
         raise DataError(f"{folder}: {where}: put them into the folder of their class, or take them away")
+    unfilled = [folder / name for split, names in OTHERS.items() if found.get(split) == [] for name in names]
+    if empty := [place for place in unfilled if place.is_dir()]:
+        raise DataError(f"{empty[0]}: no images in it: fill it, or remove it to have a share of train held back")
     filled = {path.parent for path in found["train"]}
     if empty := sorted(x.name for x in top.iterdir() if x.is_dir() and x.name[0] != "." and x not in filled):
         raise DataError(f"{top}: no images in {some(empty)}: a folder there is a class; fill it or remove it")

@@ -19,6 +19,7 @@ from odnlib.files import replace
 from odnlib.paper import TABLE_1, PrintedRow
 from odnlib.recipes import Recipe, in_words, stage_title
 
+plt.rcdefaults()  # whatever a matplotlibrc says
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
 STAND_INS = "embedded stand-in images, narrow network: an illustration, no reproduction"

@@ -104,10 +104,10 @@ def write(results_dir: Path, profile: str) -> None:
     """
     runs = common.finished(results_dir, profile)
     for _, pair in runs.groupby(["row", "rule", "label", "seed"]) if len(runs) else ():
-        odn, *full = pair.sort_values("variant", ascending=False)["folder"]
-        first = pair.sort_values("variant").iloc[-1]
-        if full or (first["variant"] == "odn" and not first["not_comparable"] and first["first_depth"] == 1):
-            last = odn.parents[1] / "figures" / f"{(full or [odn])[0].name}-history.png"  # that `draw` saves
-            sources = [x / "result.json" for x in (odn, *full)] + [Path(plots.__file__)]
+        odn, *full = pair.sort_values("variant", ascending=False).itertuples()
+        searched = odn.variant == "odn" and odn.first_depth == 1 and odn.test_acc_pct > 0
+        if full or (searched and not odn.not_comparable):
+            last = odn.folder.parents[1] / "figures" / f"{(full or [odn])[0].name}-history.png"  # that `draw` saves
+            sources = [run.folder / "result.json" for run in (odn, *full)] + [Path(plots.__file__)]
             if not last.exists() or last.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-                draw(odn, *full)
+                draw(odn.folder, *(run.folder for run in full))
