@@ -1,9 +1,8 @@
 """The paper's method, on one page: Algorithm 1, its stopping criterion, and beside it the search at equal training.
 
 "Line 14" is a line of the paper's Algorithm 1, "Section III-C" a section of its text. What `run` does is in
-`trainer.py`. Nothing here is ever saved: after an interruption a search is passed through again from its top, and
-`run.epoch` gives back what it recorded until the records end (see there). So what is decided here hangs on the recipe
-and on what `run.epoch` returned, on nothing else.
+`trainer.py`, also how an interrupted search goes on: what is decided here hangs on the recipe and on what `run.epoch`
+returned, on nothing else.
 """
 
 import math
@@ -20,11 +19,11 @@ class Plateau:
     """The stopping criterion of Section III-C: the rate decays while nothing improves, then training has converged."""
 
     rate: float
-    best_pct: float = 0.0  # validation accuracy, rounded
+    best_pct: float = 0.0  # rounded validation accuracy to beat; may be that of a shallower depth
     epochs_without_improvement: int = 0
 
     def update(self, accuracy_pct: float, decay: float, decay_every: int) -> None:
-        """Take in the validation accuracy after one more epoch (lines 21 to 28)."""
+        """Take in the rounded validation accuracy after one more epoch, in % (lines 21 to 28)."""
         if accuracy_pct > self.best_pct:
             self.best_pct, self.epochs_without_improvement = accuracy_pct, 0
             return
@@ -43,7 +42,7 @@ def one_cycle(peak: float, progress: float) -> float:
 
 
 def search(run: Run) -> int:
-    """Progressive depth expansion (Section III, Algorithm 1); the depth found."""
+    """Progressive depth expansion (Section III, Algorithm 1). Returns the depth found."""
     recipe = run.recipe
     run.begin(ALL_DEPTHS)  # lines 1 to 3
     for number in range(recipe.warmup_epochs):  # lines 4 to 9
@@ -51,25 +50,45 @@ def search(run: Run) -> int:
         measured = run.epoch("warmup", ALL_DEPTHS, number, lambda part, rate=rate: rate)
         run.record(measured, 0.0, 0)
     run.keep_warm()  # line 10
-    plateau = Plateau(recipe.rate)
-    for depth in range(recipe.first_depth, recipe.last_depth + 1):  # lines 11, 14 and 30
+    best_pct = 0.0
+    for depth in range(recipe.first_depth, recipe.last_depth + 1):  # lines 11, 14 and 30: the depth grows
         run.begin(depth, run.warm)  # line 31: from the warmed-up weights, with a new optimiser
         rate = recipe.rate * (1 if depth == recipe.first_depth else recipe.increment_rate_factor)
-        plateau = Plateau(rate, plateau.best_pct if recipe.carry_best else 0.0)  # lines 12 and 13
+        # Lines 12 and 13. The authors' logs carry the best accuracy over to a new depth, their released code does not.
+        plateau = Plateau(rate, best_pct if recipe.carry_best else 0.0)
         if depth == recipe.last_depth:
-            break  # nothing is left to search: fine-tune at once
+            break  # as in the released code: no depth is left to grow to, so this one is "fine-tuned" at once
         train(run, "depth", depth, plateau, recipe.goal_pct)  # lines 15 to 29
         run.leave(f"depth{depth:02d}")  # a by-product (Section IV)
-        if plateau.best_pct >= recipe.goal_pct:  # line 14
+        best_pct = plateau.best_pct
+        if best_pct >= recipe.goal_pct:  # line 14
             break
-    train(run, "finetune", depth, plateau)  # Section III-D
-    run.leave("network")
+    train(run, "finetune", depth, plateau)  # Section III-D: weights, optimiser and rate go on; until convergence
+    run.leave("network")  # the first `depth` blocks and their head, of the best epoch
     return depth
+
+
+def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = math.inf) -> None:
+    """Train one depth until it meets the goal, has converged, or has had all its epochs (lines 15 to 29). At equal
+    training only the number of epochs counts, as the last ones, at the smallest rate, gain most.
+    """
+    recipe, most_epochs = run.recipe, run.recipe.most_epochs(stage)
+    decimals = recipe.search_decimals if stage == "depth" else recipe.finetune_decimals
+    for number in count():
+        converged = plateau.epochs_without_improvement >= recipe.patience  # Section III-C
+        met_goal = plateau.best_pct >= goal_pct
+        if number == most_epochs or ((converged or met_goal) and not recipe.one_cycle):
+            return
+        measured = run.epoch(stage, depth, number, rate_of(recipe, plateau, number, most_epochs))
+        rounded = round(measured["val_acc_pct"], decimals)
+        plateau.update(rounded, recipe.decay, recipe.decay_every)
+        run.keep_best(depth, measured["val_acc_pct"], rounded)
+        run.record(measured, plateau.best_pct, plateau.epochs_without_improvement)
 
 
 def climb(run: Run) -> int:
     """Algorithm 1 at equal training (ours): every depth from the initial weights, for the same epochs, the rate rising
-    and falling once; the first depth that meets the goal, or the last. No warm-up, nothing carried, no fine-tuning.
+    and falling once, without warm-up and fine-tuning. Returns the first depth that meets the goal, or the last.
     """
     recipe = run.recipe
     run.keep_warm()  # here the initial weights
@@ -85,7 +104,7 @@ def climb(run: Run) -> int:
 
 
 def whole(run: Run) -> int:
-    """The whole network, trained by itself as the recipe's rule trains a depth: what the search is held against."""
+    """Train the whole network by itself, as the recipe's rule trains a depth: the baseline. Returns its depth."""
     depth = run.recipe.last_depth
     run.begin(depth)
     train(run, "full", depth, Plateau(run.recipe.rate))
@@ -93,30 +112,15 @@ def whole(run: Run) -> int:
     return depth
 
 
-def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = math.inf) -> None:
-    """Train one depth until it meets the goal, has converged, or has had all its epochs (lines 15 to 29)."""
-    recipe, most = run.recipe, run.recipe.most_epochs(stage)
-    decimals = recipe.search_decimals if stage == "depth" else recipe.finetune_decimals
-    for number in count():
-        converged = plateau.best_pct >= goal_pct or plateau.epochs_without_improvement >= recipe.patience
-        if number == most or (converged and not recipe.one_cycle):  # one cycle gains most in its last epochs
-            return
-        measured = run.epoch(stage, depth, number, rate_of(recipe, plateau, number, most))
-        rounded = round(measured["val_acc_pct"], decimals)
-        plateau.update(rounded, recipe.decay, recipe.decay_every)
-        run.keep_best(depth, measured["val_acc_pct"], rounded)
-        run.record(measured, plateau.best_pct, plateau.epochs_without_improvement)
-
-
-def rate_of(recipe: Recipe, plateau: Plateau, number: int, most: int | None) -> Callable[[float], float]:
-    """The learning rate of an epoch as a function of the part (0 to 1) of it that is over."""
+def rate_of(recipe: Recipe, plateau: Plateau, number: int, most_epochs: int | None) -> Callable[[float], float]:
+    """Returns the learning rate of an epoch as a function of the part (0 to 1) of it that is over."""
     if recipe.one_cycle:
-        return lambda part: one_cycle(recipe.rate, (number + part) / most)
+        return lambda part: one_cycle(recipe.rate, (number + part) / most_epochs)
     return lambda part: plateau.rate
 
 
 def find_depth(run: Run) -> int:
-    """What a recipe asks for."""
+    """Search, or train the whole network, as the recipe asks. Returns the depth of the network to cut out."""
     if run.recipe.variant == "full":
         return whole(run)
     return climb(run) if run.recipe.one_cycle else search(run)

@@ -1,10 +1,8 @@
 """Killed, starved, fed rubbish: nothing lost, nothing wrong, and a word on what to do."""
 
-import errno
 import multiprocessing
 import os
 import pickle
-import platform
 import random
 import re
 import resource
@@ -16,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from odnlib import checkpoint, experiment, files, trainer
+from odnlib import checkpoint, experiment, trainer
 from odnlib.__main__ import main
 from odnlib.architectures import ARCHITECTURES, basic_block, resnet
-from odnlib.files import Held, RunConflict, read_json, write_json
+from odnlib.files import RunConflict, read_json, write_json
 from tests import children
 from tests.conftest import Killed, contents, killed_after, tiny, tiny_recipe, wait_for
 
@@ -113,53 +111,6 @@ def test_whoever_waits_takes_over(tmp_path, caplog):
         assert experiment.status(STEADY, folder) == "missing"
     second.join()
     assert experiment.status(STEADY, folder) == "finished"
-
-
-@pytest.fixture
-def without_flock(monkeypatch):
-    """As on a file system that has no flock; a lock that nobody touches is not waited for for more than a second."""
-
-    def flock(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    monkeypatch.setattr(files, "LEASE", 0.5)
-
-
-@pytest.mark.parametrize("left", ["4711\nnode017\n", "no record at all", "", "lease"])
-def test_a_lock_left_by_a_dead_machine_names_itself_and_a_lease_is_taken_over(left, without_flock, tmp_path):
-    folder, lock = tmp_path / "run", tmp_path / ".run.lock"
-    if left == "lease":
-        with files.held(folder, wait=False):
-            left = lock.read_text().replace(f"host={platform.node()}", "host=node017")
-    lock.write_text(left)
-    os.utime(lock, (time.time() - 3600,) * 2)
-    message = rf"or was: delete {lock}, 1\.0 hours old, if that is dead; nothing was done"
-    with pytest.raises(Held, match=message):
-        files.held(folder, wait=False).__enter__()
-    if "lease" in left:
-        with files.held(folder, wait=True):
-            assert "host=node017" not in lock.read_text()
-    else:
-        with pytest.raises(Held, match=message):
-            files.held(folder, wait=True).__enter__()
-
-
-def test_a_living_holder_is_waited_for_without_flock(without_flock, tmp_path, caplog):
-    released = threading.Event()
-
-    def hold():
-        with files.held(tmp_path / "run", wait=False):
-            released.wait(60)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    wait_for((tmp_path / ".run.holder.lock").exists)
-    threading.Timer(3.0, released.set).start()  # much longer than a lease
-    with files.held(tmp_path / "run", wait=True):
-        assert released.is_set()
-    assert "is being worked on by process" in caplog.text
-    holder.join()
 
 
 def until_killed(results_dir, images=tiny):
