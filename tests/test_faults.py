@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from odnlib import checkpoint, experiment, trainer
+from odnlib import checkpoint, experiment, files, trainer
 from odnlib.__main__ import main
 from odnlib.architectures import ARCHITECTURES, basic_block, resnet
 from odnlib.files import RunConflict, read_json, write_json
