@@ -221,14 +221,20 @@ def beside_the_whole(runs: pd.DataFrame) -> Iterator[Kind]:
 
 
 def headline(runs: pd.DataFrame) -> pd.DataFrame:
-    """What stands beside Table I: `beside_the_whole` in words, means over n seeds; in brackets what is printed."""
-    lines = {row: [] for row in TABLE_1}
+    """The first table of report and README: every kind of search that met its goal (of depths that `equal` trained one
+    by one, the chosen one), with the test accuracy of the whole network; means over n seeds, in brackets the paper's
+    values. Full width first, then narrow networks.
+    """
+    lines, narrow = {row: [] for row in TABLE_1}, []
     for row, seeds, whole in beside_the_whole(runs):
         first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
         paper = "" if first["not_comparable"] else " ({})"
-        settings = common.in_common(first["changed"], first["training_version"], {"threads", "width"})
+        alone = first["rule"] == "equal" and first["first_depth"] > 1
+        untold = {"threads", "width"} | (common.ONE_DEPTH if alone else set())
+        settings = common.in_common(first["changed"], first["training_version"], untold)
+        settings = ["depths one by one" if alone else "", settings, f"n = {len(seeds)}"]
         line = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
-        line["trained"] = ", ".join(filter(None, [first["profile"], first["rule"], settings, f"n = {len(seeds)}"]))
+        line["trained"] = ", ".join(filter(None, [first["profile"], first["rule"], *settings]))
         line["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
         line["MB (paper)"] = f"{mean['size_mb']:.2f}{paper.format(printed.odn.size_mb)}"
         line["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
@@ -236,7 +242,7 @@ def headline(runs: pd.DataFrame) -> pd.DataFrame:
             accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
             line["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             line["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
-        lines[row].append(line | {"grade": grades.grade(seeds, runs)})
+        (narrow if first["not_comparable"] else lines[row]).append(line | {"grade": grades.grade(seeds, runs)})
     for row, of_row in lines.items():
-        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no search has met its goal"}]
-    return pd.DataFrame(list(chain.from_iterable(lines.values())))
+        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no complete search at full width"}]
+    return pd.DataFrame([*chain.from_iterable(lines.values()), *narrow])

@@ -53,6 +53,7 @@ class Report:
             made_by = read_json(run.folder / "provenance.json")
             line = {"run": f"{run.profile}/{run.name}"} | {key: made_by[key] for key in keys}
             line["commit"] = (made_by["commit"] or "none")[:10]
+            line["otherwise_than_commit"] = made_by.get("otherwise_than_commit", "")
             lines.append(line | {"train_tmacs": run.train_tmacs, "training_version": run.training_version})
         return pd.DataFrame(lines)
 
