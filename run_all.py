@@ -29,7 +29,7 @@ from odnlib.presets import ROWS, usual_rule
 
 REPORT_EVERY, LAST_LINES = 60, 12  # seconds; lines of a traceback
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
-ROW_NOTEBOOKS = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
+ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
 ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
 
 
@@ -72,7 +72,7 @@ def chosen(arguments: argparse.Namespace) -> list[str]:
     """The numbers of the notebooks to execute: those asked for, or the rows', the comparison, and what is cheap."""
     if arguments.only:
         return [number.zfill(2) for number in arguments.only]
-    numbers = [number for number, row in ROW_NOTEBOOKS.items() if row in (arguments.rows or ROWS)]
+    numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or ROWS)]
     if not arguments.rows:  # without a warm-up there is nothing to ablate
         numbers += [] if (arguments.rule or usual_rule(arguments.profile)) == "equal" else [ABLATION]
         numbers += [number for number in NOTEBOOKS if number > BENCHMARK and arguments.profile == "smoke"]
@@ -91,7 +91,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     shared = dict(arguments.overrides) | {"profile": arguments.profile, "rule": arguments.rule}
-    trained = [row for number, row in ROW_NOTEBOOKS.items() if number in numbers]
+    trained = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
     combinations = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
     try:
         runs = recipes.resolve_all(shared | {"row": x, "variant": y, "seed": seed} for x, y, seed in combinations)
@@ -113,7 +113,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
         defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
         settings = {x: y for x, y in arguments.overrides if number != OWN or not x.endswith("_images")}  # all are used
         given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
-        searches = [x for x in runs if x.row == ROW_NOTEBOOKS.get(number) and x.variant == "odn"]
+        searches = [x for x in runs if x.row == ROW_OF_NOTEBOOK.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
         for label, own in (labels or {"": {}}).items():
             parameters = {name: x for name, x in (given | own).items() if name in defaults}
@@ -139,7 +139,7 @@ def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str
 
 def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
     """Set the rows' runs aside, or all of smoke if that is asked for: beforehand, as notebooks share them."""
-    rows = [ROW_NOTEBOOKS.get(number) for number in chosen(arguments)]
+    rows = [ROW_OF_NOTEBOOK.get(number) for number in chosen(arguments)]
     folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))

@@ -140,7 +140,7 @@ def load(recipe, data_dir: Path | str, device: str = "cpu") -> Data:
     """
     dataset = DATASETS[recipe.row]
     if recipe.embedded:
-        held_back, arrays = embedded.HELD_BACK, embedded.load(recipe.row)
+        held_back, arrays = embedded.HELD_BACK, embedded.stand_ins(recipe.row)
         rest, test = [array[:-held_back] for array in arrays], [array[-held_back:] for array in arrays]
     else:
         held_back = dataset.validation_images
@@ -167,10 +167,10 @@ def _real(row: str, folder: Path) -> list[Arrays]:
     except OSError as error:
         raise DataError(f"data_dir {folder} cannot be read: {error.strerror}; pass a folder you may write to") from None
     with held(folder / row, wait=True):  # of notebooks side by side one downloads, the others wait
-        return [_part(row, folder, training) for training in (True, False)]
+        return [_torchvision_split(row, folder, training) for training in (True, False)]
 
 
-def _part(row: str, folder: Path, training: bool) -> Arrays:
+def _torchvision_split(row: str, folder: Path, training: bool) -> Arrays:
     """The training or the test part, read by torchvision and, where it is not there, downloaded."""
     import torchvision.datasets  # takes seconds, and embedded images do without
 
@@ -206,10 +206,11 @@ def _read(row: str, source: type, folder: Path, which: dict[str, object]) -> obj
             socket.setdefaulttimeout(timeout)
     what = f"{DATASETS[row].title} is not in data_dir {folder} or cannot be read, and could not be downloaded"
     advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{source.__name__} can read"
-    raise DataError("; ".join([*_damaged(row, source, folder), f"{what} ({'; '.join(answers[1:])}): {advice}"]))
+    damaged = _checksum_mismatches(row, source, folder)
+    raise DataError("; ".join([*damaged, f"{what} ({'; '.join(answers[1:])}): {advice}"]))
 
 
-def _damaged(row: str, source: type, folder: Path) -> list[str]:
+def _checksum_mismatches(row: str, source: type, folder: Path) -> list[str]:
     """A line for each file of a row's dataset that is there and differs from its publisher's md5."""
     from torchvision.datasets.utils import check_integrity
 

@@ -101,7 +101,7 @@ def _draw(row: str, label: int, random: Random) -> np.ndarray:
     return _coloured(mask, random, 0.3, 0.03) + mask * stripes
 
 
-def load(row: str) -> tuple[np.ndarray, np.ndarray]:
+def stand_ins(row: str) -> tuple[np.ndarray, np.ndarray]:
     """All images (N, C, H, W) uint8 and labels (N,) int64 of a row in a fixed random order; see `HELD_BACK`."""
     random = np.random.default_rng(list(row.encode()))
     if row == "mnist":  # 1,797 handwritten digits of 8x8 pixels, 0..16 (Alpaydin and Kaynak, 1998), enlarged

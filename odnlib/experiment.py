@@ -25,7 +25,7 @@ class OutOfMemory(RuntimeError):
     """The network does not fit into memory; the message says at which depth, and what to try."""
 
 
-OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
+OUT_OF_MEMORY_MESSAGE = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -151,7 +151,7 @@ def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], 
         run = Run(recipe, made.to(device, memory_format=torch.channels_last), data, folder, listeners)
         conclude(run, find_depth(run))
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY_MESSAGE.search(str(error)):
             raise
         depth = (run and run.at[1]) or recipe.last_depth
         raise OutOfMemory(

@@ -65,7 +65,7 @@ def optimal_depth(
     print(f"{epochs} epochs a depth, rate {recipe.rate:g}, batches of {recipe.batch_size}; images: {sizes}")
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         run = experiment.run(recipe, lambda: splits, place, network=lambda: copy.deepcopy(network))
-        found, table = recipes.read(run), pd.read_csv(run / "depths.csv").drop(columns="warmup_val_acc_pct")
+        found, table = recipes.read_run(run), pd.read_csv(run / "depths.csv").drop(columns="warmup_val_acc_pct")
         tried = {depth: network.truncate(depth) for depth in table.loc[table["epochs"] > 0, "depth"]}
         for depth, cut in tried.items():
             cut.load_state_dict(load_file(run / f"depth{depth:02d}.safetensors"))

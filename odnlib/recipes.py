@@ -184,7 +184,7 @@ def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
     return made
 
 
-def read(folder: Path) -> SimpleNamespace:
+def read_run(folder: Path) -> SimpleNamespace:
     """A finished run as recorded, of any rule: settings, results, goal_pct, label, name and folder as attributes."""
     recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
     result = read_json(folder / "result.json")

@@ -28,9 +28,9 @@ from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
 from odnlib.recipes import Recipe, stage_title
 
 ALL_DEPTHS = 0  # as a depth: every exit at once
-SAVE_EVERY = 60.0  # seconds, within a long epoch
-SAVES_APART = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
-TELL_EVERY, LOG_EVERY = 1.0, 60.0  # seconds between two words to listeners, and to the log
+SAVE_EVERY_SECONDS = 60.0  # seconds, within a long epoch
+SECONDS_BETWEEN_SAVES = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
+TELL_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # seconds between two words to listeners, and to the log
 (log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 # Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
 # depth, number of the epoch in its stage from 0, part of its images that have been seen, 0 to 1).
@@ -125,7 +125,7 @@ class Run:
             if len(self.records) < len(self.saved["records"]):
                 return self.saved["records"][len(self.records)]
             self.restore()
-        elif time.monotonic() - self.saved_at >= SAVES_APART:
+        elif time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
             self.save()  # before the first step: whatever the stages before left is older than this
         self.train_epoch(stage, depth, number, rate_at)
         self.refuse_divergence()
@@ -224,14 +224,14 @@ class Run:
     def between_steps(self) -> None:
         """Tell and save where it is time for it."""
         now, part = time.monotonic(), self.seen / len(self.data.train)
-        if now - self.told_at > TELL_EVERY:
+        if now - self.told_at > TELL_EVERY_SECONDS:
             self.told_at = now
             for listener in self.listeners:
                 getattr(listener, "within_epoch", lambda *_: None)(self.recipe, *self.at, part)
-        if now - self.logged_at > LOG_EVERY:
+        if now - self.logged_at > LOG_EVERY_SECONDS:
             self.logged_at = now
             log.info("%s, %.0f %% of its images", self.where(), 100 * part)
-        if now - self.saved_at > SAVE_EVERY:
+        if now - self.saved_at > SAVE_EVERY_SECONDS:
             self.save()
 
     def where(self) -> str:

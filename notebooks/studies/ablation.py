@@ -11,7 +11,7 @@ from odnlib.files import write_table
 from studies import common, plots, reference
 
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
-STUDY = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
+STUDY_KEYS = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
 FOLDERS = ["folder", "folder_without"]  # of its smallest seed, an arm each
 
 # statistic: what it is; by the paper's claims each is smaller with warm-up
@@ -54,7 +54,7 @@ def paired(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """`paired` for all searches made with and without warm-up; also `STUDY`, not_comparable and `FOLDERS`."""
+    """`paired` for all searches made with and without warm-up; also `STUDY_KEYS`, not_comparable and `FOLDERS`."""
     runs = common.finished(results_dir, profile, "odn")
     if runs.empty:
         return runs
@@ -63,8 +63,8 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs["others"] = common.shared(runs, {"warmup_epochs"})
     same, warmed_up = ["profile", "row", "rule", "others", "seed"], runs["warmup_epochs"] > 0
     pairs = runs[warmed_up].merge(runs[~warmed_up], on=same, suffixes=("", "_without")).sort_values("seed")
-    about = [*STUDY, "not_comparable", *FOLDERS]
-    tables = [paired(seeds).assign(**seeds[about].iloc[0]) for _, seeds in pairs.groupby(STUDY)]
+    about = [*STUDY_KEYS, "not_comparable", *FOLDERS]
+    tables = [paired(seeds).assign(**seeds[about].iloc[0]) for _, seeds in pairs.groupby(STUDY_KEYS)]
     return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
 
 
@@ -80,16 +80,16 @@ def sentence(line: pd.Series) -> str:
 
 def verdict(lines: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
     """What some statistics say together, `FLUCTUATION` or `CONVERGENCE`, in the most telling comparison of `table`."""
-    study = common.most_telling(lines, STUDY, lambda study: ((study["not_comparable"] == "").all(), study["n"].max()))
+    study = common.most_telling(lines, STUDY_KEYS, lambda x: ((x["not_comparable"] == "").all(), x["n"].max()))
     study = study[study["statistic"].isin(statistics)]
     verdicts, why = study["verdict"].unique(), "; ".join(map(sentence, study.itertuples()))
-    return common.at_scale(verdicts[0] if len(verdicts) == 1 else common.OPEN, why, study["not_comparable"].iloc[0])
+    return common.qualified(verdicts[0] if len(verdicts) == 1 else common.OPEN, why, study["not_comparable"].iloc[0])
 
 
 def figure(lines: pd.DataFrame) -> Figure:
     """The counterpart of the paper's Figure 3 for one comparison of `table`: its smallest seed, restarts marked."""
     folders = lines[FOLDERS].iloc[0]
-    run = recipes.read(folders["folder"])
+    run = recipes.read_run(folders["folder"])
     drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
     for (above, below), arm, folder in zip(axes.T, ARMS, folders, strict=True):
         epochs = pd.read_csv(folder / "epochs.csv")
@@ -109,7 +109,7 @@ def figure(lines: pd.DataFrame) -> Figure:
 def write(results_dir: Path | str, profile: str) -> None:
     """A table and a figure for every comparison of this profile."""
     lines = table(results_dir, profile)
-    for _, study in lines.groupby(STUDY) if len(lines) else ():
-        file = common.figure_file(results_dir, "warmup_ablation", study[STUDY])
+    for _, study in lines.groupby(STUDY_KEYS) if len(lines) else ():
+        file = common.figure_file(results_dir, "warmup_ablation", study[STUDY_KEYS])
         plots.save(figure(study), file)
         write_table(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDERS))

@@ -41,7 +41,7 @@ def random_data(row: str, images: int) -> Data:
     return Data(split, split, split)
 
 
-def prepared(row: str, depth: int, images: int, **overrides: object) -> Run:
+def run_on_random_images(row: str, depth: int, images: int, **overrides: object) -> Run:
     """A run over random images that stands before the training of a depth (ALL_DEPTHS: the warm-up) and never saves.
 
     Freed memory is kept from now on, as in a run; whatever is timed beside it in this process has that too.
@@ -56,8 +56,8 @@ def prepared(row: str, depth: int, images: int, **overrides: object) -> Run:
 
 
 def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable[[], None]:
-    """One pass of the trainer over the images of `prepared`, ready to be timed."""
-    run = prepared(row, depth, images, **overrides)
+    """One pass of the trainer over the images of `run_on_random_images`, ready to be timed."""
+    run = run_on_random_images(row, depth, images, **overrides)
 
     def once() -> None:
         run.seen, run.loss_sum, run.correct_sum = 0, 0.0, 0
@@ -66,9 +66,9 @@ def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable
     return once
 
 
-def pass_per_exit(row: str, images: int) -> Callable[[], None]:
+def released_warmup_epoch(row: str, images: int) -> Callable[[], None]:
     """The released warm-up in the trainer's own layout: per batch one pass per depth, deepest first, then one step."""
-    run = prepared(row, ALL_DEPTHS, images)
+    run = run_on_random_images(row, ALL_DEPTHS, images)
 
     def once() -> None:
         for batch, labels in run.data.train.shuffled_batches(run.recipe.batch_size, False, torch.Generator()):
@@ -98,7 +98,7 @@ def computes_in_bfloat16() -> bool:
 
 def training_macs(row: str, depth: int, images: int) -> int:
     """Multiply-accumulates of one pass over `images` at full width: three times the forward pass."""
-    return 3 * images * prepared(row, depth, images).macs[depth - 1]
+    return 3 * images * run_on_random_images(row, depth, images).macs[depth - 1]
 
 
 def table(results_dir: Path | str) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def table(results_dir: Path | str) -> pd.DataFrame:
     and the training of whole networks beside them: means over seeds, and macs_of_released, the cost beside that of the
     (longest) released search.
     """
-    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
+    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.COMPARABLE_OVERRIDES})
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
     rules = ["equal", "released"]
     kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM, "profile", "rule", "variant"])

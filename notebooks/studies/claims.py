@@ -43,7 +43,7 @@ def size_reduction(frame: pd.DataFrame, *rows: str, over_pct: float | None = Non
 def within_1_75(runs: pd.DataFrame) -> Judgement:
     largest = max(printed.full.test_acc_pct - printed.odn.test_acc_pct for printed in TABLE_1.values())
     why, gaps = f"largest gap printed {largest:.2f} points", {}
-    for row, seeds, whole in comparison.beside_the_whole(runs[runs["not_comparable"] == ""]):
+    for row, seeds, whole in comparison.searches_with_whole_network(runs[runs["not_comparable"] == ""]):
         if len(whole):
             gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
             gaps[f"{row} {gap:.2f} ({seeds['rule'].iloc[0]}, n = {len(seeds)} and {len(whole)})"] = row, gap

@@ -14,7 +14,7 @@ from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES, RULES
 from studies import plots
 
-HARMLESS = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
+COMPARABLE_OVERRIDES = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
 ONE_DEPTH = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
@@ -29,23 +29,23 @@ def finished(
     """
     lines = []
     for folder in run_folders(results_dir, profile, variant):
-        line, made_by = vars(recipes.read(folder)), read_json(folder / "provenance.json")
+        line, made_by = vars(recipes.read_run(folder)), read_json(folder / "provenance.json")
         if line["row"] in TABLE_1:
             line |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
             line["settings"] = in_common(line["changed"], line["training_version"], varied)
-            line["not_comparable"] = why_not_comparable(line, varied)
+            line["not_comparable"] = why_not_comparable_to_paper(line, varied)
             line["full_size_mb"] = pd.read_csv(folder / "depths.csv")["size_mb"].iloc[-1]
             lines.append(line)
     return pd.DataFrame(lines)
 
 
-def why_not_comparable(run: dict, varied: set[str]) -> str:
+def why_not_comparable_to_paper(run: dict, varied: set[str]) -> str:
     """Why the accuracy and depth of a run, its settings and result, cannot be held against the paper's; empty where
     they can. Overrides that its study varies are no reason.
     """
     reasons = ["stand-in images"] if run["embedded"] else []
     reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
-    told = HARMLESS | {"width"} | varied | (ONE_DEPTH if run["rule"] == "equal" else set())
+    told = COMPARABLE_OVERRIDES | {"width"} | varied | (ONE_DEPTH if run["rule"] == "equal" else set())
     others = {name: value for name, value in run["changed"].items() if name not in told}
     return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
 
@@ -132,7 +132,7 @@ def for_all(condition: bool, rows: set[str]) -> str:
     return FAILS if not condition else f"holds in the rows measured; {missing} not measured" if missing else HOLDS
 
 
-def at_scale(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:
+def qualified(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:
     """A verdict on a general statement: stand-ins bear none out, narrow networks or few images do at their scale."""
     if not not_comparable:
         return verdict, why

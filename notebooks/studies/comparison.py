@@ -64,7 +64,7 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.dropna(subset="test_acc_pct")
 
 
-def line_of(row: str, variant: str, cell: str, **measured: object) -> dict:
+def cell_line(row: str, variant: str, cell: str, **measured: object) -> dict:
     """A line of comparison.csv: what Table I prints, and what was `measured`."""
     printed, name = TABLE_1[row], cell.removeprefix("found_")
     paper = getattr(printed if name == "size_reduction_pct" else getattr(printed, variant), name)
@@ -131,7 +131,7 @@ def structural_lines() -> list[dict]:
         full = full | {"depth": ARCHITECTURES[printed.architecture].depth}
         for variant, figures in {"full": full, "odn": odn | {"size_reduction_pct": saved_pct}}.items():
             for cell, measured in figures.items():
-                line = line_of(row, variant, cell, measured=measured)
+                line = cell_line(row, variant, cell, measured=measured)
                 verdict, why = structural_verdict(row, variant, cell, line["paper"], measured)
                 grade = f"{'not ' if verdict in ('better', 'worse') else ''}{grades.STRUCTURE}"
                 lines.append(line | {"grade": grade, "verdict": verdict, "why": why})
@@ -145,7 +145,7 @@ def trained_lines(runs: pd.DataFrame) -> list[dict]:
         (row, variant, *_), n, first, grade = keys, len(seeds), seeds.iloc[0], grades.grade(seeds, runs)
         for cell in TRAINED_CELLS[variant]:
             values = seeds[cell.removeprefix("found_")]
-            line = line_of(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
+            line = cell_line(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
             if first["not_comparable"]:
                 verdict, why = "not comparable", first["not_comparable"]
             elif cell == "test_acc_pct":
@@ -165,7 +165,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     measured = {tuple(line[name] for name in CELL) for line in lines}
     for row, variant in product(TABLE_1, TRAINED_CELLS):
         missing = [cell for cell in TRAINED_CELLS[variant][:2] if (row, variant, cell) not in measured]
-        lines += [line_of(row, variant, cell) for cell in missing]
+        lines += [cell_line(row, variant, cell) for cell in missing]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -205,7 +205,7 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
 Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # row, seeds of one kind of search that met its goal, whole networks
 
 
-def beside_the_whole(runs: pd.DataFrame) -> Iterator[Kind]:
+def searches_with_whole_network(runs: pd.DataFrame) -> Iterator[Kind]:
     """Every kind of search that met its goal, the strongest of a row first, and the whole networks by the same
     settings, else, at full width, by any.
     """
@@ -221,9 +221,9 @@ def beside_the_whole(runs: pd.DataFrame) -> Iterator[Kind]:
 
 
 def headline(runs: pd.DataFrame) -> pd.DataFrame:
-    """What stands beside Table I: `beside_the_whole` in words, means over n seeds; in brackets what is printed."""
+    """What stands beside Table I: `searches_with_whole_network` in words, means over n seeds; in brackets what is printed."""
     lines = {row: [] for row in TABLE_1}
-    for row, seeds, whole in beside_the_whole(runs):
+    for row, seeds, whole in searches_with_whole_network(runs):
         first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
         paper = "" if first["not_comparable"] else " ({})"
         settings = common.in_common(first["changed"], first["training_version"], {"threads", "width"})

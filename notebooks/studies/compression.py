@@ -37,7 +37,7 @@ COLORS = {WHOLE: ORANGE, DEEP: BLUE}
 METHODS = {AS_TRAINED: "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}  # with their markers
 QUESTIONS = [("further", DEEP, method) for method in list(METHODS)[1:]] + [("reach", WHOLE, x) for x in METHODS]
 RECORD = "compression.csv"  # in the folder of a search
-STUDY = ["profile", "row", "rule", "settings"]  # what its seeds have in common
+STUDY_KEYS = ["profile", "row", "rule", "settings"]  # what its seeds have in common
 
 
 def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: int) -> None:
@@ -79,7 +79,7 @@ def quantise(path: Path, split: Split, to: Path) -> None:
 
 def compressed(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
     """The network that a run left as it is, pruned, quantised, and both: a line per ONNX file in `folder`."""
-    dataset, seed = data.train.dataset, recipes.read(run).seed
+    dataset, seed = data.train.dataset, recipes.read_run(run).seed
     for sparsity in (0, *SPARSITIES_PCT):
         network = export.network_of(run, dataset)
         if sparsity:
@@ -115,16 +115,16 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     for batch in latency.BATCHES:
         taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
-    about = {"seed": recipes.read(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
+    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
     write_csv(search / RECORD, files.assign(**about))
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """The lines of every search's compression.csv, with the columns of `STUDY`, folder and not_comparable."""
+    """The lines of every search's compression.csv, with the columns of `STUDY_KEYS`, folder and not_comparable."""
     lines = []
     for _, run in common.finished(results_dir, profile, "odn").iterrows():
         if (run["folder"] / RECORD).exists():
-            lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY, "folder", "not_comparable"]]))
+            lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY_KEYS, "folder", "not_comparable"]]))
     return pd.concat([pd.DataFrame(), *lines], ignore_index=True)
 
 
@@ -137,8 +137,8 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
     larger. `without`: seeds of which no file was accurate enough.
     """
     answered = []
-    for _, study in lines[lines["chosen"]].groupby(STUDY, sort=False):
-        about = study.iloc[0][[*STUDY, "processor", "not_comparable"]].to_dict()
+    for _, study in lines[lines["chosen"]].groupby(STUDY_KEYS, sort=False):
+        about = study.iloc[0][[*STUDY_KEYS, "processor", "not_comparable"]].to_dict()
         kinds = {kind: files.set_index("seed") for kind, files in study.groupby(["network", "method"])}
         every = kinds[DEEP, AS_TRAINED]
         for question, network, method in QUESTIONS:
@@ -160,7 +160,7 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
     `further` holds if a method makes the optimally deep network smaller with every seed; `reach` if no method makes the
     whole network as small, and is open where it is as small only when zipped.
     """
-    study = common.most_telling(answered, STUDY, lambda study: study["n"].max())
+    study = common.most_telling(answered, STUDY_KEYS, lambda study: study["n"].max())
     methods, first = study[study["question"] == question], study.iloc[0]
     sure = methods[methods["without"] == 0]  # every seed has a file that is accurate enough
     if question == "further":
@@ -170,7 +170,7 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
         fails = ((sure["high"] < 1) & (sure["unzipped_share"] < 1)).any()
     judged = common.HOLDS if holds else common.FAILS if fails else common.OPEN
     where = ", ".join(filter(None, (f"{first['row']} by {first['rule']}", first["settings"], first["processor"])))
-    return common.at_scale(judged, "; ".join([*map(sentence, methods.itertuples()), where]), first["not_comparable"])
+    return common.qualified(judged, "; ".join([*map(sentence, methods.itertuples()), where]), first["not_comparable"])
 
 
 def sentence(answer: pd.Series) -> str:
@@ -206,9 +206,9 @@ def figure(lines: pd.DataFrame) -> Figure:
     title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
     title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, title=title)
-    return caption(drawn, recipes.read(lines["folder"].iloc[0]), common.seeds_of(lines))
+    return caption(drawn, recipes.read_run(lines["folder"].iloc[0]), common.seeds_of(lines))
 
 
 def write(results_dir: Path | str, profile: str) -> None:
     """compression.csv, compression_answers.csv, and a figure per study."""
-    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY, figure, answers)
+    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY_KEYS, figure, answers)

@@ -47,7 +47,7 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> mode
     Raises:
         RunConflict: where the depth was not tried, or its weights are not there, as in results that were committed.
     """
-    run = recipes.read(folder)
+    run = recipes.read_run(folder)
     depth = depth or run.depth
     tried = pd.read_csv(folder / "depths.csv").dropna(subset="val_acc_pct")["depth"].tolist()
     if depth not in tried:
@@ -149,7 +149,7 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
 
     The file is checked on the validation images. A depth that the run did not choose meets the test images here.
     """
-    dataset, run, file = data.train.dataset, recipes.read(folder), to / "model.onnx"
+    dataset, run, file = data.train.dataset, recipes.read_run(folder), to / "model.onnx"
     network = network_of(folder, dataset, depth)
     to.mkdir(parents=True, exist_ok=True)
     to_onnx(network, dataset, file)

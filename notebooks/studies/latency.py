@@ -57,8 +57,8 @@ def measure(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
     """`timed` for a search and its whole network; measured once, kept in the run folder of the search."""
     file = odn_folder / FILE
     if not file.exists():
-        odn = recipes.read(odn_folder)
-        write_csv(file, timed(odn, odn.depth, recipes.read(full_folder).depth))
+        odn = recipes.read_run(odn_folder)
+        write_csv(file, timed(odn, odn.depth, recipes.read_run(full_folder).depth))
     return pd.read_csv(file)
 
 

@@ -121,7 +121,7 @@ def example(folder: Path) -> Path:
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
         names = [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES]
-        for number, (image, label) in enumerate(zip(*embedded.load("cifar10"), strict=True)):
+        for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
         unfinished.rename(folder)
@@ -170,7 +170,7 @@ def write(results_dir: Path, profile: str) -> None:
     """Figures of every search on somebody's own images: what it offers to choose from, and its history."""
     for folder in run_folders(results_dir, profile, "odn"):
         if (folder / "front.csv").exists():
-            run, offered = recipes.read(folder), pd.read_csv(folder / "front.csv")
+            run, offered = recipes.read_run(folder), pd.read_csv(folder / "front.csv")
             figures = folder.parents[1] / "figures"
             choice = plots.depth_choice(offered, run, recommended=recommended(offered, vars(run)))
             plots.save(choice, figures / f"{run.name}-choice.png")

@@ -11,7 +11,10 @@ from tqdm.auto import tqdm
 from odnlib.data import DataError
 
 LARGEST, SMALLEST = 64, 16  # pixels a side: larger images are scaled down unless `image_size` says otherwise
-OTHERS = {"validation": ("val", "valid", "validation"), "test": ("test",)}  # split beside training: its folder's names
+SPLIT_FOLDERS = {
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}  # names that a split's folder may have
 PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng"}  # that Pillow may lack
 
 
@@ -37,12 +40,12 @@ def listed(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder}: {where}: convert them to JPEG or PNG, or take them away")
     top = folder / "train" if (folder / "train").is_dir() else folder
     found = {"train": images(top, "*/*")}
-    for split, names in OTHERS.items() if top != folder else ():
+    for split, names in SPLIT_FOLDERS.items() if top != folder else ():
         found[split] = [image for name in names for image in images(folder / name, "*/*")]
     if elsewhere := sorted(set(images(folder, "**/*")).difference(*found.values())):
         where = f"{len(elsewhere)} images lie elsewhere than in class folders, e.g. {elsewhere[0].relative_to(folder)}"
         raise DataError(f"{folder}: {where}: put them into the folder of their class, or take them away")
-    unfilled = [folder / name for split, names in OTHERS.items() if found.get(split) == [] for name in names]
+    unfilled = [folder / name for split, names in SPLIT_FOLDERS.items() if found.get(split) == [] for name in names]
     if empty := [place for place in unfilled if place.is_dir()]:
         raise DataError(f"{empty[0]}: no images in it: fill it, or remove it to have a share of train held back")
     filled = {path.parent for path in found["train"]}

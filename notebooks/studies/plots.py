@@ -23,7 +23,7 @@ plt.rcdefaults()  # whatever a matplotlibrc says
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
 STAND_INS = "embedded stand-in images, narrow network: an illustration, no reproduction"
-AnyRun = Recipe | SimpleNamespace  # a finished run as it was recorded (`recipes.read`)
+AnyRun = Recipe | SimpleNamespace  # a finished run as it was recorded (`recipes.read_run`)
 
 
 def evidence(run: AnyRun, seeds: str = "", architectures: str = "", varied: tuple[str, ...] = ()) -> str:
@@ -63,7 +63,7 @@ def save(figure: Figure, path: Path) -> None:
     replace(path, lambda temporary: picture.save(temporary, format="png", optimize=True))
 
 
-def mark_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
+def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
     """A line where each stage starts, and above it, where there is room, what it is."""
     axis.grid(False, axis="x")
     searched, place = set(epochs.loc[epochs["stage"] == "depth", "depth"]), -math.inf
@@ -109,7 +109,7 @@ def curves(axis: Axes, epochs: pd.DataFrame, column: str, line: str, titled: boo
     """Training and validation against the epoch over all stages; `column` is acc_pct or loss."""
     axis.plot(epochs["epoch"], epochs[f"train_{column}"], line, color=ORANGE, label="training")
     axis.plot(epochs["epoch"], epochs[f"val_{column}"], line, color=BLUE, label="validation")
-    mark_stages(axis, epochs, titled)
+    mark_training_stages(axis, epochs, titled)
 
 
 def history(epochs: pd.DataFrame, run: AnyRun) -> Figure:

@@ -25,7 +25,7 @@ INDEX = "reuse.json"  # which runs make up the studies; all else is read from th
 ARMS = {"search": "search", "reused": "plain, at the sibling's depth", "plain": "plain, at its own depth, same cost"}
 QUESTIONS = {"reused": ("reused", "search"), "expansion": ("search", "plain")}  # difference: first arm - second
 VARIED = {"architecture", "target_pct", "tolerance_pct"}  # settings that rows may have of their own
-STUDY = ["profile", "architecture", "rule", "settings"]  # what its rows and seeds have in common
+STUDY_KEYS = ["profile", "architecture", "rule", "settings"]  # what its rows and seeds have in common
 MEASURED = ["depth", "epochs", "train_tmacs", "val_acc_pct", "test_acc_pct", "processor"]
 Pairs = Sequence[tuple[str, str]]  # dataset, and the sibling whose depth it is given
 Searches = dict[tuple[str, int], Recipe]  # by row and seed
@@ -44,7 +44,7 @@ def searches(profile: str, rule: str, pairs: Pairs, seeds: Sequence[int], overri
 
 def at_same_cost(search: Recipe, folder: Path) -> Recipe:
     """Plain training at the depth that the search found, for as many epochs as it could have paid with its own cost."""
-    epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read(folder).depth
+    epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read_run(folder).depth
     per_epoch = epochs["train_tmacs"].diff().fillna(epochs["train_tmacs"])[epochs["depth"] == depth].iloc[-1]
     most = round(epochs["train_tmacs"].iloc[-1] / per_epoch)
     patience = search.patience if search.one_cycle else max(most, search.patience)  # so that it has all its epochs
@@ -56,30 +56,30 @@ def measure(searched: Searches, pairs: Pairs, results_dir: Path, train: Callable
     folders, lines = {key: train(recipe) for key, recipe in searched.items()}, []
     for (row, sibling), seed in product(pairs, sorted({seed for _, seed in searched})):
         search, folder = searched[row, seed], folders[row, seed]
-        depth = recipes.read(folders[sibling, seed]).depth
+        depth = recipes.read_run(folders[sibling, seed]).depth
         plainly = {"reused": replace(search, variant="full", last_depth=depth), "plain": at_same_cost(search, folder)}
         line = {"row": row, "sibling": sibling, "seed": seed, "search": folder.name}
         lines.append(line | {arm: train(recipe).name for arm, recipe in plainly.items()})
     file, runs = results_dir / search.profile / INDEX, common.finished(results_dir, search.profile, varied=VARIED)
     every = pd.DataFrame([*(read_json(file) or {"studies": []})["studies"], *lines])
     every = every.join(
-        runs.set_index("name")[["goal_pct", *STUDY]], on="search", how="inner"
+        runs.set_index("name")[["goal_pct", *STUDY_KEYS]], on="search", how="inner"
     )  # without searches that were set aside
-    last_goal = every.groupby(["row", "sibling", *STUDY])["goal_pct"].transform("last")
+    last_goal = every.groupby(["row", "sibling", *STUDY_KEYS])["goal_pct"].transform("last")
     every = every[every["goal_pct"] == last_goal]  # other goals are replaced
     every = every.groupby(["search", "sibling"], sort=False).last().reset_index()  # done again, a line keeps its place
     write_json(file, {"studies": every[list(lines[0])].to_dict("records")})
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """A line per study, dataset, sibling, seed and arm: `STUDY`, `MEASURED`, the search's folder, not_comparable."""
+    """A line per study, dataset, sibling, seed and arm: `STUDY_KEYS`, `MEASURED`, the search's folder, not_comparable."""
     lines = []
     for file in Path(results_dir).glob(f"{profile}/{INDEX}"):
         runs = common.finished(results_dir, profile, varied=VARIED).set_index("name")
         for line in read_json(file)["studies"]:
             if all(line[arm] in runs.index for arm in ARMS):  # none was set aside
                 search = runs.loc[line["search"]]
-                about = search[[*STUDY, "row", "seed", "folder"]].to_dict()
+                about = search[[*STUDY_KEYS, "row", "seed", "folder"]].to_dict()
                 about |= {name: line[name] for name in ("sibling", "search")}
                 about["not_comparable"] = search["not_comparable"]
                 lines += [about | {"arm": arm} | runs.loc[line[arm], MEASURED].to_dict() for arm in ARMS]
@@ -93,8 +93,8 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
     `reused` holds if at most the tolerance is lost, `expansion` if the search's network is the better one.
     """
     answered = []
-    for _, study in lines.groupby([*STUDY, "row", "sibling"], sort=False):
-        about = study.iloc[0][[*STUDY, "row", "sibling", "not_comparable", "processor"]].to_dict()
+    for _, study in lines.groupby([*STUDY_KEYS, "row", "sibling"], sort=False):
+        about = study.iloc[0][[*STUDY_KEYS, "row", "sibling", "not_comparable", "processor"]].to_dict()
         arms = study.pivot(index="seed", columns="arm")
         accuracy, cost = arms["test_acc_pct"], arms["train_tmacs"].sum()
         for question, (arm, reference) in QUESTIONS.items():
@@ -115,7 +115,7 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
         return "not measured", "no search that expands the depth has been held against plain training"
     lines = common.most_telling(lines, ["profile"])
     judged = next((word for word in (common.FAILS, common.OPEN) if word in set(lines["verdict"])), common.HOLDS)
-    return common.at_scale(judged, "; ".join(map(sentence, lines.itertuples())), lines["not_comparable"].iloc[0])
+    return common.qualified(judged, "; ".join(map(sentence, lines.itertuples())), lines["not_comparable"].iloc[0])
 
 
 def sentence(answer: pd.Series) -> str:
@@ -147,9 +147,9 @@ def figure(lines: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("test accuracy (%), a point per seed;\nnumbers: depths")
     axes[1].set(ylabel="training MACs (10¹²)", ylim=(0, None))
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return caption(drawn, recipes.read(lines["folder"].iloc[0]), common.seeds_of(lines), varied=tuple(VARIED))
+    return caption(drawn, recipes.read_run(lines["folder"].iloc[0]), common.seeds_of(lines), varied=tuple(VARIED))
 
 
 def write(results_dir: Path | str, profile: str) -> None:
     """reuse.csv, reuse_answers.csv, and a figure per study."""
-    common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY, figure, answers)
+    common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY_KEYS, figure, answers)

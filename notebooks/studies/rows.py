@@ -54,7 +54,8 @@ def structure(recipe: Recipe) -> pd.DataFrame:
 
 def outcome(odn_folder: Path, full_folder: Path) -> str:
     """What the search found, in words; if nothing by `equal`, also the depth about as good as the whole network."""
-    odn, full, depths = recipes.read(odn_folder), recipes.read(full_folder), pd.read_csv(odn_folder / "depths.csv")
+    odn, full = map(recipes.read_run, (odn_folder, full_folder))
+    depths = pd.read_csv(odn_folder / "depths.csv")
     has = f"has {odn.val_acc_pct:.2f} % of the validation images right"
     if odn.met_goal:
         return f"Depth {odn.depth} of {odn.max_depth} is the first to meet the goal of {odn.goal_pct:g} %: it {has}."
@@ -68,7 +69,7 @@ def outcome(odn_folder: Path, full_folder: Path) -> str:
 
 def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
     """Measured beside printed for one row: a search, and the whole network trained by the same settings."""
-    odn, full = recipes.read(odn_folder), recipes.read(full_folder)
+    odn, full = recipes.read_run(odn_folder), recipes.read_run(full_folder)
     printed, lines, measured = TABLE_1[odn.row], [], f"measured ({odn.profile})"
     for run, paper in (odn, printed.odn), (full, printed.full):
         values = vars(run) | {"params_m": run.params / 1e6}
@@ -90,11 +91,11 @@ def history(run: plots.AnyRun) -> Figure:
 
 def draw(odn_folder: Path, *full_folder: Path) -> None:
     """Save structure, choice and history of a row's search, and the history of its whole network."""
-    folder, odn = odn_folder.parents[1] / "figures", recipes.read(odn_folder)
+    folder, odn = odn_folder.parents[1] / "figures", recipes.read_run(odn_folder)
     depths = pd.read_csv(odn_folder / "depths.csv")
     plots.save(plots.structure(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-structure.png")
     plots.save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-choice.png")
-    for run in map(recipes.read, (odn_folder, *full_folder)):
+    for run in map(recipes.read_run, (odn_folder, *full_folder)):
         plots.save(history(run), folder / f"{run.name}-history.png")
 
 

@@ -19,9 +19,9 @@ from studies import common, plots
 
 EVERY_DEPTH = {"target_pct": 100.0, "tolerance_pct": 0.0}  # a goal that no depth meets
 VARIED = {"row", "architecture", *EVERY_DEPTH}  # what the settings that the searches of a study share leave out
-STUDY = ["profile", "rule", "settings"]
-COLUMNS = [*STUDY, "architectures", "row", "architecture", "seed", "best_val_acc_pct", "of", "paper_depth", "folder"]
-COLUMNS += ["not_comparable", "tolerance_pct", "depth"]
+STUDY_KEYS = ["profile", "rule", "settings"]
+COLUMNS = [*STUDY_KEYS, "architectures", "row", "architecture", "seed", "best_val_acc_pct", "of", "paper_depth"]
+COLUMNS += ["folder", "not_comparable", "tolerance_pct", "depth"]
 TOLERANCES_PCT = (0.5, 1.0, 2.0)  # points; verdicts are taken at the first, which is the released code's
 PAPERS = "the paper's architectures"  # as architectures: each row has its own
 FEWEST_ROWS = 3  # that make a trend
@@ -59,11 +59,11 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs["architectures"] = runs["architecture"]
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
     runs = pd.concat([runs[own].assign(architectures=PAPERS), runs])
-    runs = runs[runs.groupby([*STUDY, "architectures"])["row"].transform("nunique") >= FEWEST_ROWS]
+    runs = runs[runs.groupby([*STUDY_KEYS, "architectures"])["row"].transform("nunique") >= FEWEST_ROWS]
     depths = [pd.read_csv(folder / "depths.csv") for folder in runs["folder"]]
     runs["best_val_acc_pct"] = [x["val_acc_pct"].max() for x in depths]
     lines = [runs.assign(tolerance_pct=pct, depth=[depth_needed(x, pct) for x in depths]) for pct in TOLERANCES_PCT]
-    order = [*STUDY, "architectures", "tolerance_pct", "paper_depth", "seed"]
+    order = [*STUDY_KEYS, "architectures", "tolerance_pct", "paper_depth", "seed"]
     return pd.concat(lines)[COLUMNS].sort_values(order, ignore_index=True)
 
 
@@ -91,12 +91,12 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     """The paper's claim by the strictest tolerance of the most telling study of `table`: one architecture for all rows
     decides where there is one, since depths of different ones are not counted in the same blocks.
     """
-    study = common.most_telling(lines[lines["tolerance_pct"] == lines["tolerance_pct"].min()], STUDY)
+    study = common.most_telling(lines[lines["tolerance_pct"] == lines["tolerance_pct"].min()], STUDY_KEYS)
     orderings = {kind: ordering(searches) for kind, searches in study.groupby("architectures", sort=False)}
     decisive = next((kind for kind in orderings if kind != PAPERS), PAPERS)
     why = "; ".join(f"{kind}: {verdict}, {why}" for kind, (verdict, why) in orderings.items())
     first = study.iloc[0]
-    return common.at_scale(orderings[decisive][0], f"rule {first['rule']}, {why}", first["not_comparable"])
+    return common.qualified(orderings[decisive][0], f"rule {first['rule']}, {why}", first["not_comparable"])
 
 
 def figure(lines: pd.DataFrame) -> Figure:
@@ -130,10 +130,10 @@ def figure(lines: pd.DataFrame) -> Figure:
         right.set_title(f"Depth within {within:g} points of the best; a point per seed", fontsize=11)
         right.yaxis.get_major_locator().set_params(integer=True)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rows))
-    run, architectures = recipes.read(needed["folder"].iloc[0]), ", ".join(sorted(set(needed["architecture"])))
+    run, architectures = recipes.read_run(needed["folder"].iloc[0]), ", ".join(sorted(set(needed["architecture"])))
     return plots.caption(drawn, run, common.seeds_of(needed), architectures)
 
 
 def write(results_dir: Path | str, profile: str) -> None:
     """A table of all studies of this profile, and a figure for each."""
-    common.write_studies(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY, figure)
+    common.write_studies(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY_KEYS, figure)
