@@ -1,8 +1,8 @@
-"""Notebook 13: is a depth found once good for a similar dataset, and does expanding matter to the network deployed?
+"""Notebook 13: is a depth found once good for a similar dataset, and is the search better than plain training?
 
-Three trainings of one dataset and seed: the search; the network cut at the depth that a search on a sibling dataset
-found, trained plainly from its initial weights; and the network cut at the search's own depth, trained plainly for as
-many multiply-accumulates as the search took - the baseline that the paper leaves out.
+Per dataset and seed three networks are trained: by the search; plainly, from initial weights, at the depth that a
+search on a similar ("sibling") dataset found; and plainly at the search's own depth, for as many multiply-accumulates
+as the search took, a baseline that the paper lacks.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ Searches = dict[tuple[str, int], Recipe]  # by row and seed
 
 
 def searches(profile: str, rule: str, pairs: Pairs, seeds: Sequence[int], overrides: dict, targets: dict) -> Searches:
-    """The search on every dataset in `pairs`, or RecipeError; `targets`: row -> target_pct, where it is its own."""
+    """Return (dataset, seed) -> recipe of its search, for all in `pairs`; `targets`: dataset -> its own target_pct."""
     if not pairs or any(len(set(pair)) != 2 for pair in pairs):
         raise RecipeError(f"pairs {pairs} name no two datasets: a dataset, and the sibling whose depth it is given")
     keys = list(product(dict.fromkeys(chain(*pairs)), seeds))
@@ -43,7 +43,7 @@ def searches(profile: str, rule: str, pairs: Pairs, seeds: Sequence[int], overri
 
 
 def at_same_cost(search: Recipe, folder: Path) -> Recipe:
-    """Plain training at the depth that the search found, for as many epochs as it could have paid with its own cost."""
+    """Return the recipe of plain training at the depth that a search found, for about the search's training cost."""
     epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read_run(folder).depth
     per_epoch = epochs["train_tmacs"].diff().fillna(epochs["train_tmacs"])[epochs["depth"] == depth].iloc[-1]
     most = round(epochs["train_tmacs"].iloc[-1] / per_epoch)
@@ -52,7 +52,7 @@ def at_same_cost(search: Recipe, folder: Path) -> Recipe:
 
 
 def measure(searched: Searches, pairs: Pairs, results_dir: Path, train: Callable[[Recipe], Path]) -> None:
-    """Train all arms, and keep which runs they are in results/<profile>/reuse.json."""
+    """Train the three networks of each pair and seed, and list their runs in results/<profile>/reuse.json."""
     folders, lines = {key: train(recipe) for key, recipe in searched.items()}, []
     for (row, sibling), seed in product(pairs, sorted({seed for _, seed in searched})):
         search, folder = searched[row, seed], folders[row, seed]
@@ -72,7 +72,7 @@ def measure(searched: Searches, pairs: Pairs, results_dir: Path, train: Callable
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """A line per study, dataset, sibling, seed and arm: `STUDY_KEYS`, `MEASURED`, the search's folder, not_comparable."""
+    """Return a line per dataset, sibling, seed and arm of the reuse studies, with `STUDY_KEYS` and `MEASURED`."""
     lines = []
     for file in Path(results_dir).glob(f"{profile}/{INDEX}"):
         runs = common.finished(results_dir, profile, varied=VARIED).set_index("name")
@@ -87,10 +87,10 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
 
 
 def answers(lines: pd.DataFrame) -> pd.DataFrame:
-    """Of the lines of `table`, per study, dataset and question: mean difference in test accuracy and its 95 % interval
-    over seeds, ratio of the training cost, verdict.
+    """Return per reuse study, dataset and question the mean difference in test accuracy with its 95 % interval over
+    seeds, the ratio of training costs, and a verdict.
 
-    `reused` holds if at most the tolerance is lost, `expansion` if the search's network is the better one.
+    `reused` holds if at most the tolerance is lost, `expansion` if the search's network is more accurate.
     """
     answered = []
     for _, study in lines.groupby([*STUDY_KEYS, "row", "sibling"], sort=False):
@@ -106,8 +106,8 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
-    """On one question: holds if it does for every dataset of the strongest profile, does not if it does not for one,
-    otherwise open. By rule `equal` nothing is expanded, so its searches say nothing of `expansion`.
+    """Return (verdict, reason) on one question of the reuse study, from the profile with most work: holds if it holds
+    for all its datasets. Searches by rule `equal` do not expand the depth, so they are no evidence for `expansion`.
     """
     telling = (answered["rule"] != "equal") | (question == "reused")
     lines = answered[(answered["question"] == question) & telling]
@@ -119,7 +119,7 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
 
 
 def sentence(answer: pd.Series) -> str:
-    """What one line of `answers` says, in words."""
+    """Return one line of the reuse `answers` as a sentence."""
     row, sibling = TABLE_1[answer.row].title, TABLE_1[answer.sibling].title
     compared = {
         "reused": f"trained plainly at the depth that the search on {sibling} found, against a search",
@@ -131,7 +131,7 @@ def sentence(answer: pd.Series) -> str:
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """Test accuracy and training cost of the three trainings per dataset, a point per seed: one study of `table`."""
+    """Draw test accuracy and training cost of the three networks per dataset, a point per seed, for one reuse study."""
     pairs = dict(list(lines.groupby(["row", "sibling"], sort=False)))
     names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
     drawn, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
@@ -151,5 +151,5 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """reuse.csv, reuse_answers.csv, and a figure per study."""
+    """Write the reuse study's reuse.csv, reuse_answers.csv and figures."""
     common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY_KEYS, figure, answers)
