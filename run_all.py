@@ -35,7 +35,7 @@ ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
 
 @dataclass
 class Job:
-    """One notebook with its parameters, and how it goes."""
+    """One notebook to execute with its parameters, its state and what it printed."""
 
     source: Path
     executed: Path
@@ -46,7 +46,7 @@ class Job:
     printed: str = ""
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
-        """Run it in one of the free slots, in a process that ends at the latest when the pipe `alive` does."""
+        """Execute the notebook in one of the `free` slots, in a process that ends when the pipe `alive` does."""
         slot, self.state, self.began = free.pop(), "running", time.monotonic()
         print(f"begun: {self.executed.stem}", flush=True)
         arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(arguments: argparse.Namespace) -> list[str]:
-    """The numbers of the notebooks to execute: those asked for, or the rows', the comparison, and what is cheap."""
+    """Return the numbers of the notebooks to execute: those of --only, or of the rows, the comparison and studies."""
     if arguments.only:
         return [number.zfill(2) for number in arguments.only]
     numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or ROWS)]
@@ -80,10 +80,10 @@ def chosen(arguments: argparse.Namespace) -> list[str]:
 
 
 def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]]:
-    """The notebooks to execute, a row's once per seed; and the runs of these rows (a study checks its own).
+    """Return (jobs, recipes): the notebooks to execute, a dataset's once per seed, and the recipes of these datasets.
 
     Raises:
-        RecipeError: every problem of every row and seed, a line each.
+        RecipeError: all problems with datasets, seeds and settings, a line each; studies check their own when executed.
     """
     rows, seeds, numbers = arguments.rows, [*map(value, arguments.seeds)], chosen(arguments)
     problems = [recipes.unknown(x, recipes.SETTINGS) for x, _ in arguments.overrides if x not in recipes.SETTINGS]
@@ -122,9 +122,9 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
 
 
 def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
-    """What each notebook side by side has to itself: environment variables that name a GPU, or a number of cores.
+    """Return the environment variables that give each parallel notebook its GPU or its number of CPU threads.
 
-    `jobs` is a number, or auto: one per GPU, or as many as recipes of so many `threads` find cores. Raises RecipeError.
+    `jobs` is a number, or auto: one per GPU, or as many as fit with so many `threads` each. Raises RecipeError.
     """
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     own = gpus.split(",") if device == "cuda" else []
@@ -138,7 +138,7 @@ def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str
 
 
 def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
-    """Set the rows' runs aside, or all of smoke if that is asked for: beforehand, as notebooks share them."""
+    """Set aside the run folders that --fresh concerns, before notebooks that share them start; of smoke all."""
     rows = [ROW_OF_NOTEBOOK.get(number) for number in chosen(arguments)]
     folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
@@ -149,7 +149,7 @@ def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> Non
 
 
 def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
-    """Execute notebooks side by side, saying every minute where they and their runs are."""
+    """Execute notebooks in parallel and print every minute how far they and their runs are."""
     (alive, end), pool = os.pipe(), ThreadPoolExecutor(len(slots))
     pending = {pool.submit(job.execute, slots, alive) for job in jobs}
     try:
@@ -165,7 +165,7 @@ def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute what `arguments` ask for; 1 if a notebook failed, otherwise 0."""
+    """Execute the notebooks that `arguments` ask for; return 1 if any failed, otherwise 0."""
     start, (jobs, runs), smoke = time.monotonic(), plan(arguments), arguments.profile == "smoke"
     device, results = experiment.choose_device(arguments.device), arguments.results_dir.resolve() / arguments.profile
     slots = slots_for(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)
