@@ -35,7 +35,7 @@ ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
 
 @dataclass
 class Job:
-    """One notebook to execute with its parameters, its state and what it printed."""
+    """Holds one notebook to execute with its parameters, its state and what it printed."""
 
     source: Path
     executed: Path
@@ -138,7 +138,7 @@ def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str
 
 
 def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
-    """Set aside the run folders that --fresh concerns, before notebooks that share them start; of smoke all."""
+    """Set aside the run folders that --fresh concerns, before notebooks that share them start executing."""
     rows = [ROW_OF_NOTEBOOK.get(number) for number in chosen(arguments)]
     folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):

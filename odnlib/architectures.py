@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 
 
 def basic_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
-    """The residual block of ResNet-18/34: two 3x3 convolutions with BatchNorm, the first strided, and a shortcut."""
+    """Return the residual block of ResNet-18/34: two 3x3 convolutions with BatchNorm, and the shortcut."""
     body = [
         *convolution_norm(channels_in, channels_out, 3, stride),
         nn.ReLU(),
@@ -68,7 +68,7 @@ def basic_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlo
 
 
 def bottleneck_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
-    """The residual block of ResNet-50: 1x1, 3x3 (strided), 1x1 convolutions; inside, a quarter of the channels."""
+    """Return the residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, a quarter of the channels inside."""
     inner = channels_out // 4
     body = [
         *convolution_norm(channels_in, inner, 1),
@@ -96,7 +96,7 @@ def linear_exit(features: int, classes: int, width: int, last: bool) -> Exit:
 
 
 class Blocks(NamedTuple):
-    """A group of blocks with equal output channels: the first has the stride `stride`, the others stride 1."""
+    """Describes a group of blocks with equal output channels: the first has the stride `stride`, the others 1."""
 
     block: Callable[[int, int, int], nn.Module]  # (channels in, channels out, stride) -> block
     channels: int  # out, at width 64
@@ -106,7 +106,7 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The description of a network (stem, groups of blocks, exits) from which `models.build` makes one."""
+    """Describes a network (stem, groups of blocks, exits), so that `models.build` can make it."""
 
     stem_channels: int  # at width 64
     blocks: tuple[Blocks, ...]

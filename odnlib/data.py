@@ -22,12 +22,12 @@ Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, labels (N,) int64
 
 
 class DataError(RuntimeError):
-    """Images cannot be found, read or downloaded; the message says what to do."""
+    """Raised if images cannot be found, read or downloaded; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Facts about a dataset: shape, classes, and the released code's splits, normalisation and augmentation."""
+    """Describes a dataset: shape, classes, and the splits, normalisation and augmentation of the released code."""
 
     title: str
     source: str  # class of torchvision.datasets
@@ -73,7 +73,7 @@ def generator(*key: object) -> torch.Generator:
 
 @dataclass
 class Split:
-    """One split of a dataset: images (N, C, H, W), uint8 or floats used as they are, and labels (N,) int64."""
+    """Holds one split of a dataset: images (N, C, H, W), uint8 or floats used as they are, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -87,7 +87,7 @@ class Split:
         return hashlib.sha256(b"".join(x.cpu().numpy().tobytes() for x in (self.images, self.labels))).hexdigest()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images into floats, (x / 255 - mean) / std; floats stay as they are. Both channels last."""
+        """Turn uint8 images into floats, (x / 255 - mean) / std, channels last; floats are not scaled."""
         if not images.is_floating_point():
             images = images.to(torch.get_default_dtype()).div_(255).sub_(self.dataset.mean).div_(self.dataset.std)
         return images.contiguous(memory_format=torch.channels_last)
@@ -125,7 +125,7 @@ def shifted(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
 
 @dataclass
 class Data:
-    """The three splits of a dataset. The test split is evaluated once, after the network has been chosen."""
+    """Holds the three splits of a dataset. The test split is evaluated once, after the network has been chosen."""
 
     train: Split
     validation: Split

@@ -22,14 +22,14 @@ Network = Callable[[], models.MultiExitNetwork]
 
 
 class OutOfMemory(RuntimeError):
-    """Training does not fit into memory; the message says at which depth, and what to try."""
+    """Raised if training does not fit into memory; the message says at which depth, and what to try."""
 
 
 OUT_OF_MEMORY_MESSAGE = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """Return a device's name; `auto` means cuda or mps if there is one, else cpu. RecipeError if it is missing."""
+    """Return the name of a device: `wanted`, or for "auto" cuda, mps or cpu; RecipeError if it is not available."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -162,7 +162,7 @@ def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], 
 
 
 def begin_or_go_on(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
-    """Write a new run's recipe.json and provenance.json, or note what changed since; RunConflict for other images."""
+    """Write a new run's recipe.json and provenance.json, or record what changed since; RunConflict if the images."""
     now, begun = files.provenance(device, checksums), read_json(folder / "provenance.json")
     if begun is None:
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))

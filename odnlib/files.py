@@ -32,11 +32,11 @@ log = logging.getLogger("odnlib")
 
 
 class RunConflict(RuntimeError):
-    """A run's folder does not fit what is asked: other settings, images, code or depths; the message says more."""
+    """Raised if a run's folder does not fit what is asked: other settings, images, code or depths."""
 
 
 class Held(RuntimeError):
-    """Another process works on this run; the message says which, and what to do if it is dead."""
+    """Raised if another process works on this run; the message says which, and what to do if it is dead."""
 
 
 def replace(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:

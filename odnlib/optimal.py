@@ -21,7 +21,7 @@ from odnlib.models import MultiExitNetwork, TruncatedNetwork
 
 @dataclasses.dataclass(frozen=True)
 class OptimalDepth:
-    """The result of `optimal_depth`."""
+    """Holds what `optimal_depth` found: the truncated network, its depth and accuracy, and all depths tried."""
 
     network: TruncatedNetwork  # stem, the first `depth` blocks and a linear head; images (N, C, H, W) -> logits
     depth: int

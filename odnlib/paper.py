@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PrintedLine:
-    """The values that Table I gives for one network."""
+    """Holds the values that Table I gives for one network."""
 
     depth: int
     params_m: float  # millions
@@ -20,7 +20,7 @@ class PrintedLine:
 
 @dataclass(frozen=True)
 class PrintedRow:
-    """The values that Table I gives for one dataset: full network, optimally deep network, size reduction."""
+    """Holds the values that Table I gives for one dataset: full and optimally deep network, size reduction."""
 
     title: str
     architecture: str

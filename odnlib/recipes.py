@@ -24,7 +24,7 @@ VARIANTS, LONGEST_LABEL = ("odn", "full"), 120  # characters of a folder's name
 
 
 class RecipeError(ValueError):
-    """Invalid settings; the message has one line per problem."""
+    """Raised for invalid settings; the message has one line per problem."""
 
 
 def setting(default: Any, low: float, high: float) -> Any:
@@ -34,7 +34,7 @@ def setting(default: Any, low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of one training run. The first five and the overridden others make up its name."""
+    """Holds all settings of one training run. The first five and the overridden others make up its name."""
 
     row: str  # a key of paper.TABLE_1, or one of OWN
     variant: str  # odn: search for the depth; full: the whole network by the same rule

@@ -28,9 +28,9 @@ from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
 from odnlib.recipes import Recipe, stage_title
 
 ALL_DEPTHS = 0  # as a depth: every exit at once
-SAVE_EVERY_SECONDS = 60.0  # seconds, within a long epoch
-SECONDS_BETWEEN_SAVES = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
-TELL_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # seconds between two words to listeners, and to the log
+SAVE_EVERY_SECONDS = 60.0  # a checkpoint, within a long epoch
+SECONDS_BETWEEN_SAVES = 2.0  # at least, after short epochs: writing would then take a noticeable part of the time
+TELL_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # between calls of the listeners, and between lines in the log
 (log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 # Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
 # depth, number of the epoch in its stage from 0, part of its images that have been seen, 0 to 1).
@@ -38,7 +38,7 @@ Listener = Callable[[Recipe, dict], None]
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or a weight is not finite; the message says where, what was kept and what to try."""
+    """Raised if the loss or a weight is not finite; the message says where, what was kept and what to try."""
 
 
 def exits_loss(logits: Tensor, labels: Tensor) -> Tensor:

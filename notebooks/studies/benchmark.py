@@ -102,9 +102,10 @@ def training_macs(row: str, depth: int, images: int) -> int:
 
 
 def table(results_dir: Path | str) -> pd.DataFrame:
-    """Return the cost of finished searches by `equal` and `released` on one `PROBLEM`, and of full networks.
+    """Return the cost of finished searches by rules `equal` and `released` on one `PROBLEM`, and of full networks.
 
-    A line per profile, rule and variant: means over seeds; macs_of_released, MACs over the longest released search's.
+    A line per profile, rule and variant: means over seeds, and macs_of_released, the training MACs divided by those of
+    the longest released search.
     """
     runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.COMPARABLE_OVERRIDES})
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]

@@ -14,7 +14,7 @@ from odnlib.paper import TABLE_1
 from odnlib.presets import PROFILES, RULES
 from studies import plots
 
-COMPARABLE_OVERRIDES = {"carry_best", "bfloat16", "threads"}  # leave a run its rule's own: an open reading, and speed
+COMPARABLE_OVERRIDES = {"carry_best", "bfloat16", "threads"}  # a reading of the paper left open, and speed
 ONE_DEPTH = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal

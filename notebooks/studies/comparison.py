@@ -202,7 +202,7 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     return grouped[MEANS].mean().join(counts).reset_index()
 
 
-Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # row, seeds of one kind of search that met its goal, whole networks
+Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # dataset, one group of searches that met the goal, full networks
 
 
 def searches_with_whole_network(runs: pd.DataFrame) -> Iterator[Kind]:

@@ -27,7 +27,7 @@ CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
 
 
 class ExportError(RuntimeError):
-    """The exported file computes something other than the network."""
+    """Raised if the exported file computes something other than the network."""
 
 
 class FromBytes(nn.Module):

@@ -58,7 +58,7 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
 
 
 def row(data: Data, drawn: bool = False) -> str:
-    """Return the name under which runs on these images are stored, with a checksum; `drawn` ones have a name apart."""
+    """Return the name under which runs on these images are stored, with a checksum; `drawn` ones have their own."""
     about = data.train.dataset
     digest = hashlib.sha256(repr((about.image_shape, about.flip, about.class_names)).encode())
     for split in (data.train, data.validation, data.test):

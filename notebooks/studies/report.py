@@ -20,7 +20,7 @@ WORTH = {
 
 
 class Report:
-    """The comparison with the paper as tables, from the runs of one profile and of those with more work."""
+    """Compares the runs of one profile, and of those with more work, with the paper; holds the resulting tables."""
 
     def __init__(self, results_dir: Path, profile: str):
         self.folder, self.runs = results_dir / profile, comparison.runs_from(results_dir, profile)
@@ -58,7 +58,7 @@ class Report:
 
 
 def write(results_dir: Path, profile: str) -> Report:
-    """Write the tables and figures of every study, then table1.csv, comparison.csv, claims.csv and comparison.md."""
+    """Write the files of every study, table1.csv, comparison.csv, claims.csv, comparison.md; return the Report."""
     for study in STUDIES:
         study.write(results_dir, profile)
     report = Report(results_dir, profile)

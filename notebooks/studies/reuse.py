@@ -107,7 +107,7 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
     """Return (verdict, reason) on one question of the reuse study, from the profile with most work: holds if it holds
-    for all its datasets. Searches by rule `equal` do not expand the depth, so they are no evidence for `expansion`.
+    for all its datasets. Searches by rule `equal` train each depth alike and are no evidence for `expansion`.
     """
     telling = (answered["rule"] != "equal") | (question == "reused")
     lines = answered[(answered["question"] == question) & telling]

@@ -68,7 +68,7 @@ def outcome(odn_folder: Path, full_folder: Path) -> str:
 
 
 def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """Return a table of a search and its full network: quantities of Table I measured, in the paper, difference."""
+    """Return a table of a search and its full network: each value of Table I measured, in the paper, difference."""
     odn, full = recipes.read_run(odn_folder), recipes.read_run(full_folder)
     printed, lines, measured = TABLE_1[odn.row], [], f"measured ({odn.profile})"
     for run, paper in (odn, printed.odn), (full, printed.full):
@@ -100,8 +100,8 @@ def draw(odn_folder: Path, *full_folder: Path) -> None:
 
 
 def write(results_dir: Path, profile: str) -> None:
-    """Call `draw` for every search that has a full network or is comparable with the paper, unless its figures are up
-    to date: drawing takes minutes.
+    """Call `draw` for every search with a full network, or comparable with the paper, whose figures are out of date;
+    drawing takes minutes.
     """
     runs = common.finished(results_dir, profile)
     for _, pair in runs.groupby(["row", "rule", "label", "seed"]) if len(runs) else ():

@@ -72,8 +72,9 @@ def ordering(lines: pd.DataFrame) -> tuple[str, str]:
     """Return (verdict, reason): does the depth needed rise in the paper's order of datasets? For one architecture.
 
     Kendall's tau between the paper's depths and our means over seeds, with its exact one-sided p in the direction of
-    tau: the share of all orders of the datasets that agree at least as well. With p < 0.05 the claim holds (tau > 0) or
-    fails, otherwise it is open. Four datasets in perfect order have p = 1/24; three can prove nothing.
+    tau: the share of all orders of the datasets whose tau is at least as far in that direction. With p < 0.05 the claim
+    holds (tau > 0) or fails, otherwise it is open. Four datasets in perfect order have p = 1/24; three can prove
+    nothing.
     """
     rows = lines.groupby("row", sort=False)[["paper_depth", "depth"]].mean()
     taus = [stats.kendalltau(rows["paper_depth"], order).statistic for order in permutations(rows["depth"])]
