@@ -29,13 +29,13 @@ from odnlib.presets import ROWS, usual_rule
 
 REPORT_EVERY, LAST_LINES = 60, 12  # seconds; lines of a traceback
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
-ROW_NOTEBOOKS = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
+ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
 ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
 
 
 @dataclass
 class Job:
-    """One notebook with its parameters, and how it goes."""
+    """Holds one notebook to execute with its parameters, its state and what it printed."""
 
     source: Path
     executed: Path
@@ -46,7 +46,7 @@ class Job:
     printed: str = ""
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
-        """Run it in one of the free slots, in a process that ends at the latest when the pipe `alive` does."""
+        """Execute the notebook in one of the `free` slots, in a process that ends when the pipe `alive` does."""
         slot, self.state, self.began = free.pop(), "running", time.monotonic()
         print(f"begun: {self.executed.stem}", flush=True)
         arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
@@ -69,10 +69,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(arguments: argparse.Namespace) -> list[str]:
-    """The numbers of the notebooks to execute: those asked for, or the rows', the comparison, and what is cheap."""
+    """Return the numbers of the notebooks to execute: those of --only, or of the rows, the comparison and studies."""
     if arguments.only:
         return [number.zfill(2) for number in arguments.only]
-    numbers = [number for number, row in ROW_NOTEBOOKS.items() if row in (arguments.rows or ROWS)]
+    numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or ROWS)]
     if not arguments.rows:  # without a warm-up there is nothing to ablate
         numbers += [] if (arguments.rule or usual_rule(arguments.profile)) == "equal" else [ABLATION]
         numbers += [number for number in NOTEBOOKS if number > BENCHMARK and arguments.profile == "smoke"]
@@ -80,10 +80,10 @@ def chosen(arguments: argparse.Namespace) -> list[str]:
 
 
 def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]]:
-    """The notebooks to execute, a row's once per seed; and the runs of these rows (a study checks its own).
+    """Return (jobs, recipes): the notebooks to execute, a dataset's once per seed, and the recipes of these datasets.
 
     Raises:
-        RecipeError: every problem of every row and seed, a line each.
+        RecipeError: all problems with datasets, seeds and settings, a line each; studies check their own when executed.
     """
     rows, seeds, numbers = arguments.rows, [*map(value, arguments.seeds)], chosen(arguments)
     problems = [recipes.unknown(x, recipes.SETTINGS) for x, _ in arguments.overrides if x not in recipes.SETTINGS]
@@ -91,7 +91,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     shared = dict(arguments.overrides) | {"profile": arguments.profile, "rule": arguments.rule}
-    trained = [row for number, row in ROW_NOTEBOOKS.items() if number in numbers]
+    trained = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
     combinations = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
     try:
         runs = recipes.resolve_all(shared | {"row": x, "variant": y, "seed": seed} for x, y, seed in combinations)
@@ -113,7 +113,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
         defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
         settings = {x: y for x, y in arguments.overrides if number != OWN or not x.endswith("_images")}  # all are used
         given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
-        searches = [x for x in runs if x.row == ROW_NOTEBOOKS.get(number) and x.variant == "odn"]
+        searches = [x for x in runs if x.row == ROW_OF_NOTEBOOK.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
         for label, own in (labels or {"": {}}).items():
             parameters = {name: x for name, x in (given | own).items() if name in defaults}
@@ -122,9 +122,9 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
 
 
 def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
-    """What each notebook side by side has to itself: environment variables that name a GPU, or a number of cores.
+    """Return the environment variables that give each parallel notebook its GPU or its number of CPU threads.
 
-    `jobs` is a number, or auto: one per GPU, or as many as recipes of so many `threads` find cores. Raises RecipeError.
+    `jobs` is a number, or auto: one per GPU, or as many as fit with so many `threads` each. Raises RecipeError.
     """
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     own = gpus.split(",") if device == "cuda" else []
@@ -138,8 +138,8 @@ def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str
 
 
 def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
-    """Set the rows' runs aside, or all of smoke if that is asked for: beforehand, as notebooks share them."""
-    rows = [ROW_NOTEBOOKS.get(number) for number in chosen(arguments)]
+    """Set aside the run folders that --fresh concerns, before notebooks that share them start executing."""
+    rows = [ROW_OF_NOTEBOOK.get(number) for number in chosen(arguments)]
     folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
@@ -149,7 +149,7 @@ def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> Non
 
 
 def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
-    """Execute notebooks side by side, saying every minute where they and their runs are."""
+    """Execute notebooks in parallel and print every minute how far they and their runs are."""
     (alive, end), pool = os.pipe(), ThreadPoolExecutor(len(slots))
     pending = {pool.submit(job.execute, slots, alive) for job in jobs}
     try:
@@ -165,7 +165,7 @@ def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute what `arguments` ask for; 1 if a notebook failed, otherwise 0."""
+    """Execute the notebooks that `arguments` ask for; return 1 if any failed, otherwise 0."""
     start, (jobs, runs), smoke = time.monotonic(), plan(arguments), arguments.profile == "smoke"
     device, results = experiment.choose_device(arguments.device), arguments.results_dir.resolve() / arguments.profile
     slots = slots_for(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)

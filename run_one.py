@@ -22,10 +22,10 @@ COMPARISON = "07_compare_with_paper"
 
 
 def execute(source: str, executed: str, parameters: dict) -> bool:
-    """Run `source` where it lies and write it to `executed`, also where a cell raises; whether it came to its end.
+    """Execute the notebook `source`, write it to `executed` even if a cell fails; return whether it reached its end.
 
     Raises:
-        papermill.PapermillExecutionError: where a cell raises.
+        papermill.PapermillExecutionError: a cell failed.
     """
     Path(executed).unlink(missing_ok=True)  # an earlier one would be taken for this one's
     short = "/tmp" if len(tempfile.gettempdir()) > 60 else None  # the name of a socket holds at most 107 bytes
@@ -41,14 +41,14 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
 
 
 def page(notebook: nbformat.NotebookNode, to: Path) -> None:
-    """An executed notebook as one page without its code, which needs no network."""
+    """Write an executed notebook as one HTML page without its code, which needs no network."""
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     scripts = re.compile("<script(?:(?!</script>).)*https?://.*?</script>", re.DOTALL)  # of other servers
     to.write_text(scripts.sub("", exporter.from_notebook_node(notebook)[0]))
 
 
 def end_with(pipe: int) -> None:
-    """End when the pipe does, which is when nobody holds its other end any more."""
+    """End this process when the pipe closes, that is, when no process holds its other end any more."""
     os.read(pipe, 1)
     os._exit(1)
 

@@ -1,7 +1,8 @@
-"""Optimally Deep Networks: find the depth a dataset needs, cut the rest off.
+"""Optimally Deep Networks: find the depth that a dataset needs and cut the remaining blocks off.
 
-`optimal_depth` does it for any blocks and images. The method is in `search`, its loop in `trainer`, one run from recipe
-to result in `experiment`; `models` and `metrics` are what their names say.
+`optimal_depth` does so for any blocks and images. `search` holds the method, `trainer` its training loop, `experiment`
+one training run from its settings (a `Recipe`) to its result, `models` the networks, `metrics` what is measured of
+them.
 """
 
 from odnlib.experiment import run

@@ -18,7 +18,7 @@ CODES |= {recipes.RecipeError: REFUSED, Held: BUSY}
 
 
 def value(text: str) -> object:
-    """5 -> 5, 0.1 -> 0.1, true -> True, none -> None, anything else stays text."""
+    """Parse a command-line value: "5" -> 5, "0.1" -> 0.1, "true" -> True, "none" -> None; else it stays text."""
     try:
         return json.loads({"none": "null"}.get(text.lower(), text.lower()))
     except ValueError:
@@ -26,7 +26,7 @@ def value(text: str) -> object:
 
 
 def override(text: str) -> tuple[str, object]:
-    """width=16 -> ("width", 16)."""
+    """Parse a setting given as NAME=VALUE: "width=16" -> ("width", 16); argparse.ArgumentTypeError without "="."""
     name, equals, content = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, e.g. width=16")
@@ -34,7 +34,7 @@ def override(text: str) -> tuple[str, object]:
 
 
 def words(text: str) -> list[str]:
-    """a,b -> ["a", "b"]."""
+    """Split a text at its commas into a list without empty words: "a,b" -> ["a", "b"]."""
     return [word for word in text.split(",") if word]
 
 
@@ -43,7 +43,7 @@ def folder(text: str) -> Path:
 
 
 def shared_options() -> argparse.ArgumentParser:
-    """What training by notebook (run_all.sh) and without one have in common."""
+    """Return a parent parser with the options that this command and run_all.sh (training by notebook) share."""
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add = shared.add_argument
     add("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train the variants of one row; a line with the result of each."""
+    """Train the requested variants (odn, full) of one dataset and print each run's folder and its result as JSON."""
     if recipes.OWN.fullmatch(arguments.row):
         raise recipes.RecipeError(f"row {arguments.row!r} is of own images: 10_your_dataset trains with them")
     device = experiment.choose_device(arguments.device)
@@ -81,7 +81,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def guarded(command: object, arguments: argparse.Namespace) -> int:
-    """Do it; what can go wrong is one kind line on stderr, and an exit code."""
+    """Call `command(arguments)` and return an exit code (see `main`); expected errors become one line on stderr."""
     again = "the same command" + " without --fresh" * getattr(arguments, "fresh", False)
     try:
         return command(arguments) or 0
@@ -99,7 +99,7 @@ def guarded(command: object, arguments: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 something failed, 2 bad input, 75 held by another process, 130 interrupted."""
+    """Return an exit code: 0 done, 1 failed, 2 invalid input, 75 another process holds the run, 130 interrupted."""
     said = logging.StreamHandler()
     said.setFormatter(logging.Formatter("odnlib: %(message)s"))
     said.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)  # a line a minute where there is no bar

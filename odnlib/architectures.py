@@ -1,9 +1,9 @@
 """ResNets as tables of blocks in one registry, `ARCHITECTURES`.
 
-Channel counts are the published ones at width 64; a width scales them all and is the number of channels of a
-ResNet's first stage. Images are small here, so the stem is the 3x3 convolution of stride 1 of CIFAR networks. There
-is no dropout. To add a family, put its entries into the registry before asking for one; the study
-`families_networks` does so.
+Channel counts are the published ones at width 64. A width scales all of them; it is the number of channels of a
+ResNet's first stage. Since images are small here, the stem is the 3x3 convolution of stride 1 of CIFAR networks. There
+is no dropout. To add a family, put its entries into the registry before asking for one, as the study
+`families_networks` does.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ FEWEST_CHANNELS = 8  # at any width
 
 
 def scaled(channels: int, width: int) -> int:
-    """The number of channels at this width: 64 keeps the published number, 16 a quarter of it."""
+    """Scale a published number of channels to a width: 64 keeps it, 16 gives a quarter; at least `FEWEST_CHANNELS`."""
     return max(FEWEST_CHANNELS, round(channels * width / 64))
 
 
 def convolution_norm(
     channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """A convolution without bias, padded to keep the image size at stride 1, and its BatchNorm."""
+    """Return [a convolution without bias, its BatchNorm]; the padding keeps the image size at stride 1."""
     return [
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -32,11 +32,11 @@ def convolution_norm(
 
 
 def projection(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
-    """The 1x1 convolution of a shortcut and its BatchNorm.
+    """Return the layers that fit a shortcut to a new shape: a 1x1 convolution and its BatchNorm.
 
     With fewer input channels than a vector register holds numbers (16 with AVX-512), the backward pass of oneDNN's
-    strided 1x1 convolution writes beyond its memory (oneDNN issue 6035). Such a convolution is replaced by the
-    stride followed by a convolution of stride 1, which computes the same.
+    strided 1x1 convolution writes beyond its memory (oneDNN issue 6035). Such a convolution is replaced by subsampling
+    with the stride, followed by a convolution of stride 1, which computes the same.
     """
     if stride > 1 and channels_in < 16:
         every_other = nn.AvgPool2d(1, stride)  # the mean of one pixel is that pixel
@@ -45,7 +45,7 @@ def projection(channels_in: int, channels_out: int, stride: int) -> list[nn.Modu
 
 
 class ResidualBlock(nn.Module):
-    """relu(body(x) + shortcut(x)); the shortcut is a projection where the shape changes (He et al., 2016)."""
+    """Computes relu(body(x) + shortcut(x)); the shortcut is a projection if the shape changes (He et al., 2016)."""
 
     def __init__(self, body: list[nn.Module], channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 
 
 def basic_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
-    """Two 3x3 convolutions."""
+    """Return the residual block of ResNet-18/34: two 3x3 convolutions with BatchNorm, and the shortcut."""
     body = [
         *convolution_norm(channels_in, channels_out, 3, stride),
         nn.ReLU(),
@@ -68,7 +68,7 @@ def basic_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlo
 
 
 def bottleneck_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
-    """1x1, 3x3 and 1x1 convolutions on a quarter of the output channels; the 3x3 one has the stride."""
+    """Return the residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, a quarter of the channels inside."""
     inner = channels_out // 4
     body = [
         *convolution_norm(channels_in, inner, 1),
@@ -81,7 +81,7 @@ def bottleneck_block(channels_in: int, channels_out: int, stride: int) -> Residu
 
 
 class GlobalAveragePool(nn.Module):
-    """(N, C, H, W) -> (N, C). A module rather than a function, so that `metrics` sees its input."""
+    """Averages over the pixels: (N, C, H, W) -> (N, C). It is a module so that hooks in `metrics` see its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
@@ -91,12 +91,12 @@ Exit = tuple[nn.Module, nn.Module]  # pool: (N, C, H, W) -> (N, F), and head: (N
 
 
 def linear_exit(features: int, classes: int, width: int, last: bool) -> Exit:
-    """The paper's output layer: average pooling and one linear layer."""
+    """Return the paper's output layer as (pool, head): global average pooling, then one linear layer."""
     return GlobalAveragePool(), nn.Linear(features, classes)
 
 
 class Blocks(NamedTuple):
-    """A group of equal blocks; the first one has the stride, the others stride 1."""
+    """Describes a group of blocks with equal output channels: the first has the stride `stride`, the others 1."""
 
     block: Callable[[int, int, int], nn.Module]  # (channels in, channels out, stride) -> block
     channels: int  # out, at width 64
@@ -106,7 +106,7 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The table that `models.build` turns into a network."""
+    """Describes a network (stem, groups of blocks, exits), so that `models.build` can make it."""
 
     stem_channels: int  # at width 64
     blocks: tuple[Blocks, ...]
@@ -115,17 +115,17 @@ class Architecture:
 
     @property
     def depth(self) -> int:
-        """The number of blocks, the largest depth D_max of Eq. 1."""
+        """The number of blocks: the largest depth, D_max of Eq. 1."""
         return sum(group.count for group in self.blocks)
 
     def stem(self, channels_in: int, width: int) -> nn.Sequential:
-        """Image channels -> stem channels at the same image size."""
+        """Build the first layers: images -> `stem_channels` (scaled to the width) features of the same size."""
         convolution, norm = convolution_norm(channels_in, scaled(self.stem_channels, width), 3)
         return nn.Sequential(convolution, norm, self.activation()) if self.activation else nn.Sequential(convolution)
 
 
 def resnet(block: Callable[[int, int, int], nn.Module], widening: int, counts: tuple[int, ...]) -> Architecture:
-    """Stages of 64, 128, ... channels times `widening`; all but the first start with stride 2 (He et al., 2016)."""
+    """Describe a ResNet of stages with 64, 128, ... channels times `widening` and `counts` blocks (He et al., 2016)."""
     stages = [Blocks(block, widening * 64 * 2**s, count, 2 if s else 1) for s, count in enumerate(counts)]
     return Architecture(64, tuple(stages))
 

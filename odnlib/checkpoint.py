@@ -1,4 +1,4 @@
-"""A file that survives being killed: checksummed, written whole or not at all, the last two kept."""
+"""Checkpoints that survive a killed process: written atomically, with a checksum; the last two are kept."""
 
 import hashlib
 import io
@@ -15,9 +15,9 @@ log = logging.getLogger("odnlib")
 
 
 def write(folder: Path, state: dict) -> None:
-    """Make `state` the newest checkpoint; what was the newest is kept beside it.
+    """Save `state` with torch.save as the newest checkpoint in `folder`, and keep the one before it.
 
-    The file is 32 bytes of SHA-256, then what they are the checksum of.
+    The file holds 32 bytes of SHA-256, then the bytes that it is the checksum of.
     """
     content = io.BytesIO()
     torch.save(state, content)
@@ -33,9 +33,9 @@ def write(folder: Path, state: dict) -> None:
 
 
 def read(folder: Path, device: str | torch.device = "cpu") -> dict | None:
-    """The newest checkpoint that is whole, or None; a damaged one is passed over with a warning.
+    """Load the newest undamaged checkpoint in `folder`, or return None; a damaged one is renamed with a warning.
 
-    Tensors and plain values only: a file that would run code when unpickled counts as damaged.
+    Only tensors and plain values are loaded: a file that would run code when unpickled counts as damaged.
     """
     for path in (folder / NEWEST, folder / BEFORE):
         if not path.exists():

@@ -1,7 +1,7 @@
-"""Images as bytes on the device, and batches of them, augmented and normalised there.
+"""Images kept as bytes on the device, and batches of them, which are augmented and normalised there.
 
-The order of the images and their augmentation are functions of (seed, stage, epoch) alone, so a resumed run sees what
-an uninterrupted one sees.
+The order of the images and their augmentation depend on (seed, training stage, depth, epoch) alone, so a resumed run
+sees the same batches as an uninterrupted one.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, labels (N,) int64
 
 
 class DataError(RuntimeError):
-    """The images cannot be had; the message says what to do."""
+    """Raised if images cannot be found, read or downloaded; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The facts about one row's images. Splits, normalisation and augmentation are those of the released code."""
+    """Describes a dataset: shape, classes, and the splits, normalisation and augmentation of the released code."""
 
     title: str
     source: str  # class of torchvision.datasets
@@ -66,14 +66,14 @@ NO_ANSWER = 30.0  # seconds without a byte, after which the next address is trie
 
 
 def generator(*key: object) -> torch.Generator:
-    """A random generator that is a function of `key`, e.g. (seed, stage, epoch)."""
+    """Return a torch.Generator seeded by a hash of `key`, e.g. (seed, stage, depth, epoch)."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @dataclass
 class Split:
-    """Images (N, C, H, W), bytes or floats that are used as they are, and labels (N,) int64, all on the device."""
+    """Holds one split of a dataset: images (N, C, H, W), uint8 or floats used as they are, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -83,24 +83,24 @@ class Split:
         return len(self.labels)
 
     def sha256(self) -> str:
-        """Checksum of all images and labels."""
+        """Return the SHA-256, in hexadecimal, of all images and labels."""
         return hashlib.sha256(b"".join(x.cpu().numpy().tobytes() for x in (self.images, self.labels))).hexdigest()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Bytes -> floats: scaled to 0..1, minus mean, over std. Floats stay as they are. Both channels last."""
+        """Turn uint8 images into floats, (x / 255 - mean) / std, channels last; floats are not scaled."""
         if not images.is_floating_point():
             images = images.to(torch.get_default_dtype()).div_(255).sub_(self.dataset.mean).div_(self.dataset.std)
         return images.contiguous(memory_format=torch.channels_last)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All images in order, each once; the last batch may be smaller."""
+        """Yield (images, labels) for evaluation: every image once, in order; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.normalise(self.images[start : start + size]), self.labels[start : start + size]
 
     def shuffled_batches(self, size: int, drop_last: bool, random: torch.Generator, first: int = 0) -> Iterator[Batch]:
-        """All images in random order, augmented, but for the `first` ones, which an interrupted epoch has seen.
+        """Yield (images, labels) of one training epoch, in random order and augmented, without the `first` images.
 
-        `drop_last` leaves out a last batch that is smaller, unless it is the only one.
+        `drop_last` leaves out a smaller last batch, unless it is the only one.
         """
         order = torch.randperm(len(self), generator=random)
         shifts = torch.randint(2 * self.dataset.crop_padding + 1, (2, len(self)), generator=random)
@@ -118,14 +118,14 @@ class Split:
 
 
 def shifted(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Crop (N, C, H, W), padded with zeros by `padding` pixels, at the N corners `shifts` (2, N): rows, columns."""
+    """Pad (N, C, H, W) with zeros by `padding` pixels, crop back at the rows and columns `shifts`, (2, N)."""
     crops = nn.functional.pad(images, (padding,) * 4).unfold(2, images.shape[2], 1).unfold(3, images.shape[3], 1)
     return crops[torch.arange(len(images), device=images.device), :, shifts[0], shifts[1]]
 
 
 @dataclass
 class Data:
-    """The three splits of one row. The test split is looked at once, at the very end."""
+    """Holds the three splits of a dataset. The test split is evaluated once, after the network has been chosen."""
 
     train: Split
     validation: Split
@@ -133,14 +133,16 @@ class Data:
 
 
 def load(recipe, data_dir: Path | str, device: str = "cpu") -> Data:
-    """The images for a recipe's row, embedded, train_images, validation_images and seed; real ones by torchvision.
+    """Return the splits of a recipe's dataset: stand-in images if `recipe.embedded`, else real ones by torchvision.
+
+    Real images are read from `data_dir` or downloaded; `train_images` and `validation_images` limit the splits.
 
     Raises:
         DataError: one line that names the folder or file and says what to do.
     """
     dataset = DATASETS[recipe.row]
     if recipe.embedded:
-        held_back, arrays = embedded.HELD_BACK, embedded.load(recipe.row)
+        held_back, arrays = embedded.HELD_BACK, embedded.stand_ins(recipe.row)
         rest, test = [array[:-held_back] for array in arrays], [array[-held_back:] for array in arrays]
     else:
         held_back = dataset.validation_images
@@ -160,18 +162,18 @@ def load(recipe, data_dir: Path | str, device: str = "cpu") -> Data:
 
 
 def _real(row: str, folder: Path) -> list[Arrays]:
-    """The training part and the test part of a row's real images."""
+    """Return [training split, test split] of a dataset's real images; DataError where `folder` cannot be read."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         next(folder.iterdir(), None)
     except OSError as error:
         raise DataError(f"data_dir {folder} cannot be read: {error.strerror}; pass a folder you may write to") from None
     with held(folder / row, wait=True):  # of notebooks side by side one downloads, the others wait
-        return [_part(row, folder, training) for training in (True, False)]
+        return [_torchvision_split(row, folder, training) for training in (True, False)]
 
 
-def _part(row: str, folder: Path, training: bool) -> Arrays:
-    """The training or the test part, read by torchvision and, where it is not there, downloaded."""
+def _torchvision_split(row: str, folder: Path, training: bool) -> Arrays:
+    """Return the training or test split as arrays, read by torchvision and, if missing, downloaded."""
     import torchvision.datasets  # takes seconds, and embedded images do without
 
     dataset = DATASETS[row]
@@ -191,7 +193,7 @@ def _part(row: str, folder: Path, training: bool) -> Arrays:
 
 
 def _read(row: str, source: type, folder: Path, which: dict[str, object]) -> object:
-    """A dataset of torchvision as it lies in `folder`, or from the first address that has it whole."""
+    """Return torchvision's dataset from `folder`, or downloaded from the first address that works; else DataError."""
     answers, timeout, split_list = [], socket.getdefaulttimeout(), getattr(source, "split_list", {})
     for address in ("", *ADDRESSES[row]):
         there = {"mirrors": [address], "url": address + getattr(source, "url", "").rpartition("/")[2]}
@@ -206,11 +208,12 @@ def _read(row: str, source: type, folder: Path, which: dict[str, object]) -> obj
             socket.setdefaulttimeout(timeout)
     what = f"{DATASETS[row].title} is not in data_dir {folder} or cannot be read, and could not be downloaded"
     advice = f"connect to the network, or pass a data_dir that torchvision.datasets.{source.__name__} can read"
-    raise DataError("; ".join([*_damaged(row, source, folder), f"{what} ({'; '.join(answers[1:])}): {advice}"]))
+    damaged = _checksum_mismatches(row, source, folder)
+    raise DataError("; ".join([*damaged, f"{what} ({'; '.join(answers[1:])}): {advice}"]))
 
 
-def _damaged(row: str, source: type, folder: Path) -> list[str]:
-    """A line for each file of a row's dataset that is there and differs from its publisher's md5."""
+def _checksum_mismatches(row: str, source: type, folder: Path) -> list[str]:
+    """Return a message for each file of a dataset in `folder` whose MD5 is not the published one."""
     from torchvision.datasets.utils import check_integrity
 
     parts = getattr(source, "train_list", []) + getattr(source, "test_list", [])

@@ -1,6 +1,6 @@
-"""Embedded stand-in images, for runs without a download: evidence of nothing, and harder from row to row.
+"""Stand-in images for trials without a download: shapes and classes of the real datasets, evidence of nothing.
 
-They have the real images' shapes and numbers of classes. MNIST's are handwritten digits, the others are drawn here.
+Those for MNIST are scikit-learn's small handwritten digits, the others are drawn here.
 """
 
 from functools import cache
@@ -36,7 +36,7 @@ SHAPES = ((3, 0.5), (4, 0.4), (5, 0.45), (8, 0.6), (6, 0.87))  # stars: corners,
 
 @cache
 def _fonts(height: int) -> list[ImageFont.FreeTypeFont]:
-    """The sans, serif and monospace letters that matplotlib ships; `height` in pixels of the final image."""
+    """Load the sans, serif and monospace fonts that matplotlib ships; `height` is in pixels of the final image."""
     import matplotlib
 
     files = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVu*.ttf"))
@@ -44,7 +44,7 @@ def _fonts(height: int) -> list[ImageFont.FreeTypeFont]:
 
 
 def _mask(drawing: str | np.ndarray, random: Random, side: int, strength: float, font: object = None) -> np.ndarray:
-    """A text, or a polygon (corners, 2) on the unit square, distorted by up to `strength`: (side, side), 0..1."""
+    """Draw a text or polygon (corners (n, 2) in 0..1), distorted by up to `strength`; return (side, side), 0..1."""
     size = side * INK
     mask = Image.new("L", (size, size))
     pen = ImageDraw.Draw(mask)
@@ -61,14 +61,14 @@ def _mask(drawing: str | np.ndarray, random: Random, side: int, strength: float,
 
 
 def _stripes(random: Random, side: int, narrowest: float = 3.0, widest: float = 9.0) -> np.ndarray:
-    """Stripes of random direction and width in pixels: (side, side), -1..1."""
+    """Return stripes of random direction and of a random width between the limits, in pixels: (side, side), -1 to 1."""
     x, y = np.meshgrid(np.arange(side), np.arange(side))
     angle, width = random.uniform(0, np.pi), random.uniform(narrowest, widest)
     return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / width + random.uniform(0, 6))
 
 
 def _coloured(mask: np.ndarray, random: Random, contrast: float, texture: float) -> np.ndarray:
-    """The mask (H, W) in one colour on another, darker by at least `contrast`, both striped: (3, H, W), 0..1."""
+    """Colour a mask (H, W), striped, on a striped background at least `contrast` darker; return (3, H, W)."""
     front = back = np.zeros(1)
     while front.mean() - back.mean() < contrast:
         front, back = random.uniform(0.1, 0.9, (2, 3, 1, 1))
@@ -77,7 +77,7 @@ def _coloured(mask: np.ndarray, random: Random, contrast: float, texture: float)
 
 
 def _draw(row: str, label: int, random: Random) -> np.ndarray:
-    """One image of a class, without noise: (H, W) or (3, H, W), 0..1."""
+    """Draw one image of class `label` for a dataset, without noise: (H, W) or (3, H, W), 0 to 1."""
     if row == "emnist":  # a letter in upper or lower case
         text = chr(ord("A" if random.random() < 0.5 else "a") + label)
         return _mask(text, random, 28, 0.15, _fonts(20)[random.integers(len(_fonts(20)))])
@@ -101,8 +101,8 @@ def _draw(row: str, label: int, random: Random) -> np.ndarray:
     return _coloured(mask, random, 0.3, 0.03) + mask * stripes
 
 
-def load(row: str) -> tuple[np.ndarray, np.ndarray]:
-    """All images (N, C, H, W) uint8 and labels (N,) int64 of a row in a fixed random order; see `HELD_BACK`."""
+def stand_ins(row: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a dataset's stand-in images (N, C, H, W) uint8 and labels (N,) int64, always in the same random order."""
     random = np.random.default_rng(list(row.encode()))
     if row == "mnist":  # 1,797 handwritten digits of 8x8 pixels, 0..16 (Alpaydin and Kaynak, 1998), enlarged
         from sklearn.datasets import load_digits  # takes seconds, and the other rows do without

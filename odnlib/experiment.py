@@ -1,4 +1,4 @@
-"""One run from recipe to result: train what is left, choose on validation, cut out, measure, test once, write."""
+"""One training run from settings to result: train, choose the depth on validation, cut the network, test it once."""
 
 import ctypes
 import dataclasses
@@ -22,14 +22,14 @@ Network = Callable[[], models.MultiExitNetwork]
 
 
 class OutOfMemory(RuntimeError):
-    """The network does not fit into memory; the message says at which depth, and what to try."""
+    """Raised if training does not fit into memory; the message says at which depth, and what to try."""
 
 
-OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
+OUT_OF_MEMORY_MESSAGE = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """`auto` takes a GPU if there is one; RecipeError where the device does not exist here."""
+    """Return the name of a device: `wanted`, or for "auto" cuda, mps or cpu; RecipeError if it is not available."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -40,10 +40,10 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse freed memory rather than give it back, where it is glibc; the bytes are the same.
+    """Tell glibc's malloc, where there is one, to reuse freed memory instead of returning it to the system.
 
     By default the system fills every large activation with zeros, page by page: evaluation then takes up to three times
-    as long (`results/notes.md`).
+    as long (`results/notes.md`). Results do not change.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
@@ -57,11 +57,12 @@ def sweep(folder: Path, pattern: str) -> None:
 
 
 def run_folder(recipe: Recipe, results_dir: Path | str) -> Path:
+    """Return the path of a recipe's run folder, which need not exist."""
     return Path(results_dir) / recipe.profile / "runs" / recipe.name
 
 
 def differences(recipe: Recipe, folder: Path) -> list[str]:
-    """What keeps a run's folder from being today's run of `recipe`, a line each; empty: nothing does."""
+    """Return the settings (and training version) in which a run's folder differs from `recipe`, as lines of text."""
     # A setting that did not exist then was what its default is now.
     recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
     wanted = dataclasses.asdict(recipe)
@@ -74,7 +75,7 @@ def differences(recipe: Recipe, folder: Path) -> list[str]:
 
 
 def status(recipe: Recipe, folder: Path) -> str:
-    """missing, partial (goes on when run again), finished, or stale (made by another training version or settings)."""
+    """Return a run's state: missing, partial (can be continued), finished, or stale (made with other settings)."""
     if not ((folder / "recipe.json").exists() and (folder / "provenance.json").exists()):
         return "missing"
     if differences(recipe, folder):
@@ -92,21 +93,21 @@ def run(
     wait: bool = True,
     network: Network | None = None,
 ) -> Path:
-    """Do what is left of a run - all of it, some of it, or nothing - and return its folder.
+    """Train what a run still lacks - all, part or nothing of it - write its result, and return its folder.
 
     Args:
-        images: loads them; called only where something is left to train.
-        listeners: told of every epoch, those of earlier times first; those with a `within_epoch` also on the way. A
-            progress bar and the status file hear it anyway.
-        fresh: start over; what is there is kept under another name beside it. Given a time (UTC, as in
-            provenance.json), only a run begun before it starts over.
-        wait: where another process is at this run, for it to end.
-        network: makes the network; by default the registry's, from the recipe's seed.
+        images: loads the data; called only if something is left to train.
+        listeners: called after every epoch, first for the epochs already recorded; those with a `within_epoch` also
+            during epochs. A progress bar and the status file are always among them.
+        fresh: start over; the existing folder is kept under another name. If a time (UTC, as in provenance.json), only
+            a run begun before it starts over.
+        wait: wait while another process works on this run, instead of raising Held.
+        network: makes the untrained network; by default `models.build` from the recipe, seeded by it.
 
     Raises:
-        RunConflict: where the folder was made by another training version, other settings or other images.
-        Held: where another process is at it and we do not wait.
-        TrainingDiverged: where the loss is not finite. OutOfMemory: where the network does not fit.
+        RunConflict: the folder was made by another training version, other settings or other images.
+        Held: another process works on this run and `wait` is false.
+        TrainingDiverged: the loss is not finite. OutOfMemory: training does not fit into memory.
     """
     folder, listeners = run_folder(recipe, results_dir), list(listeners)
     with held(folder, wait), ProgressBar(recipe) as bar:
@@ -151,7 +152,7 @@ def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], 
         run = Run(recipe, made.to(device, memory_format=torch.channels_last), data, folder, listeners)
         conclude(run, find_depth(run))
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY_MESSAGE.search(str(error)):
             raise
         depth = (run and run.at[1]) or recipe.last_depth
         raise OutOfMemory(
@@ -161,7 +162,7 @@ def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], 
 
 
 def begin_or_go_on(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
-    """Write down who begins a run; of one that was begun note what differs, and refuse other images (RunConflict)."""
+    """Write a new run's recipe.json and provenance.json, or record what changed since; RunConflict if the images."""
     now, begun = files.provenance(device, checksums), read_json(folder / "provenance.json")
     if begun is None:
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))
@@ -178,7 +179,7 @@ def begin_or_go_on(recipe: Recipe, folder: Path, device: str, checksums: dict[st
 
 
 def conclude(run: Run, depth: int) -> None:
-    """Cut the chosen network out, measure it, test it once, write what the run is remembered by."""
+    """Cut the chosen network out, evaluate it on the test split once, and write depths.csv and result.json."""
     recipe, data, folder = run.recipe, run.data, run.folder
     network, shape, records = run.network.truncate(depth), run.data.test.dataset.image_shape, run.records
     network.load_state_dict(run.best)

@@ -1,8 +1,8 @@
-"""Run folders: where they are, how they are written, who made them.
+"""The folders of training runs: where they are, how their files are written, and who made them.
 
-A run's folder holds recipe.json, epochs.csv (one line per epoch), depths.csv (one per depth), result.json, and apart
-from these, because they hold clock values, timing.csv, status.json and provenance.json. Weights lie beside them,
-ignored by git. The folder's name is a label that nothing parses.
+A run's folder holds recipe.json, epochs.csv (one line per epoch), depths.csv (one line per depth), result.json, and
+separately, because they hold clock times, timing.csv, status.json and provenance.json. Weights lie there too, ignored
+by git. The folder's name is a label that nothing parses.
 """
 
 import datetime
@@ -32,15 +32,15 @@ log = logging.getLogger("odnlib")
 
 
 class RunConflict(RuntimeError):
-    """A run's folder holds something that must not be mixed with it; the message says what and what to do."""
+    """Raised if a run's folder does not fit what is asked: other settings, images, code or depths."""
 
 
 class Held(RuntimeError):
-    """Another process is at this run; the message says which, and what to do if it is dead."""
+    """Raised if another process works on this run; the message says which, and what to do if it is dead."""
 
 
 def replace(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
-    """Let `write` make a file under a temporary name, then rename it to `path`: whole or not at all."""
+    """Write a file atomically: `write` makes it under a temporary name, which is then renamed to `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
@@ -53,12 +53,12 @@ def replace(path: Path, write: Callable[[Path], Any], durable: bool = True) -> N
 
 
 def write_csv(path: Path, lines: list[dict] | pd.DataFrame) -> None:
-    """What was recorded: numbers in full, so that reading gives the same bits."""
+    """Write recorded numbers as CSV in full precision, so that reading returns the same floats."""
     replace(path, lambda temporary: pd.DataFrame(lines).to_csv(temporary, index=False))
 
 
 def write_table(path: Path, lines: pd.DataFrame) -> None:
-    """What was computed from records: six digits, none after the tenth decimal; beyond, processors differ."""
+    """Write computed numbers as CSV, rounded to six digits and ten decimals, since processors differ beyond."""
     replace(path, lambda temporary: lines.round(10).to_csv(temporary, index=False, float_format="%.6g"))
 
 
@@ -67,16 +67,16 @@ def write_json(path: Path, content: dict, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """None where there is no such file."""
+    """Return the content of a JSON file, or None if there is no such file."""
     return json.loads(path.read_text()) if path.exists() else None
 
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold a folder, so that no other process works in it; Held where one does and we do not `wait`.
+    """Lock a run's folder while a `with` block works on it; if another process holds it, wait, or raise Held.
 
-    By flock, which ends with its process. Where the file system has none by a lease, which is touched while its holder
-    lives; a lock that nobody touches is not waited for.
+    The lock is flock's, which ends with its process. Where the file system has none, it is a file that its holder keeps
+    touching; one that nobody has touched for long is not waited for (Held).
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     file, note = (folder.with_name(f".{folder.name}.{kind}") for kind in ("lock", "holder.lock"))
@@ -110,7 +110,7 @@ def held(folder: Path, wait: bool) -> Iterator[None]:
 
 
 def set_aside(folder: Path) -> None:
-    """Keep a run's folder under another name, so that the run can start over."""
+    """Rename a run's folder to <name>.replaced<number>, so that the run can start over."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
         number += 1
@@ -118,14 +118,14 @@ def set_aside(folder: Path) -> None:
 
 
 def run_folders(results_dir: Path | str, profile: str = "*", variant: str | None = None) -> list[Path]:
-    """The folders of finished runs in results/<profile>, those set aside left out."""
+    """Return the sorted folders of finished runs, of one profile and variant or of all, without those set aside."""
     finished = [file.parent for file in sorted(Path(results_dir).glob(f"{profile}/runs/*/result.json"))]
     folders = [folder for folder in finished if ".replaced" not in folder.name]
     return [x for x in folders if variant in (None, read_json(x / "result.json")["variant"])]
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of this repository; None where ROOT is not the top of one, whatever repository is around it."""
+    """Return what a git command prints in this repository; None if it fails or ROOT is not a repository's top."""
     alone = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     alone["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
     try:
@@ -136,9 +136,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def processor() -> str:
-    """The CPU's name, family and model, its widest instruction sets as far as training uses them, and its cores.
+    """Return a text that tells CPUs apart: name, family, model, the vector instruction sets that matter, cores.
 
-    A virtual machine's "AMD EPYC" alone does not tell processors apart.
+    A virtual machine's "AMD EPYC" alone does not.
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().split("\n\n")[0].splitlines() if cpuinfo.exists() else []
@@ -151,7 +151,7 @@ def processor() -> str:
 
 
 def provenance(device: str, checksums: dict[str, str]) -> dict:
-    """Who makes a run: commit, versions, hardware, images, start."""
+    """Return what is recorded of a run's origin: commit, versions, hardware, checksums of the images, start time."""
     changed = _git("status", "--porcelain", "--", "odnlib", "requirements.lock")
     return {
         "commit": _git("rev-parse", "HEAD"),

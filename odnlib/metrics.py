@@ -1,7 +1,7 @@
-"""What Table I measures of a network: parameters, bytes on disk, multiply-accumulates (MACs), accuracy.
+"""Measures a network as Table I does: parameters, bytes on disk, multiply-accumulates (MACs), accuracy.
 
-A MAC is one multiplication and one addition. The paper's counting rule, for its column "FLOPs": the MACs of
-convolutions and linear layers, 5 per element entering a BatchNorm, 1 per element entering the average pool.
+A MAC is one multiplication and one addition. The paper's column "FLOPs" counts the MACs of convolutions and linear
+layers, plus 5 per element entering a BatchNorm and 1 per element entering the average pool.
 """
 
 import copy
@@ -29,19 +29,19 @@ PAPER_RULE: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], int]] = 
 
 
 def parameters(network: nn.Module) -> int:
-    """The number of trainable scalars."""
+    """Return the number of trainable scalar parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def size_bytes(network: nn.Module) -> int:
-    """Bytes of the state dict as `torch.save` writes it (float32, with the BatchNorm buffers)."""
+    """Return the bytes of the state dict (float32, BatchNorm buffers included) as `torch.save` writes it."""
     torch.save(network.state_dict(), file := io.BytesIO())
     return file.tell()
 
 
 @torch.inference_mode()
 def macs(network: nn.Module, image_shape: Shape) -> int:
-    """MACs for one image by the paper's rule, counted on a copy of the network."""
+    """Return the multiply-accumulates for one image, counted by the paper's rule on a copy of the network."""
     counts, counted = [], copy.deepcopy(network).eval()
     for module in counted.modules():
         if rule := PAPER_RULE.get(type(module)):
@@ -51,26 +51,26 @@ def macs(network: nn.Module, image_shape: Shape) -> int:
 
 
 def structure(network: nn.Module, image_shape: Shape) -> dict[str, float]:
-    """The structural columns of Table I: params, size_mb (10^6 bytes), macs_m (millions per image)."""
+    """Return what Table I lists without training: params, size_mb (10^6 bytes), macs_m (millions per image)."""
     size_mb, macs_m = size_bytes(network) / 1e6, macs(network, image_shape) / 1e6
     return {"params": parameters(network), "size_mb": size_mb, "macs_m": macs_m}
 
 
 def structure_per_depth(network: MultiExitNetwork, image_shape: Shape, last_depth: int) -> list[dict]:
-    """depth, params, size_mb and macs_m of the networks to cut out at depths 1 to `last_depth`; none need training."""
+    """Return, for each depth up to `last_depth`, a dict of depth and the truncated network's `structure`."""
     return [{"depth": d, **structure(network.truncate(d), image_shape)} for d in range(1, last_depth + 1)]
 
 
 def evaluation_batch(image_shape: Shape) -> int:
-    """The number of images of this shape to evaluate at a time."""
+    """Return how many images of this shape to evaluate at a time."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH * 64**2 // math.prod(image_shape[1:])))
 
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, split: Split, forward: Forward | None = None) -> tuple[float, list[float]]:
-    """(mean loss, accuracy in % of each exit) over all images of the split, each counted once.
+    """Return (mean loss, list of each exit's accuracy in %) over all images of a split.
 
-    Without `forward`, `network` is the only exit; either way it is left in evaluation mode.
+    `forward` gives logits (exits, N, classes); by default `network` is the only exit. It is left in evaluation mode.
     """
     forward = forward or (lambda images: network(images)[None])
     network.eval()

@@ -1,7 +1,7 @@
-"""Networks with one exit per block (Section III-A), and the networks cut out of them.
+"""Networks with one exit per block (Section III-A), and the shallower networks cut out of them.
 
-Structure is data (`architectures`); here is one flat list of blocks and, beside it, the lists of what each exit needs.
-The depth is always an argument, never state.
+`architectures` describes them as data; here a network is a flat list of blocks and lists of each exit's pool and head.
+The depth to run is always an argument, never state.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from odnlib.architectures import ARCHITECTURES, scaled
 
 
 class MultiExitNetwork(nn.Module):
-    """A network with an exit behind every block (Section III-A): pooled features, then a linear head.
+    """A network with an exit after every block (Section III-A): pooled features, then a linear head.
 
     Args:
         stem: images (N, C, H, W) -> features. blocks: features -> features, in order.
-        exits: for each block its pool, features -> (N, F), and its head, (N, F) -> logits (N, classes).
+        exits: for each block (pool, head): features -> (N, F), and (N, F) -> logits (N, classes).
     """
 
     def __init__(self, stem: nn.Module, blocks: Iterable[nn.Module], exits: Iterable[tuple[nn.Module, nn.Module]]):
@@ -39,7 +39,7 @@ class MultiExitNetwork(nn.Module):
             raise ValueError(f"depth {depth} does not exist: this network has depths 1 to {self.max_depth}")
 
     def forward(self, x: Tensor, depth: int) -> Tensor:
-        """(N, C, H, W) -> logits (N, classes) of exit `depth`; runs the stem, `depth` blocks and one head only."""
+        """Return the logits (N, classes) of exit `depth`; runs the stem, `depth` blocks and one head only."""
         self._check(depth)
         x = self.stem(x)
         for block in self.blocks[:depth]:
@@ -47,7 +47,7 @@ class MultiExitNetwork(nn.Module):
         return self.heads[depth - 1](self.pools[depth - 1](x))
 
     def forward_all(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (D, N, classes) of all D exits from one pass through the blocks."""
+        """Return the logits (D, N, classes) of all D exits for images (N, C, H, W), from a single pass."""
         x = self.stem(x)
         logits = []
         for block, pool, head in zip(self.blocks, self.pools, self.heads, strict=True):
@@ -56,20 +56,20 @@ class MultiExitNetwork(nn.Module):
         return torch.stack(logits)
 
     def truncate(self, depth: int) -> TruncatedNetwork:
-        """An independent copy of the first `depth` blocks and their head: the network to deploy (Section III-D)."""
+        """Return an independent copy of stem, first `depth` blocks and their head, to deploy (Section III-D)."""
         self._check(depth)
         pool, head = self.pools[depth - 1], self.heads[depth - 1]
         return copy.deepcopy(TruncatedNetwork(self.stem, self.blocks[:depth], pool, head))
 
     def parameters_at(self, depth: int) -> list[nn.Parameter]:
-        """The parameters that exit `depth` depends on."""
+        """Return the parameters that the logits of exit `depth` depend on."""
         self._check(depth)
         active = [self.stem, *self.blocks[:depth], self.pools[depth - 1], self.heads[depth - 1]]
         return [parameter for module in active for parameter in module.parameters()]
 
 
 class TruncatedNetwork(nn.Module):
-    """Stem, the first blocks, one head, and nothing else: (N, C, H, W) -> logits (N, classes)."""
+    """A network with a single exit: stem, some first blocks, pool, head; (N, C, H, W) -> logits (N, classes)."""
 
     def __init__(self, stem: nn.Module, blocks: Iterable[nn.Module], pool: nn.Module, head: nn.Module):
         super().__init__()
@@ -80,7 +80,7 @@ class TruncatedNetwork(nn.Module):
 
 
 def build(architecture: str, channels: int, classes: int, width: int = 64) -> MultiExitNetwork:
-    """A network of the registry, with new weights from torch's random state.
+    """Build a network of `ARCHITECTURES`; its initial weights are drawn from torch's global random state.
 
     Args:
         architecture: a key of `ARCHITECTURES`. channels: of the images. classes: outputs of every head.
@@ -100,10 +100,10 @@ def build(architecture: str, channels: int, classes: int, width: int = 64) -> Mu
 
 @contextmanager
 def statistics_of_separate_passes(network: MultiExitNetwork) -> Iterator[None]:
-    """Let one `forward_all` per batch leave the BatchNorm statistics that D separate passes would leave.
+    """Within a `with` block, let one `forward_all` per batch update BatchNorm statistics as D separate passes would.
 
-    The released warm-up passes every batch through depth D, D-1, ..., 1. Block j is then passed k = D - j + 1 times
-    and the stem D times with the same batch, which moves a running statistic by 1 - (1 - momentum)^k at once. (The
+    The released warm-up passes every batch through depth D, D-1, ..., 1. Block j is thus passed k = D - j + 1 times and
+    the stem D times with the same batch, which moves a running statistic by 1 - (1 - momentum)^k in one step. (The
     counters `num_batches_tracked`, which nothing reads, count every batch once.)
     """
     depth = network.max_depth

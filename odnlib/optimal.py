@@ -1,4 +1,4 @@
-"""The depth that anybody's blocks need for anybody's images: the search at equal training, in one call."""
+"""Find the depth that any blocks need for any images in one call: every depth is trained alike."""
 
 import copy
 import dataclasses
@@ -21,7 +21,7 @@ from odnlib.models import MultiExitNetwork, TruncatedNetwork
 
 @dataclasses.dataclass(frozen=True)
 class OptimalDepth:
-    """What `optimal_depth` found."""
+    """Holds what `optimal_depth` found: the truncated network, its depth and accuracy, and all depths tried."""
 
     network: TruncatedNetwork  # stem, the first `depth` blocks and a linear head; images (N, C, H, W) -> logits
     depth: int
@@ -36,19 +36,19 @@ def optimal_depth(
     target_pct: float, epochs: int = 16, held_out: float = 0.15, folder: Path | str | None = None, seed: int = 0,
     device: str = "auto", **settings: object,
 ) -> OptimalDepth:  # fmt: skip
-    """Find the first depth whose validation accuracy reaches a target when all depths are trained alike.
+    """Train increasing depths alike until one reaches a target validation accuracy, and return the network cut there.
 
     Args:
-        stem, blocks: images -> features (N, C, H, W) or (N, F), then features -> features; they stay as they are, and
-            copies are trained from their present weights.
-        images: (N, C, H, W), bytes or floats, which are used as they are; or a dataset of pairs (such an image, label).
+        stem, blocks: images -> features (N, C, H, W) or (N, F), then features -> features; copies are trained from
+            their present weights, the originals stay as they are.
+        images: (N, C, H, W), bytes or floats (used as they are); or a dataset of pairs (image, label).
         labels: (N,), whole numbers from 0. target_pct: validation accuracy to reach, in %.
         held_out: share of the images kept for validation, and as many for the test.
-        folder: keeps the run, which then goes on where it was; none: nothing is left behind.
-        settings: of a recipe, e.g. batch_size=64 or rate=0.05 (`odnlib.recipes.Recipe`).
+        folder: keeps the training run, which can then be continued; by default nothing is kept.
+        settings: of a `odnlib.recipes.Recipe`, e.g. batch_size=64 or rate=0.05.
 
     Raises:
-        RecipeError: settings that cannot be run. DataError: images and labels that do not fit each other.
+        RecipeError: invalid settings. DataError: images and labels do not match.
     """
     splits = split(images, labels, held_out, seed, experiment.choose_device(device))
     dataset = splits.train.dataset
@@ -65,7 +65,7 @@ def optimal_depth(
     print(f"{epochs} epochs a depth, rate {recipe.rate:g}, batches of {recipe.batch_size}; images: {sizes}")
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         run = experiment.run(recipe, lambda: splits, place, network=lambda: copy.deepcopy(network))
-        found, table = recipes.read(run), pd.read_csv(run / "depths.csv").drop(columns="warmup_val_acc_pct")
+        found, table = recipes.read_run(run), pd.read_csv(run / "depths.csv").drop(columns="warmup_val_acc_pct")
         tried = {depth: network.truncate(depth) for depth in table.loc[table["epochs"] > 0, "depth"]}
         for depth, cut in tried.items():
             cut.load_state_dict(load_file(run / f"depth{depth:02d}.safetensors"))
@@ -74,7 +74,7 @@ def optimal_depth(
 
 
 def split(images: Tensor | TorchDataset, labels: Tensor | None, held_out: float, seed: int, device: str) -> Data:
-    """Images in three splits, the same ones for the same seed."""
+    """Split images and labels by the seed into training, validation and test; DataError if they do not match."""
     if labels is None:
         pairs = [images[number] for number in range(len(images))]
         images, labels = torch.stack([x for x, _ in pairs]), torch.tensor([int(label) for _, label in pairs])
@@ -92,7 +92,7 @@ def split(images: Tensor | TorchDataset, labels: Tensor | None, held_out: float,
 
 @torch.no_grad()
 def with_exits(stem: nn.Module, blocks: list[nn.Module], dataset: Dataset) -> MultiExitNetwork:
-    """The network of these blocks with a pool and a linear head behind each."""
+    """Return a network of the stem and the blocks with a pool and a linear head after each block."""
     features, exits = stem.eval()(torch.zeros(2, *dataset.image_shape)), []
     for block in blocks:
         features = block.eval()(features)

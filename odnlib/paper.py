@@ -1,7 +1,7 @@
-"""Table I of the paper, digits as printed - data only.
+"""Table I of the paper, with the digits as published - data only.
 
-Source: "Optimally Deep Networks - Adapting Model Depth to Datasets for Superior Efficiency", S. A. K. Tareen and
-F. K. Tareen. Its column "FLOPs" holds multiply-accumulates (see `metrics`).
+Source: "Optimally Deep Networks - Adapting Model Depth to Datasets for Superior Efficiency", S. A. K. Tareen and F. K.
+Tareen. Its column "FLOPs" holds multiply-accumulates (see `metrics`).
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PrintedLine:
-    """One network of Table I."""
+    """Holds the values that Table I gives for one network."""
 
     depth: int
     params_m: float  # millions
@@ -20,7 +20,7 @@ class PrintedLine:
 
 @dataclass(frozen=True)
 class PrintedRow:
-    """One dataset of Table I: the full network, its optimally deep network, and the saving between them."""
+    """Holds the values that Table I gives for one dataset: full and optimally deep network, size reduction."""
 
     title: str
     architecture: str

@@ -1,4 +1,4 @@
-"""The settings of rows, rules and profiles, as data; later ones lie over earlier ones, over `Recipe`'s defaults."""
+"""Default settings by dataset (row of Table I), training rule and profile, as data; later ones override earlier."""
 
 import re
 from typing import Any
@@ -48,12 +48,12 @@ SMOKE_RATES = {"mnist": 0.02, "emnist": 0.02, "fashion_mnist": 0.02, "svhn": 0.0
 
 
 def usual_rule(profile: str) -> str:
-    """The rule of a profile unless another is asked for."""
+    """Return the training rule that a profile uses by default."""
     return "equal" if profile == "quick" else "released"
 
 
 def usual(row: str, profile: str, rule: str) -> Settings:
-    """What a row, a profile and a rule say, where that differs from the defaults; unknown ones say nothing."""
+    """Return the settings in which dataset, profile and rule differ from `Recipe`'s defaults, as a dict."""
     settings: Settings = {"architecture": TABLE_1[row].architecture if row in TABLE_1 else "resnet18"}
     settings |= ROWS.get(row, {}) | RULES.get(rule, {}) | PROFILES.get(profile, {})
     if rule == "equal":

@@ -1,4 +1,4 @@
-"""How far a run is: listeners for `experiment.run` (see `trainer.Listener`)."""
+"""Progress of a training run: listeners for `experiment.run` (see `trainer.Listener`)."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -11,10 +11,10 @@ from odnlib.recipes import Recipe, stage_title
 
 
 class Progress:
-    """What both listeners hear; each has a `show` of its own, told of it after every epoch and on the way.
+    """Base of the listeners below: calls their `show` after every epoch and about once a second during it.
 
-    That is the stage and its depth, the epochs it has had, those expected if nothing more improves, and the record of
-    its latest epoch, empty before there is one.
+    Its arguments: training stage, depth, epochs done in it, epochs expected if nothing more improves, and the record of
+    its latest epoch (empty before there is one).
     """
 
     record: dict = {}  # noqa: RUF012 - the latest of any stage, never changed in place
@@ -30,10 +30,10 @@ class Progress:
 
 
 class StatusFile(Progress):
-    """status.json in a run's folder, for whoever watches from outside; no more than a second or so old.
+    """Writes a run's progress to status.json in its folder, about once a second.
 
-    Holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected (if nothing more
-    improves) and val_acc_pct (the best of the present depth).
+    It holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected (if nothing more
+    improves) and val_acc_pct (the best at the present depth).
     """
 
     def __init__(self, folder: Path):
@@ -47,9 +47,9 @@ class StatusFile(Progress):
 
 
 class ProgressBar(Progress, AbstractContextManager):
-    """A bar per stage with the time left if nothing more improves.
+    """Shows a bar per training stage with the time left if nothing more improves.
 
-    Drawn in notebooks and on terminals only: a file would be flooded.
+    Drawn in notebooks and on terminals only, not where the output is a file.
     """
 
     def __init__(self, recipe: Recipe):

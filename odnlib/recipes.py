@@ -1,6 +1,6 @@
-"""What to train and how: a `Recipe` is every setting of one run.
+"""What to train and how: a `Recipe` holds all settings of one training run.
 
-`resolve` lays the caller's overrides over what `presets` says and checks the outcome. Sources of the defaults: S = the
+`resolve` applies overrides to the settings in `presets` and checks the outcome. Sources of the defaults: S = the
 paper's text, R = the authors' released code.
 """
 
@@ -24,17 +24,17 @@ VARIANTS, LONGEST_LABEL = ("odn", "full"), 120  # characters of a folder's name
 
 
 class RecipeError(ValueError):
-    """Settings that cannot be run; one line per problem."""
+    """Raised for invalid settings; the message has one line per problem."""
 
 
 def setting(default: Any, low: float, high: float) -> Any:
-    """A field that may be overridden, and its inclusive range."""
+    """Declare a field that may be overridden, with its default and its inclusive range."""
     return field(default=default, metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of one run. The first five name it; what else is overridden stands in its label."""
+    """Holds all settings of one training run. The first five and the overridden others make up its name."""
 
     row: str  # a key of paper.TABLE_1, or one of OWN
     variant: str  # odn: search for the depth; full: the whole network by the same rule
@@ -78,27 +78,27 @@ class Recipe:
 
     @property
     def goal_pct(self) -> float:
-        """The validation accuracy, in %, at which the search ends."""
+        """The validation accuracy, in %, at which the search for the depth ends: target less tolerance."""
         return round(self.target_pct - self.tolerance_pct, 6)
 
     @property
     def one_cycle(self) -> bool:
-        """Whether the rate rises and falls once over a stage, instead of the plateau rule."""
+        """Whether the learning rate rises and falls once in a training stage, instead of the plateau rule."""
         return self.rule == "equal"
 
     def most_epochs(self, stage: str) -> int | None:
-        """Limit of the epochs of a stage: warmup, depth, finetune or full; None: until converged."""
+        """Return the limit of epochs of a training stage (warmup, depth, finetune, full); None: until converged."""
         return getattr(self, f"{stage}_epochs")
 
     def expected_epochs(self, stage: str, epochs: int, without_improvement: int) -> int:
-        """How many epochs a stage will have had at its end if nothing more improves after its first `epochs`."""
+        """Return how many epochs a training stage will take in all if nothing improves after its first `epochs`."""
         most = self.most_epochs(stage)
         converged = epochs - without_improvement + self.patience
         return most if self.one_cycle or stage == "warmup" else min(converged, most or converged)
 
     @property
     def overridden(self) -> dict[str, Any]:
-        """Every setting that differs from what (row, profile, rule) say."""
+        """The settings, by name, whose values differ from those that dataset, profile and rule imply."""
         usual = {name: item.default for name, item in SETTINGS.items()} | presets.usual(
             self.row, self.profile, self.rule
         )
@@ -108,12 +108,12 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """`overridden` in words, e.g. "bfloat16, threads 1"; empty where nothing is."""
+        """The overridden settings as text, e.g. "bfloat16, threads 1"; empty if there are none."""
         return in_words(self.overridden)
 
     @property
     def name(self) -> str:
-        """The name of the run's folder: a label, which no other recipe has."""
+        """The name of the run's folder; different recipes have different names within a profile."""
         label = "-".join(part.replace(" ", "_") for part in self.label.split(", ") if part)
         if len(label) > LONGEST_LABEL:
             label = f"{label[:LONGEST_LABEL]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
@@ -121,14 +121,14 @@ class Recipe:
 
 
 def stage_title(stage: str, depth: int) -> str:
-    """What a stage is called on bars and figures."""
+    """Return the title of a training stage for progress bars and figures, e.g. "warm-up" or "fine-tuning 3"."""
     return {"warmup": "warm-up", "full": "whole network", "finetune": f"fine-tuning {depth}"}.get(
         stage, f"depth {depth}"
     )
 
 
 def in_words(overridden: dict[str, Any]) -> str:
-    """Settings as a person reads them: "width 16, bfloat16, no warmup epochs"."""
+    """Return settings as readable text: "width 16, bfloat16, no nesterov"."""
     words = []
     for name, value in overridden.items():
         said = name.replace("_", " ")
@@ -142,10 +142,10 @@ SETTINGS = {item.name: item for item in dataclasses.fields(Recipe) if item.metad
 def resolve(
     row: str, variant: str = "odn", profile: str = "smoke", rule: str = "", seed: int = 0, **overrides: Any
 ) -> Recipe:
-    """The recipe of one run; an empty `rule` is the profile's usual one.
+    """Return the checked recipe of one training run; an empty `rule` means the profile's default.
 
     Raises:
-        RecipeError: with one line per problem, each naming the value and what is accepted.
+        RecipeError: one line per problem, with the value and what is accepted.
     """
     rule = rule or presets.usual_rule(profile)
     names = {"row": (row, ROWS), "variant": (variant, VARIANTS), "profile": (profile, PROFILES), "rule": (rule, RULES)}
@@ -172,7 +172,7 @@ def resolve(
 
 
 def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
-    """The recipes of several runs, each given as arguments of `resolve`; RecipeError has the problems of all."""
+    """Return the recipes for several dicts of `resolve` arguments; RecipeError lists the problems of all of them."""
     made, problems = [], {}
     for arguments in wanted:
         try:
@@ -184,8 +184,8 @@ def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
     return made
 
 
-def read(folder: Path) -> SimpleNamespace:
-    """A finished run as recorded, of any rule: settings, results, goal_pct, label, name and folder as attributes."""
+def read_run(folder: Path) -> SimpleNamespace:
+    """Read a finished run's folder: settings, results, goal_pct, label, name and folder as attributes."""
     recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
     result = read_json(folder / "result.json")
     goal = round(recorded["target_pct"] - recorded["tolerance_pct"], 6)
@@ -194,7 +194,7 @@ def read(folder: Path) -> SimpleNamespace:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of a parameter that does not exist."""
+    """Return the error message for an unknown parameter name, with the nearest of the `known` ones."""
     near = difflib.get_close_matches(name, known, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"there is no parameter {name!r}: {meant}choose from {', '.join(known)}"

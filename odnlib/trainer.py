@@ -1,11 +1,11 @@
-"""A run under way: the one training loop, what it recorded, and going on after an interruption.
+"""A training run in progress: the training loop, its records, and resuming after an interruption.
 
-**Replay.** The control flow of `search.py` is never saved. After an interruption it is passed through again from its
-top; `Run.epoch` gives back what an epoch recorded, and trains nothing, until the records end. At that one place the
-saved tensors are put back, and training goes on in the middle of the epoch that was interrupted. Numbers are replayed;
-tensors belong to the run and are restored, so no method touches one while `replaying`.
+**Replay.** The control flow of `search.py` is never saved. After an interruption it is executed again from its start;
+`Run.epoch` returns each recorded epoch without training until the records end. There the saved tensors are restored,
+and training continues in the middle of the interrupted epoch. Numbers are replayed, tensors restored; so no method
+touches a tensor while `replaying`.
 
-**Crash-only.** Ctrl-C, SIGTERM and a lost machine are one event, which costs at most the time since the last save.
+**Crash-only.** Ctrl-C, SIGTERM and a lost machine are treated alike and cost at most the time since the last save.
 """
 
 import logging
@@ -28,9 +28,9 @@ from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
 from odnlib.recipes import Recipe, stage_title
 
 ALL_DEPTHS = 0  # as a depth: every exit at once
-SAVE_EVERY = 60.0  # seconds, within a long epoch
-SAVES_APART = 2.0  # seconds, between short epochs: writing is then a part of the work that one would notice
-TELL_EVERY, LOG_EVERY = 1.0, 60.0  # seconds between two words to listeners, and to the log
+SAVE_EVERY_SECONDS = 60.0  # a checkpoint, within a long epoch
+SECONDS_BETWEEN_SAVES = 2.0  # at least, after short epochs: writing would then take a noticeable part of the time
+TELL_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # between calls of the listeners, and between lines in the log
 (log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 # Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
 # depth, number of the epoch in its stage from 0, part of its images that have been seen, 0 to 1).
@@ -38,21 +38,21 @@ Listener = Callable[[Recipe, dict], None]
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is not finite; the message names the place, what was kept and what to try."""
+    """Raised if the loss or a weight is not finite; the message says where, what was kept and what to try."""
 
 
 def exits_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the exits of the mean cross-entropy (Eq. 2): logits (exits, N, classes), labels (N,) -> scalar."""
+    """Return the sum over exits of mean cross-entropy (Eq. 2), a scalar; logits (exits, N, classes), labels (N,)."""
     exits = len(logits)
     return exits * functional.cross_entropy(logits.flatten(0, 1), labels.repeat(exits))
 
 
 class Run:
-    """A run under way: the network and its optimiser, one record per epoch, and what is kept of them in `folder`.
+    """A training run in progress: network, optimiser, one record per epoch, and its files in `folder`.
 
     Args:
         network: with its initial weights, on the device of the images.
-        listeners: told of every epoch, those of earlier times first.
+        listeners: called after every epoch, when resuming first for the recorded ones.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Run:
         return self.saved is not None
 
     def begin(self, depth: int, weights: dict[str, Tensor] | None = None) -> None:
-        """Stand before the training of a depth, with these or the present weights and a new optimiser for its exit."""
+        """Prepare the training of a depth: load `weights`, if given; make a new optimiser for its exit."""
         every = depth == ALL_DEPTHS
         trained = list(self.network.parameters()) if every else self.network.parameters_at(depth)
         recipe = self.recipe
@@ -93,39 +93,39 @@ class Run:
             self.keep_best(depth, 0.0, 0.0)
 
     def keep_warm(self) -> None:
-        """Keep the present weights as those that every depth begins from (line 10)."""
+        """Keep a copy of the present weights as those every depth starts from (line 10 of Algorithm 1)."""
         if not self.replaying:
             self.warm = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     def keep_best(self, depth: int, accuracy_pct: float, rounded: float) -> None:
-        """Keep the network of this depth if, rounded, none of its epochs was as good on validation (line 23)."""
+        """Keep this depth's network if its rounded validation accuracy beats all earlier epochs' (line 23)."""
         if rounded > self.best_pct:
             self.best_pct, self.accuracy_pct[depth] = rounded, accuracy_pct
             if not self.replaying:
                 self.best = self.network.truncate(depth).state_dict()
 
     def leave(self, name: str) -> None:
-        """Write the best network of the present depth as NAME.safetensors."""
+        """Write the weights of the best network of the present depth to <name>.safetensors."""
         if not self.replaying:
             weights = save({name: tensor.contiguous() for name, tensor in self.best.items()})
             replace(self.folder / f"{name}.safetensors", lambda path: path.write_bytes(weights))
 
     def epoch(self, stage: str, depth: int, number: int, rate_at: Callable[[float], float]) -> dict:
-        """Train on every image once and measure on validation; while replaying, what that gave.
+        """Train for one epoch and evaluate on validation, or, while replaying, return the recorded epoch.
 
         Args:
-            stage: warmup, depth, finetune or full. number: of the epoch in its stage, from 0.
-            rate_at: part of the epoch that is over, 0 to 1 -> learning rate.
+            stage: warmup, depth, finetune or full. number: of the epoch in its training stage, from 0.
+            rate_at: progress within the epoch, 0 to 1 -> learning rate.
 
         Returns:
-            the epoch's record, to be completed by `record`.
+            the epoch's record (a dict), to be completed by `record`.
         """
         self.at = stage, depth, number
         if self.replaying:
             if len(self.records) < len(self.saved["records"]):
                 return self.saved["records"][len(self.records)]
             self.restore()
-        elif time.monotonic() - self.saved_at >= SAVES_APART:
+        elif time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
             self.save()  # before the first step: whatever the stages before left is older than this
         self.train_epoch(stage, depth, number, rate_at)
         self.refuse_divergence()
@@ -153,14 +153,14 @@ class Run:
         return measured
 
     def logits(self, images: Tensor, depth: int) -> Tensor:
-        """Logits (exits, N, classes) of one depth, or with ALL_DEPTHS of every depth; a place to save at."""
+        """Return logits (exits, N, classes) of one depth (ALL_DEPTHS: of every one); may save a checkpoint first."""
         self.between_steps()
         return self.network.forward_all(images) if depth == ALL_DEPTHS else self.network(images, depth)[None]
 
     def train_epoch(self, stage: str, depth: int, number: int, rate_at: Callable[[float], float]) -> None:
-        """Train on every image once, or on those that an interruption left (lines 16 to 20).
+        """Train on every image once, or on those an interrupted epoch has not seen (lines 16 to 20).
 
-        Leaves the sums of loss and of hits, each the mean over the exits, on the device: no step waits for another.
+        Sums of loss and correct predictions, means over the exits, stay on the device: no step waits for the GPU.
         """
         recipe, network, images_in_all = self.recipe, self.network, len(self.data.train)
         random = generator(recipe.seed, stage, depth, number)  # the order of the images
@@ -182,7 +182,7 @@ class Run:
                 self.seen += len(labels)
 
     def record(self, measured: dict, best_pct: float, epochs_without_improvement: int) -> None:
-        """Complete an epoch's record by what the plateau rule made of it, write it down, tell the listeners."""
+        """Complete an epoch's record with the results of the plateau rule, write epochs.csv, call the listeners."""
         judged = {"best_val_acc_pct": best_pct, "epochs_without_improvement": epochs_without_improvement}
         assert not self.replaying or judged.items() <= measured.items(), "replay went another way than the run"
         self.records.append(measured | judged)
@@ -202,7 +202,7 @@ class Run:
         self.counted_at = now
 
     def save(self) -> None:
-        """Write a checkpoint, unless the training has diverged: the last good one stays."""
+        """Write a checkpoint; raises TrainingDiverged, and keeps the last good one, if a value is not finite."""
         self.count_seconds()
         self.refuse_divergence()
         kept = ("records", "warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum", "seconds")
@@ -212,7 +212,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def restore(self) -> None:
-        """Put the saved tensors back: the end of replaying."""
+        """Restore the saved tensors and optimiser, which ends replaying."""
         for name in ("warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum"):
             setattr(self, name, self.saved[name])
         self.network.load_state_dict(self.saved["network"])
@@ -222,26 +222,26 @@ class Run:
         log.info("goes on after %d epochs and %d images", len(self.records), self.seen)
 
     def between_steps(self) -> None:
-        """Tell and save where it is time for it."""
+        """Call the listeners, write to the log and save a checkpoint, each if its time has come."""
         now, part = time.monotonic(), self.seen / len(self.data.train)
-        if now - self.told_at > TELL_EVERY:
+        if now - self.told_at > TELL_EVERY_SECONDS:
             self.told_at = now
             for listener in self.listeners:
                 getattr(listener, "within_epoch", lambda *_: None)(self.recipe, *self.at, part)
-        if now - self.logged_at > LOG_EVERY:
+        if now - self.logged_at > LOG_EVERY_SECONDS:
             self.logged_at = now
             log.info("%s, %.0f %% of its images", self.where(), 100 * part)
-        if now - self.saved_at > SAVE_EVERY:
+        if now - self.saved_at > SAVE_EVERY_SECONDS:
             self.save()
 
     def where(self) -> str:
-        """Where the run stands, in words."""
+        """Return training stage, epoch and best accuracy so far as text."""
         stage, depth, number = self.at
         best = f", best validation {self.best_pct:g} %" if self.best_pct > 0 else ""
         return f"{stage_title(stage, depth)}, epoch {number + 1}{best}"
 
     def refuse_divergence(self) -> None:
-        """Raise TrainingDiverged rather than keep a state that is no longer one of numbers."""
+        """Raise TrainingDiverged if a weight or the loss is not finite."""
         state = all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values())
         if not (state and math.isfinite(float(self.loss_sum))):
             kept = f"the last good state and every epoch before are kept in {self.folder}"

@@ -138,7 +138,7 @@ def searches(results_dir: Path, *apart_from: str) -> list[list[SimpleNamespace]]
     groups = defaultdict(list)
     compared = {"profile", "row", "seed", "images", *SETTINGS} - {"first_depth", "last_depth", *apart_from}
     for folder in run_folders(results_dir, variant="odn"):
-        run, made_by = recipes.read(folder), read_json(folder / "provenance.json")
+        run, made_by = recipes.read_run(folder), read_json(folder / "provenance.json")
         run.images, run.usual = made_by["data_sha256"], "depth_epochs" not in run.changed
         run.single = run.first_depth == run.last_depth and "code_hash" in made_by  # a depth alone, of the old house
         if run.rule == "equal":

@@ -31,7 +31,7 @@ for building on them. Licence: this repository's for the weights; the images' ow
 
 def main(data_dir: Path, *folders: Path) -> None:
     """See above."""
-    run, dataset = recipes.read(folders[0]), data.DATASETS[recipes.read(folders[0]).row]
+    run, dataset = recipes.read_run(folders[0]), data.DATASETS[recipes.read_run(folders[0]).row]
     images, to = data.load(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
     tables = [pd.read_csv(x / "depths.csv").dropna(subset="val_acc_pct").assign(folder=x) for x in folders]
     tried = pd.concat(tables).sort_values("depth").drop(columns=["warmup_val_acc_pct", "chosen"]).assign(file="")

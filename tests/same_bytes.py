@@ -31,7 +31,7 @@ HELD_BACK = 100  # images, in place of `embedded.HELD_BACK`
 
 
 def stand_in_images(row):
-    """In place of `embedded.load`: a texture of 4 x 4 pixels a class, under noise; one label in eight is drawn anew."""
+    """In place of `stand_ins`: a texture of 4 x 4 pixels a class, under noise; one label in eight is drawn anew."""
     channels, size = (1, 28) if "mnist" in row else (3, 32)
     draw = numpy.random.default_rng(list(row.encode()))
     textures = numpy.tile(draw.integers(0, 256, (10, channels, 4, 4)), (size // 4, size // 4))
@@ -82,14 +82,17 @@ def serve(out, kills, cases):
         importlib.import_module(name)
     main, embedded = importlib.import_module("odnlib.__main__").main, importlib.import_module("odnlib.embedded")
     assert Path(embedded.__file__).is_relative_to(os.getcwd()), f"{embedded.__file__} is not of {os.getcwd()}"
-    embedded.load, embedded.HELD_BACK = stand_in_images, HELD_BACK
+    embedded.stand_ins = embedded.load = stand_in_images  # the latter in older checkouts
+    embedded.HELD_BACK = HELD_BACK
     print(f"{os.getcwd()}: {sys.executable}, torch {sys.modules['torch'].__version__}", file=sys.stderr)
     told = {}
     for name in cases:
         start, code = time.monotonic(), attempt(main, CASES[name], out / name / "undisturbed")
         told[name] = {"undisturbed": code, "seconds": time.monotonic() - start, "kept": 0}
-    for module in [x for name, x in sys.modules.items() if name.startswith("odnlib.") and hasattr(x, "SAVE_EVERY")]:
-        module.SAVE_EVERY, module.SAVES_APART = 0.05, 0.0  # seconds
+    often = {"SAVE_EVERY_SECONDS": 0.05, "SECONDS_BETWEEN_SAVES": 0.0}
+    often |= {"SAVE_EVERY": 0.05, "SAVES_APART": 0.0}  # what older checkouts call them
+    for module in [x for name, x in sys.modules.items() if name.startswith("odnlib.")]:
+        vars(module).update({name: seconds for name, seconds in often.items() if hasattr(module, name)})
     for name, case in told.items():
         folder, instants, longest = out / name / "killed", random.Random(name), case["seconds"]
         for _ in range(10 * kills):

@@ -28,7 +28,7 @@ def test_both_warm_ups_do_the_same_work(monkeypatch):
         monkeypatch.setattr(models.MultiExitNetwork, name, noting)
     small = dataclasses.replace(tiny_recipe(), batch_size=4)
     monkeypatch.setattr(benchmark, "resolve", lambda row, profile: small)
-    benchmark.pass_per_exit("mnist", 8)()
+    benchmark.released_warmup_epoch("mnist", 8)()
     assert calls == [(4, depth) for depth in range(8, 0, -1)] * 2
     calls.clear()
     one_pass = benchmark.one_pass("mnist", ALL_DEPTHS, 8)

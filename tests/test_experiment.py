@@ -152,12 +152,12 @@ def test_fewer_settings_and_no_version_are_those_of_then(finished):
 def test_a_run_of_a_rule_that_is_gone_can_be_read(finished):
     for path in (finished / "recipe.json", finished / "result.json"):
         write_json(path, read_json(path) | {"rule": "fast", "changed": {"threads": 1}})
-    run = recipes.read(finished)
+    run = recipes.read_run(finished)
     assert (run.rule, run.label, run.goal_pct, run.depth) == ("fast", "threads 1", 100.0, 3)
 
 
 def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "SAVE_EVERY_SECONDS", 0.0)
     arguments = ["run", "--row=mnist", "--variants=full", f"--results-dir={tmp_path}"]
     settings = {"width": 8, "train_images": 64, "batch_size": 8, "last_depth": 1, "full_epochs": 60}
     settings |= {"rate": 10, "momentum": 1.0, "weight_decay": 1.0}

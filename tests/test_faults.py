@@ -221,7 +221,7 @@ def test_another_recipe_in_the_folder_is_shown(interrupted, tmp_path):
 
 
 def test_a_line_a_minute_in_the_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "LOG_EVERY_SECONDS", 0.0)
     folder = experiment.run(tiny_recipe(), tiny, tmp_path)
     assert re.search(r"depth 2, epoch 1.*, 23 % of its images", (folder / "log.txt").read_text())
 
@@ -236,6 +236,6 @@ def test_no_flood_where_nobody_watches(tmp_path):
 
 def test_short_epochs_share_a_checkpoint(tmp_path, monkeypatch):
     """A run of seconds is not saved after each of its epochs; what was not saved is done again."""
-    monkeypatch.setattr(trainer, "SAVES_APART", 60.0)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 60.0)
     monkeypatch.setattr(checkpoint, "write", lambda *_: pytest.fail("a checkpoint was written"))
     experiment.run(tiny_recipe(), tiny, tmp_path)

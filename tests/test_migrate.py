@@ -46,7 +46,7 @@ def test_a_run_keeps_its_numbers_and_is_todays_run(tmp_path, capsys):
     recipe = recipes.resolve("emnist", "odn", "quick", "released", width=16, depth_epochs=9)
     folder = experiment.run_folder(recipe, tmp_path)
     assert experiment.status(recipe, folder) == "finished"
-    run = recipes.read(folder)
+    run = recipes.read_run(folder)
     assert (run.rule, run.test_acc_pct, run.changed) == ("released", 90, recipe.overridden)
     assert not {"protocol", "tag", "thop_macs_m"} & vars(run).keys()
     assert (folder / "depths.csv").read_text() == "depth,size_mb,epochs,val_acc_pct\n1,0.30,2,95.5\n"
@@ -68,7 +68,7 @@ def test_depths_alone_are_joined_and_only_the_chosen_one_shows_its_test_accuracy
     shown = {f"{label}-seed0": 90, f"{label}-first_depth_2-last_depth_2-seed1": 91, whole: 90}
     left_out = [f"{label}-first_depth_3-last_depth_3-seed0", f"{label}-last_depth_1-depth_epochs_16-seed0"]
     assert results == shown | dict.fromkeys(left_out)
-    run = recipes.read(folder := runs / f"{label}-seed0")
+    run = recipes.read_run(folder := runs / f"{label}-seed0")
     assert (run.depth, run.met_goal, run.epochs, run.first_depth, run.last_depth) == (2, True, 4, 1, 8)
     assert (folder / "epochs.csv").read_text().endswith("2,1,93.0,0.2\n3,2,80.10,0.4\n4,2,94.47,0.6000000000000001\n")
     assert (folder / "timing.csv").read_text() == "epoch,seconds\n1,1.10\n2,5.0\n3,2.10\n4,5.0\n"

@@ -172,7 +172,7 @@ def test_figures_say_what_they_are_evidence_of(tmp_path):
     said = "resnet34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
     assert plots.evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table I"
     assert ", rule released with threads 1, 3 seeds - " in plots.evidence(recipe, "3 seeds", varied=("train_images",))
-    run = recipes.read(pretend_run(tmp_path, rule="fast", width=64))
+    run = recipes.read_run(pretend_run(tmp_path, rule="fast", width=64))
     assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.evidence(run)
     assert plots.evidence(tiny_recipe()).endswith("an illustration, no reproduction")
 
@@ -191,7 +191,7 @@ def test_notebooks_are_committed_clean(path):
 
 def test_row_notebooks_differ_only_in_their_parameters_and_prose():
     code = {}
-    for number, row in run_all.ROW_NOTEBOOKS.items():
+    for number, row in run_all.ROW_OF_NOTEBOOK.items():
         cells = [cell for cell in nbformat.read(run_all.NOTEBOOKS[number], 4).cells if cell.cell_type == "code"]
         assert cells[0].source.startswith(f'row = "{row}"')
         code[row] = [cells[0].source.replace(row, "ROW"), *(cell.source for cell in cells[1:])]

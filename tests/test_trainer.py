@@ -60,7 +60,7 @@ def test_the_best_network_is_kept(tiny_data, tmp_path):
 @pytest.mark.slow
 def test_interrupted_within_an_epoch_it_goes_on_there(tiny_data, tmp_path, monkeypatch):
     """After every single step and every batch of validation images in turn."""
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "SAVE_EVERY_SECONDS", 0.0)
     recipe = tiny_recipe(last_depth=2, batch_size=24, warmup_epochs=1, depth_epochs=1, finetune_epochs=1)
     whole, copies = tiny_run(recipe, tiny_data, tmp_path / "whole"), []
     between_steps = whole.between_steps

@@ -1,1 +1,1 @@
-"""What only notebooks need: their statistics, tables and figures, and what the notebooks share."""
+"""Code that only the notebooks need: statistics, tables and figures of each study, and what they share."""

@@ -1,4 +1,4 @@
-"""Does warm-up do what Figure 3 says? Statistics of a search's epochs and its fine-tuning's, paired over seeds."""
+"""Notebook 06: does warm-up do what Figure 3 says? Searches with and without it, compared in pairs of equal seed."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from odnlib.files import write_table
 from studies import common, plots, reference
 
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
-STUDY = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
+STUDY_KEYS = ["profile", "row", "rule", "settings"]  # what the seeds of a comparison have in common
 FOLDERS = ["folder", "folder_without"]  # of its smallest seed, an arm each
 
 # statistic: what it is; by the paper's claims each is smaller with warm-up
@@ -28,7 +28,7 @@ for share in SHARES_OF_GOAL:
 
 
 def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
-    """The `STATISTICS` of one run's epochs.csv; nan where there is nothing to take them over."""
+    """Return the `STATISTICS` of one search from its epochs.csv; nan where a statistic has no value."""
     search = epochs[epochs["stage"] != "warmup"]
     measured, depth = search[["val_acc_pct", "val_loss"]], search["depth"]
     rise = (measured.groupby(depth).first() - measured.groupby(depth).last().shift()).mean()
@@ -39,9 +39,10 @@ def statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
 
 
 def paired(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Per statistic its means over the seeds that have both, their difference (with - without) with its 95 %
-    t-interval, and the verdict; `dropped` counts seeds that lack it in an arm, e.g. as they never got that accurate.
-    `seeds` has a line per seed, its `STATISTICS` with warm-up, and those without it named "..._without".
+    """Return one line per statistic: means with and without warm-up over the seeds that have both, their difference
+    with its 95 % t-interval, and the verdict on the claim. `dropped` counts seeds without the statistic in an arm.
+
+    `seeds` has one line per seed: its `STATISTICS` with warm-up and, named "..._without", those without it.
     """
     lines = []
     for statistic, meaning in STATISTICS.items():
@@ -54,7 +55,7 @@ def paired(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """`paired` for all searches made with and without warm-up; also `STUDY`, not_comparable and `FOLDERS`."""
+    """Return the lines of `paired` for every warm-up study, with `STUDY_KEYS`, not_comparable and `FOLDERS`."""
     runs = common.finished(results_dir, profile, "odn")
     if runs.empty:
         return runs
@@ -63,13 +64,13 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs["others"] = common.shared(runs, {"warmup_epochs"})
     same, warmed_up = ["profile", "row", "rule", "others", "seed"], runs["warmup_epochs"] > 0
     pairs = runs[warmed_up].merge(runs[~warmed_up], on=same, suffixes=("", "_without")).sort_values("seed")
-    about = [*STUDY, "not_comparable", *FOLDERS]
-    tables = [paired(seeds).assign(**seeds[about].iloc[0]) for _, seeds in pairs.groupby(STUDY)]
+    about = [*STUDY_KEYS, "not_comparable", *FOLDERS]
+    tables = [paired(seeds).assign(**seeds[about].iloc[0]) for _, seeds in pairs.groupby(STUDY_KEYS)]
     return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
 
 
 def sentence(line: pd.Series) -> str:
-    """What one line of `table` says, in words."""
+    """Return one line of the warm-up `table` as a sentence."""
     if not line.n:
         return f"{line.meaning}: no seed has it in both arms"
     text = f"{line.meaning}: {line.with_warmup:.2f} with and {line.without_warmup:.2f} without warm-up, difference "
@@ -79,17 +80,17 @@ def sentence(line: pd.Series) -> str:
 
 
 def verdict(lines: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
-    """What some statistics say together, `FLUCTUATION` or `CONVERGENCE`, in the most telling comparison of `table`."""
-    study = common.most_telling(lines, STUDY, lambda study: ((study["not_comparable"] == "").all(), study["n"].max()))
+    """Return (verdict, reason) on a warm-up claim by its `statistics`, from the study of `table` with most evidence."""
+    study = common.most_telling(lines, STUDY_KEYS, lambda x: ((x["not_comparable"] == "").all(), x["n"].max()))
     study = study[study["statistic"].isin(statistics)]
     verdicts, why = study["verdict"].unique(), "; ".join(map(sentence, study.itertuples()))
-    return common.at_scale(verdicts[0] if len(verdicts) == 1 else common.OPEN, why, study["not_comparable"].iloc[0])
+    return common.qualified(verdicts[0] if len(verdicts) == 1 else common.OPEN, why, study["not_comparable"].iloc[0])
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """The counterpart of the paper's Figure 3 for one comparison of `table`: its smallest seed, restarts marked."""
+    """Draw Figure 3 anew: accuracy and loss with and without warm-up, for the smallest seed of one study."""
     folders = lines[FOLDERS].iloc[0]
-    run = recipes.read(folders["folder"])
+    run = recipes.read_run(folders["folder"])
     drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
     for (above, below), arm, folder in zip(axes.T, ARMS, folders, strict=True):
         epochs = pd.read_csv(folder / "epochs.csv")
@@ -107,9 +108,9 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """A table and a figure for every comparison of this profile."""
+    """Write the warm-up study's CSV tables and figures, one of each per study of this profile."""
     lines = table(results_dir, profile)
-    for _, study in lines.groupby(STUDY) if len(lines) else ():
-        file = common.figure_file(results_dir, "warmup_ablation", study[STUDY])
+    for _, study in lines.groupby(STUDY_KEYS) if len(lines) else ():
+        file = common.figure_file(results_dir, "warmup_ablation", study[STUDY_KEYS])
         plots.save(figure(study), file)
         write_table(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDERS))

@@ -1,4 +1,4 @@
-"""Notebook 08: a training step and the warm-up beside what the machine can do, and what searches cost."""
+"""Notebook 08: the speed of training steps and warm-up against the machine's limit, and what searches cost."""
 
 import math
 import os
@@ -27,24 +27,24 @@ MEANS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc
 
 
 def line(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
-    """One line of benchmark.csv; the ratio is ours / reference, `n` the number of repetitions."""
+    """Return one line of benchmark.csv (a dict): ratio = ours / reference; `n` is the number of repetitions."""
     machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
     return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
 
 
 def random_data(row: str, images: int) -> Data:
-    """Random bytes in the shape of a row's images: speed does not depend on what they show."""
+    """Return a Data of random bytes shaped like a dataset's images; speed does not depend on their content."""
     dataset, random = DATASETS[row], torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, *dataset.image_shape), dtype=torch.uint8, generator=random)
     split = Split(pixels, torch.randint(dataset.classes, (images,), generator=random), dataset)
     return Data(split, split, split)
 
 
-def prepared(row: str, depth: int, images: int, **overrides: object) -> Run:
-    """A run over random images that stands before the training of a depth (ALL_DEPTHS: the warm-up) and never saves.
+def run_on_random_images(row: str, depth: int, images: int, **overrides: object) -> Run:
+    """Return a trainer Run on random images, ready to train a depth (ALL_DEPTHS: the warm-up), that never saves.
 
-    Freed memory is kept from now on, as in a run; whatever is timed beside it in this process has that too.
+    Freed memory is kept from now on, as in real runs; whatever this process times later has that advantage too.
     """
     keep_freed_memory()
     recipe, dataset = resolve(row, profile="paper", **overrides), DATASETS[row]
@@ -56,8 +56,8 @@ def prepared(row: str, depth: int, images: int, **overrides: object) -> Run:
 
 
 def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable[[], None]:
-    """One pass of the trainer over the images of `prepared`, ready to be timed."""
-    run = prepared(row, depth, images, **overrides)
+    """Return a function that trains one epoch on random images with our trainer, to be timed."""
+    run = run_on_random_images(row, depth, images, **overrides)
 
     def once() -> None:
         run.seen, run.loss_sum, run.correct_sum = 0, 0.0, 0
@@ -66,9 +66,9 @@ def one_pass(row: str, depth: int, images: int, **overrides: object) -> Callable
     return once
 
 
-def pass_per_exit(row: str, images: int) -> Callable[[], None]:
-    """The released warm-up in the trainer's own layout: per batch one pass per depth, deepest first, then one step."""
-    run = prepared(row, ALL_DEPTHS, images)
+def released_warmup_epoch(row: str, images: int) -> Callable[[], None]:
+    """Return a function, to be timed, that trains a warm-up epoch as the released code does: a pass per depth."""
+    run = run_on_random_images(row, ALL_DEPTHS, images)
 
     def once() -> None:
         for batch, labels in run.data.train.shuffled_batches(run.recipe.batch_size, False, torch.Generator()):
@@ -81,7 +81,7 @@ def pass_per_exit(row: str, images: int) -> Callable[[], None]:
 
 
 def matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[], object]]:
-    """A product of two square matrices, computed by either library: the faster one is what the machine can do.
+    """Return two ways, by name, to multiply two 2048 x 2048 matrices; the faster one is the machine's limit.
 
     torch's own product of float32 matrices is MKL's, slow on other makers' processors; convolutions are oneDNN's.
     """
@@ -91,22 +91,23 @@ def matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[]
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the processor has instructions for it; without them it is many times slower than float32."""
+    """Return whether the CPU has bfloat16 instructions; without them it is many times slower than in float32."""
     able = torch.cpu.get_capabilities()
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def training_macs(row: str, depth: int, images: int) -> int:
-    """Multiply-accumulates of one pass over `images` at full width: three times the forward pass."""
-    return 3 * images * prepared(row, depth, images).macs[depth - 1]
+    """Return the MACs of training a depth on a number of `images` once at full width: three times the forward's."""
+    return 3 * images * run_on_random_images(row, depth, images).macs[depth - 1]
 
 
 def table(results_dir: Path | str) -> pd.DataFrame:
-    """What finished searches cost that were made by `equal` and by `released` for one `PROBLEM`, in whatever profiles,
-    and the training of whole networks beside them: means over seeds, and macs_of_released, the cost beside that of the
-    (longest) released search.
+    """Return the cost of finished searches by rules `equal` and `released` on one `PROBLEM`, and of full networks.
+
+    A line per profile, rule and variant: means over seeds, and macs_of_released, the training MACs divided by those of
+    the longest released search.
     """
-    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.HARMLESS})
+    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.COMPARABLE_OVERRIDES})
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
     rules = ["equal", "released"]
     kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM, "profile", "rule", "variant"])
@@ -117,7 +118,7 @@ def table(results_dir: Path | str) -> pd.DataFrame:
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """The rates and the costs of benchmark.csv as ours / reference, on logarithmic axes."""
+    """Draw each measure of benchmark.csv as ours / reference (each has its own baseline), rates and costs apart."""
     kinds = {better: lines[lines["unit"].str.fullmatch(units)] for better, units in KINDS.items()}
     heights, size = [len(kind) + 1 for kind in kinds.values()], (10, 1.8 + 0.3 * len(lines))
     drawn, axes = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
@@ -138,6 +139,6 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """The figure of what `08_benchmark` measured and left as benchmark.csv."""
+    """Draw the benchmark figure of a profile from the benchmark.csv that notebook 08 wrote, if there is one."""
     if (file := Path(results_dir) / profile / "benchmark.csv").exists():
         save(figure(pd.read_csv(file)), file.parent / "figures" / "benchmark.png")

@@ -1,4 +1,4 @@
-"""Every claim of the paper's text with its verdict: holds, does not hold, open, not comparable, or not measured."""
+"""Judges every claim of the paper's text: holds, does not hold, open, not comparable, or not measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTRADICTIONS = (
 
 
 def size_reduction(frame: pd.DataFrame, *rows: str, over_pct: float | None = None) -> Judgement:
-    """Whether what is saved at the paper's depths is as printed, or is over a limit."""
+    """Return (verdict, reason): does the size reduction at the paper's depths equal Table I's, or exceed `over_pct`?"""
     lines = frame[frame["cell"] == "size_reduction_pct"].set_index("row").loc[list(rows)]
     off = (lines["measured"] - lines["paper"]).abs()
     right = off < 0.05 if over_pct is None else lines["measured"] > over_pct
@@ -41,9 +41,10 @@ def size_reduction(frame: pd.DataFrame, *rows: str, over_pct: float | None = Non
 
 
 def within_1_75(runs: pd.DataFrame) -> Judgement:
+    """Return (verdict, reason): are optimally deep networks at most 1.75 points less accurate than full ones?"""
     largest = max(printed.full.test_acc_pct - printed.odn.test_acc_pct for printed in TABLE_1.values())
     why, gaps = f"largest gap printed {largest:.2f} points", {}
-    for row, seeds, whole in comparison.beside_the_whole(runs[runs["not_comparable"] == ""]):
+    for row, seeds, whole in comparison.searches_with_whole_network(runs[runs["not_comparable"] == ""]):
         if len(whole):
             gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
             gaps[f"{row} {gap:.2f} ({seeds['rule'].iloc[0]}, n = {len(seeds)} and {len(whole)})"] = row, gap
@@ -55,7 +56,7 @@ def within_1_75(runs: pd.DataFrame) -> Judgement:
 
 
 def procedure_pays(runs: pd.DataFrame) -> Judgement:
-    """By the criterion of results/notes.md: training from scratch is not worse if it is at most 0.20 points below."""
+    """Return (verdict, reason): does the released procedure gain over 0.20 points on plain training of that depth?"""
     at_full_width, rows, why = runs[(runs["not_comparable"] == "") & (runs["variant"] == "odn")], {}, []
     for row, searches in at_full_width.groupby("row"):
         scratch, by_paper = (searches[searches["rule"] == rule] for rule in ("equal", "released"))
@@ -75,6 +76,7 @@ def procedure_pays(runs: pd.DataFrame) -> Judgement:
 
 
 def byproducts(runs: pd.DataFrame) -> Judgement:
+    """Return (verdict, reason): does a search leave several networks, each more accurate than all smaller ones?"""
     searches = runs[runs["variant"] == "odn"]
     comparable = searches[searches["not_comparable"] == ""]
     searches, choices = comparable if len(comparable) else searches, []
@@ -93,6 +95,7 @@ def byproducts(runs: pd.DataFrame) -> Judgement:
 
 
 def algorithm_stops(runs: pd.DataFrame) -> Judgement:
+    """Return (verdict, reason): did every search stop at the first depth that met its goal, or at the last?"""
     searches, right = runs[runs["variant"] == "odn"], 0
     if searches.empty:
         return "not measured", "no search has been run"
@@ -109,7 +112,7 @@ def algorithm_stops(runs: pd.DataFrame) -> Judgement:
 
 
 def by_study(results_dir: Path, profile: str, study: ModuleType, notebook: str, *question: object) -> Judgement:
-    """What a study says of it, from the runs of the profile and of the stronger ones."""
+    """Return a study's `verdict` on its claim, from the runs of the profile and of the profiles with more work."""
     tables = [study.table(results_dir, name) for name in comparison.stronger(profile)]
     tables = [table for table in tables if len(table)]
     if not tables:
@@ -119,10 +122,11 @@ def by_study(results_dir: Path, profile: str, study: ModuleType, notebook: str, 
 
 
 def judge(results_dir: Path, profile: str, runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per claim: key, section, statement, check (what is computed or measured for it), verdict, why.
+    """Return one line per claim: key, section, statement, check (what is computed for it), verdict, why.
 
     Args:
-        profile: weakest whose runs count. runs: `comparison.runs_from`. frame: `comparison.compare` of them.
+        profile: the one with the least work whose runs count. runs: from `comparison.runs_from`.
+        frame: `comparison.compare` of these runs.
     """
     judged_by = partial(by_study, results_dir, profile)
     lines = [

@@ -1,4 +1,4 @@
-"""Measured beside printed: every number of Table I with a verdict, as a function of the run folders alone."""
+"""Compares measurements with the paper: every number of Table I with a verdict, computed from the run folders."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SLIPS = {
 
 
 def stronger(profile: str) -> list[str]:
-    """This profile and those of more work."""
+    """Return the names of this profile and of those with more work (order: smoke, reduced, quick, paper)."""
     return list(PROFILES)[list(PROFILES).index(profile) :]
 
 
 def runs_from(results_dir: Path, profile: str) -> pd.DataFrame:
-    """`common.finished` of a profile and of the stronger ones, label with the training version where there are more,
-    and params_m, size_reduction_pct. Without runs it has the columns that are read here.
+    """Return the finished runs of a profile and of those with more work, as `common.finished` does, with params_m and
+    size_reduction_pct. `label` also names a training version after the first. Without runs: empty, same columns.
     """
     runs = pd.concat([common.finished(results_dir, name) for name in stronger(profile)], ignore_index=True)
     if runs.empty:
@@ -53,19 +53,19 @@ def runs_from(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def of_table_1(runs: pd.DataFrame) -> pd.DataFrame:
-    """Without runs that answer other questions: other architectures, whole networks cut, goals out of reach."""
+    """Return the runs that answer Table I: its architecture, full depth where variant is full, goal below 100 %."""
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
     whole = runs["last_depth"] == runs["row"].map(lambda row: TABLE_1[row].full.depth)
     return runs[own & (whole | (runs["variant"] == "odn")) & (runs["goal_pct"] < 100)]
 
 
 def tested(runs: pd.DataFrame) -> pd.DataFrame:
-    """Without runs of single depths that were not chosen: they have no test accuracy."""
+    """Return the runs that have a test accuracy; runs of single depths that were not chosen have none."""
     return runs.dropna(subset="test_acc_pct")
 
 
-def line_of(row: str, variant: str, cell: str, **measured: object) -> dict:
-    """A line of comparison.csv: what Table I prints, and what was `measured`."""
+def cell_line(row: str, variant: str, cell: str, **measured: object) -> dict:
+    """Return one line of comparison.csv (a dict): the paper's value of a cell of Table I, and what was `measured`."""
     printed, name = TABLE_1[row], cell.removeprefix("found_")
     paper = getattr(printed if name == "size_reduction_pct" else getattr(printed, variant), name)
     line = {"row": row, "variant": variant, "cell": cell, "paper": paper} | dict.fromkeys([*GROUP[2:], "grade"], "")
@@ -74,7 +74,7 @@ def line_of(row: str, variant: str, cell: str, **measured: object) -> dict:
 
 @functools.cache
 def structure(row: str, variant: str, **other: object) -> dict[str, float]:
-    """Structural columns of one line of Table I, at full width; `other` replaces its classes or image_shape."""
+    """Return params_m, size_mb, macs_m of a network of Table I at the paper's depth; `other` replaces dataset facts."""
     dataset = dataclasses.replace(DATASETS[row], **other)
     whole = models.build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes)
     figures = metrics.structure(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
@@ -82,7 +82,7 @@ def structure(row: str, variant: str, **other: object) -> dict[str, float]:
 
 
 def agreement(paper: float, measured: float, tolerance: float, more_is_better: bool = True) -> str:
-    """equal (same printed digits), close (nearer than the tolerance), better or worse."""
+    """Return how a value agrees with the paper's: equal (to two decimals), close (in tolerance), better or worse."""
     if f"{measured:.2f}" == f"{paper:.2f}":
         return "equal"
     if abs(measured - paper) < tolerance:
@@ -91,10 +91,10 @@ def agreement(paper: float, measured: float, tolerance: float, more_is_better: b
 
 
 def accuracy_tolerance(paper_pct: float, std: float, n: int, test_images: int) -> float:
-    """Half the 95 % interval, in points, of the difference between the paper's single run and the mean of n runs.
+    """Return the half width, in points, of the 95 % interval of the paper's single run minus the mean of n runs.
 
-    The variance of one run is the binomial one of the test set, plus the seed-to-seed variance where n > 1 shows it.
-    Both sides are tested on the same images, which this leaves out: it errs towards `close`.
+    The variance of one run is the binomial one of the test set, plus, for n > 1, the variance between seeds. That both
+    are tested on the same images is ignored, which favours `close`.
     """
     p = paper_pct / 100
     seeds = 0.0 if math.isnan(std) else std**2
@@ -102,7 +102,7 @@ def accuracy_tolerance(paper_pct: float, std: float, n: int, test_images: int) -
 
 
 def slip_evidence(row: str, variant: str, cell: str, paper: float, measured: float) -> str:
-    """Why a printed figure is a slip, if the computed evidence bears that out; empty otherwise."""
+    """Return why a value in the paper is a misprint, if the computed evidence supports that; otherwise ""."""
     because, network = SLIPS.get((row, variant, cell), ("", None))
     if network:
         other = f"{structure(row, variant, **network)[cell]:.2f}"
@@ -112,7 +112,7 @@ def slip_evidence(row: str, variant: str, cell: str, paper: float, measured: flo
 
 
 def structural_verdict(row: str, variant: str, cell: str, paper: float, measured: float) -> tuple[str, str]:
-    """Verdict and reason for a number that needs no training."""
+    """Return (verdict, reason) for a number of Table I that needs no training."""
     verdict = agreement(paper, measured, SIZE_TOLERANCE * paper, more_is_better=cell.endswith("_pct"))
     if verdict == "equal":
         return verdict, "same printed digits"
@@ -123,7 +123,7 @@ def structural_verdict(row: str, variant: str, cell: str, paper: float, measured
 
 
 def structural_lines() -> list[dict]:
-    """The numbers of Table I that need no training."""
+    """Return the lines of comparison.csv for the numbers of Table I that need no training."""
     lines = []
     for row, printed in TABLE_1.items():
         full, odn = structure(row, "full"), structure(row, "odn")
@@ -131,7 +131,7 @@ def structural_lines() -> list[dict]:
         full = full | {"depth": ARCHITECTURES[printed.architecture].depth}
         for variant, figures in {"full": full, "odn": odn | {"size_reduction_pct": saved_pct}}.items():
             for cell, measured in figures.items():
-                line = line_of(row, variant, cell, measured=measured)
+                line = cell_line(row, variant, cell, measured=measured)
                 verdict, why = structural_verdict(row, variant, cell, line["paper"], measured)
                 grade = f"{'not ' if verdict in ('better', 'worse') else ''}{grades.STRUCTURE}"
                 lines.append(line | {"grade": grade, "verdict": verdict, "why": why})
@@ -139,13 +139,13 @@ def structural_lines() -> list[dict]:
 
 
 def trained_lines(runs: pd.DataFrame) -> list[dict]:
-    """Accuracy, depth and what follows from the depth found, averaged over seeds."""
+    """Return the lines of comparison.csv for accuracy, depth and what follows from it, means over seeds."""
     lines = []
     for keys, seeds in tested(runs).groupby(GROUP, sort=False):
         (row, variant, *_), n, first, grade = keys, len(seeds), seeds.iloc[0], grades.grade(seeds, runs)
         for cell in TRAINED_CELLS[variant]:
             values = seeds[cell.removeprefix("found_")]
-            line = line_of(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
+            line = cell_line(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
             if first["not_comparable"]:
                 verdict, why = "not comparable", first["not_comparable"]
             elif cell == "test_acc_pct":
@@ -160,23 +160,23 @@ def trained_lines(runs: pd.DataFrame) -> list[dict]:
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """All lines of comparison.csv; a printed number that nothing measured gets one that says so."""
+    """Return all lines of comparison.csv; a number of the paper that no run measured is "not measured"."""
     lines = structural_lines() + trained_lines(of_table_1(runs))
     measured = {tuple(line[name] for name in CELL) for line in lines}
     for row, variant in product(TABLE_1, TRAINED_CELLS):
         missing = [cell for cell in TRAINED_CELLS[variant][:2] if (row, variant, cell) not in measured]
-        lines += [line_of(row, variant, cell) for cell in missing]
+        lines += [cell_line(row, variant, cell) for cell in missing]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def accuracies(frame: pd.DataFrame) -> pd.DataFrame:
-    """The measured accuracies of `compare`."""
+    """Return the lines of `compare` that hold a measured test accuracy."""
     return frame[(frame["cell"] == "test_acc_pct") & (frame["n"] > 0)]
 
 
 def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per printed number of Table I (55): comparable if possible, then of the strongest profile, then the one
-    with the fewest overrides, then with the most seeds.
+    """Return the best line of `compare` for each of the 55 numbers of Table I: comparable with the paper if possible,
+    then of the profile with most work, then with the fewest overrides, then with the most seeds.
     """
     worth = {"comparable": frame["verdict"] != "not comparable"}
     worth |= {"strength": frame["profile"].map(["", *PROFILES].index), "plain": -frame["label"].str.len()}
@@ -187,7 +187,7 @@ def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sensitivity(frame: pd.DataFrame) -> pd.DataFrame:
-    """How the verdict of every comparable accuracy would change with a fixed tolerance in points."""
+    """Return the comparable accuracies with the verdicts that fixed tolerances of 0.25, 0.5 and 1 point would give."""
     table = accuracies(frame[frame["verdict"] != "not comparable"])[[*GROUP, "paper", "measured", "verdict"]]
     for tolerance in (0.25, 0.5, 1.0):
         verdicts = [agreement(line.paper, line.measured, tolerance) for line in table.itertuples()]
@@ -196,18 +196,19 @@ def sensitivity(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_1(runs: pd.DataFrame) -> pd.DataFrame:
-    """Our Table I: means over seeds of what the runs found."""
+    """Return our Table I: per dataset, variant and settings the means over seeds of what the runs found."""
     grouped = runs.groupby(GROUP, sort=False)
     counts = [grouped.size().rename("n"), grouped["met_goal"].sum().rename("seeds_that_met_the_goal")]
     return grouped[MEANS].mean().join(counts).reset_index()
 
 
-Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # row, seeds of one kind of search that met its goal, whole networks
+Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # dataset, one group of searches that met the goal, full networks
 
 
-def beside_the_whole(runs: pd.DataFrame) -> Iterator[Kind]:
-    """Every kind of search that met its goal, the strongest of a row first, and the whole networks by the same
-    settings, else, at full width, by any.
+def searches_with_whole_network(runs: pd.DataFrame) -> Iterator[Kind]:
+    """Yield each group of searches that met the goal, with full networks of the same settings to compare with.
+
+    If there are none, and the searches are comparable with the paper, with all full networks that are.
     """
     runs = tested(of_table_1(runs))
     runs = runs.assign(strength=-runs["profile"].map(list(PROFILES).index))
@@ -221,12 +222,11 @@ def beside_the_whole(runs: pd.DataFrame) -> Iterator[Kind]:
 
 
 def headline(runs: pd.DataFrame) -> pd.DataFrame:
-    """The first table of report and README: every kind of search that met its goal (of depths that `equal` trained one
-    by one, the chosen one), with the test accuracy of the whole network; means over n seeds, in brackets the paper's
-    values. Full width first, then narrow networks.
+    """Return the first table of report and README: `searches_with_whole_network` as text, means over n seeds, the
+    paper's values in brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
     """
     lines, narrow = {row: [] for row in TABLE_1}, []
-    for row, seeds, whole in beside_the_whole(runs):
+    for row, seeds, whole in searches_with_whole_network(runs):
         first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
         paper = "" if first["not_comparable"] else " ({})"
         alone = first["rule"] == "equal" and first["first_depth"] > 1

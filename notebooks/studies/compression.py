@@ -1,7 +1,7 @@
-"""Notebook 12: pruning and quantisation of a trained network, beside cutting it off: bytes, speed, accuracy.
+"""Notebook 12: pruning and quantisation compared with cutting the depth: bytes, latency, accuracy.
 
-Magnitude pruning takes the smallest weights of all convolutions and linear layers together and trains the rest on (Han
-et al., 2015); quantisation computes in 8 bits, its ranges calibrated on training images (onnxruntime's static one).
+Magnitude pruning removes the smallest weights of all convolutions and linear layers together, then training goes on
+(Han et al., 2015). Quantisation is onnxruntime's static one to 8 bits, its ranges calibrated on training images.
 """
 
 import zlib
@@ -37,11 +37,11 @@ COLORS = {WHOLE: ORANGE, DEEP: BLUE}
 METHODS = {AS_TRAINED: "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}  # with their markers
 QUESTIONS = [("further", DEEP, method) for method in list(METHODS)[1:]] + [("reach", WHOLE, x) for x in METHODS]
 RECORD = "compression.csv"  # in the folder of a search
-STUDY = ["profile", "row", "rule", "settings"]  # what its seeds have in common
+STUDY_KEYS = ["profile", "row", "rule", "settings"]  # what its seeds have in common
 
 
 def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: int) -> None:
-    """Take the smallest `sparsity_pct` % of the weights away, and train the others on as rule `equal` trains."""
+    """Set the smallest `sparsity_pct` % of the weights to zero for good and train the others on, in place."""
     weights = [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     prune.global_unstructured(weights, prune.L1Unstructured, amount=sparsity_pct / 100)
     network.train().to(data.train.images.device, memory_format=torch.channels_last)
@@ -59,13 +59,13 @@ def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: i
 
 
 def calibration(split: Split) -> Iterator[dict[str, np.ndarray]]:
-    """The training images whose activations the ranges of the 8 bits are taken from, one by one."""
+    """Yield, one by one, the training images from which the ranges of the 8-bit activations are taken."""
     chosen = torch.randperm(len(split), generator=generator("calibration"))[:CALIBRATION_IMAGES]
     return ({"images": image[None]} for image in export.bytes_of(split.images[chosen]))
 
 
 def quantise(path: Path, split: Split, to: Path) -> None:
-    """Write the ONNX file at `path` with 8-bit weights and activations; ranges from the images of `split`."""
+    """Write the ONNX file at `path` with 8-bit weights and activations to `to`, calibrated on images of `split`."""
     prepared = to.with_suffix(".prepared.onnx")
     quant_pre_process(path, prepared)
     reader = SimpleNamespace(get_next=partial(next, calibration(split), None))
@@ -78,8 +78,8 @@ def quantise(path: Path, split: Split, to: Path) -> None:
 
 
 def compressed(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
-    """The network that a run left as it is, pruned, quantised, and both: a line per ONNX file in `folder`."""
-    dataset, seed = data.train.dataset, recipes.read(run).seed
+    """Write ONNX files of a run's network unchanged, pruned, quantised, and both; yield a line (dict) per file."""
+    dataset, seed = data.train.dataset, recipes.read_run(run).seed
     for sparsity in (0, *SPARSITIES_PCT):
         network = export.network_of(run, dataset)
         if sparsity:
@@ -96,11 +96,11 @@ def compressed(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]
 
 
 def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
-    """Compress what a finished search and a finished training of the whole network left, once; kept as compression.csv
-    in the search's folder. `images` loads them.
+    """Compress the networks of a finished search and of a full network; write compression.csv into the search's folder.
+    Does nothing if that file exists. `images` loads the data.
 
-    Of every network and method the file of the fewest zipped bytes is chosen that loses at most the tolerance on
-    validation against the optimally deep network as trained. The chosen ones meet test images and clock, in turns.
+    Per network and method, the file with the fewest zipped bytes is chosen whose validation accuracy is at most the
+    tolerance below that of the uncompressed optimally deep network. Only chosen files are tested and timed, in turns.
     """
     if (search / RECORD).exists():
         return
@@ -115,30 +115,30 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     for batch in latency.BATCHES:
         taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
-    about = {"seed": recipes.read(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
+    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
     write_csv(search / RECORD, files.assign(**about))
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """The lines of every search's compression.csv, with the columns of `STUDY`, folder and not_comparable."""
+    """Return the lines of all searches' compression.csv, with the columns `STUDY_KEYS`, folder and not_comparable."""
     lines = []
     for _, run in common.finished(results_dir, profile, "odn").iterrows():
         if (run["folder"] / RECORD).exists():
-            lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY, "folder", "not_comparable"]]))
+            lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY_KEYS, "folder", "not_comparable"]]))
     return pd.concat([pd.DataFrame(), *lines], ignore_index=True)
 
 
 def answers(lines: pd.DataFrame) -> pd.DataFrame:
-    """Of the lines of `table`, per study, question and method: zipped bytes over those of the optimally deep network as
-    trained, mean and 95 % interval over seeds (of the logarithm), the same mean of the files as they are, and how the
-    test accuracy differs.
+    """Return, per compression study, question and method, the chosen files' zipped bytes divided by those of the
+    uncompressed optimally deep network: geometric mean over seeds (`share`) with its 95 % interval; the same for
+    unzipped bytes; and the difference in test accuracy.
 
-    `further`: the optimally deep network compressed. `reach`: the whole network compressed instead; above 1 it stays
-    larger. `without`: seeds of which no file was accurate enough.
+    Question `further`: the optimally deep network compressed. `reach`: the full network compressed instead, which stays
+    larger where the ratio exceeds 1. Column `without` counts seeds without an accurate enough file.
     """
     answered = []
-    for _, study in lines[lines["chosen"]].groupby(STUDY, sort=False):
-        about = study.iloc[0][[*STUDY, "processor", "not_comparable"]].to_dict()
+    for _, study in lines[lines["chosen"]].groupby(STUDY_KEYS, sort=False):
+        about = study.iloc[0][[*STUDY_KEYS, "processor", "not_comparable"]].to_dict()
         kinds = {kind: files.set_index("seed") for kind, files in study.groupby(["network", "method"])}
         every = kinds[DEEP, AS_TRAINED]
         for question, network, method in QUESTIONS:
@@ -155,12 +155,12 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
-    """Whether a claim holds in the most telling study of `answers`, and why.
+    """Return (verdict, reason) on a compression claim, from the study with the most evidence.
 
-    `further` holds if a method makes the optimally deep network smaller with every seed; `reach` if no method makes the
-    whole network as small, and is open where it is as small only when zipped.
+    `further` holds if a method makes the optimally deep network smaller with every seed; `reach` holds if no method
+    makes the full network as small, and is open where only zipped files are.
     """
-    study = common.most_telling(answered, STUDY, lambda study: study["n"].max())
+    study = common.most_telling(answered, STUDY_KEYS, lambda study: study["n"].max())
     methods, first = study[study["question"] == question], study.iloc[0]
     sure = methods[methods["without"] == 0]  # every seed has a file that is accurate enough
     if question == "further":
@@ -170,11 +170,11 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
         fails = ((sure["high"] < 1) & (sure["unzipped_share"] < 1)).any()
     judged = common.HOLDS if holds else common.FAILS if fails else common.OPEN
     where = ", ".join(filter(None, (f"{first['row']} by {first['rule']}", first["settings"], first["processor"])))
-    return common.at_scale(judged, "; ".join([*map(sentence, methods.itertuples()), where]), first["not_comparable"])
+    return common.qualified(judged, "; ".join([*map(sentence, methods.itertuples()), where]), first["not_comparable"])
 
 
 def sentence(answer: pd.Series) -> str:
-    """What one line of `answers` says, in words."""
+    """Return one line of the compression `answers` as a sentence."""
     name = f"{answer.network} network, {answer.method}"
     if not answer.n:
         return f"{name}: no file is accurate enough"
@@ -188,7 +188,7 @@ def sentence(answer: pd.Series) -> str:
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """Validation accuracy against bytes of every file of one study of `table`; those chosen are filled."""
+    """Draw validation accuracy against zipped bytes of every file of one compression study; chosen files are filled."""
     seeds, accuracy = lines["seed"].nunique(), lines["val_acc_pct"]
     lowest = max(accuracy.min() - 0.5, lines["least_pct"].min() - 7)
     size = max(10, 4.5 * seeds), 5.4
@@ -206,9 +206,9 @@ def figure(lines: pd.DataFrame) -> Figure:
     title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
     title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, title=title)
-    return caption(drawn, recipes.read(lines["folder"].iloc[0]), common.seeds_of(lines))
+    return caption(drawn, recipes.read_run(lines["folder"].iloc[0]), common.seeds_of(lines))
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """compression.csv, compression_answers.csv, and a figure per study."""
-    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY, figure, answers)
+    """Write the compression study's compression.csv, compression_answers.csv and figures."""
+    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY_KEYS, figure, answers)

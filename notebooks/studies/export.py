@@ -1,7 +1,7 @@
-"""A network to take away: model.onnx for any runtime, model.safetensors and model.json for PyTorch, a model card.
+"""Export a trained network: model.onnx for any runtime, model.safetensors and model.json for PyTorch, a model card.
 
-model.onnx takes images as files have them - uint8 (N, height, width, channels) - and gives logits (N, classes).
-`models.build`, cut off at the depth in model.json, takes the weights.
+model.onnx takes images as files store them - uint8 (N, height, width, channels) - and returns logits (N, classes). The
+weights fit `models.build`, truncated at the depth in model.json.
 """
 
 import json
@@ -27,11 +27,11 @@ CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
 
 
 class ExportError(RuntimeError):
-    """The exported file does not compute what the network computes."""
+    """Raised if the exported file computes something other than the network."""
 
 
 class FromBytes(nn.Module):
-    """uint8 (N, H, W, C) -> logits: the normalisation of the training images, then the network."""
+    """A module uint8 (N, H, W, C) -> logits: normalises the images as in training, then applies the network."""
 
     def __init__(self, network: nn.Module, dataset: Dataset):
         super().__init__()
@@ -42,12 +42,12 @@ class FromBytes(nn.Module):
 
 
 def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> models.TruncatedNetwork:
-    """The network that a finished run left at a depth it tried, with its weights; none: the one that it chose.
+    """Load a finished run's network at a depth that it tried; by default the depth that it chose.
 
     Raises:
-        RunConflict: where the depth was not tried, or its weights are not there, as in results that were committed.
+        RunConflict: the depth was not tried, or its weights are missing, as in results that were committed.
     """
-    run = recipes.read(folder)
+    run = recipes.read_run(folder)
     depth = depth or run.depth
     tried = pd.read_csv(folder / "depths.csv").dropna(subset="val_acc_pct")["depth"].tolist()
     if depth not in tried:
@@ -61,7 +61,7 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> mode
 
 
 def to_onnx(network: nn.Module, dataset: Dataset, path: Path) -> None:
-    """Write `network` with its normalisation as an ONNX file for any number of images at a time."""
+    """Write `network` with its normalisation as an ONNX file: input uint8 (N, H, W, C), any N; output logits."""
     images = torch.zeros(2, *dataset.image_shape[1:], dataset.image_shape[0], dtype=torch.uint8)
     whole = FromBytes(network, dataset).to(memory_format=torch.contiguous_format).eval()
     with warnings.catch_warnings(action="ignore"):  # of the exporter's own affairs
@@ -78,34 +78,34 @@ def to_onnx(network: nn.Module, dataset: Dataset, path: Path) -> None:
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """The ONNX file ready to run on the CPU, on as many cores as torch takes."""
+    """Return an onnxruntime session of an ONNX file on the CPU, with as many threads as torch uses."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def bytes_of(images: Tensor) -> np.ndarray:
-    """(N, C, H, W) uint8, as `data` has them -> (N, H, W, C), as the ONNX file wants them."""
+    """Turn uint8 images (N, C, H, W) into an array (N, H, W, C), the input of the ONNX files."""
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def logits_of(path: Path, images: Tensor) -> np.ndarray:
-    """Logits (N, classes) that the ONNX file gives of uint8 images (N, C, H, W), in batches."""
+    """Return the logits (N, classes) of an ONNX file for uint8 images (N, C, H, W), computed in batches."""
     model, parts = session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
 
 
 def accuracy_pct(path: Path, split: Split) -> float:
-    """Share, in %, of the images that the ONNX file classifies rightly."""
+    """Return the accuracy, in %, of an ONNX file on a split."""
     return 100 * float((logits_of(path, split.images).argmax(1) == split.labels.cpu().numpy()).mean())
 
 
 @torch.inference_mode()
 def check(path: Path, network: nn.Module, split: Split) -> float:
-    """The largest difference between the logits of file and network over a split's images.
+    """Return the largest difference between logits of the ONNX file and of the network on a split.
 
     Raises:
-        ExportError: where it exceeds `CLOSE`, or an accuracy differs.
+        ExportError: it exceeds `CLOSE`, or the accuracies differ.
     """
     parts = split.images.cpu().split(metrics.evaluation_batch(split.dataset.image_shape))
     expected = torch.cat([network(split.normalise(part)) for part in parts]).numpy()
@@ -118,16 +118,14 @@ def check(path: Path, network: nn.Module, split: Split) -> float:
 
 
 def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) -> dict[str, float]:
-    """Milliseconds for a batch of images of shape (C, H, W) in onnxruntime, medians of 9 rounds taken in turns."""
+    """Return each ONNX file's median milliseconds per batch of images (C, H, W); 9 rounds, files in turn."""
     sessions = {name: session(path) for name, path in paths.items()}
     images = {"images": bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
     return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()})
 
 
 def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
-    """The exported network and the deepest one (fresh weights) in onnxruntime, taken in turns: a line per batch size,
-    kept beside the export as latency.csv.
-    """
+    """Time the exported and the (untrained) full network in onnxruntime; return and write a line per batch size."""
     whole = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     paths = {"odn_ms": exported / "model.onnx", "full_ms": exported / ".whole.onnx"}
     to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full_ms"])
@@ -144,12 +142,12 @@ def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, export
 
 
 def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
-    """Export the network that the finished run in `folder` left at a depth it tried: model.onnx, model.safetensors,
-    model.json and README.md. Gives what model.json holds.
+    """Export a finished run's network at a depth it tried: model.onnx, model.safetensors, model.json and README.md.
 
-    The file is checked on the validation images. A depth that the run did not choose meets the test images here.
+    Returns the content of model.json. The ONNX file is checked on the validation images; a depth other than the chosen
+    one is evaluated on the test images here.
     """
-    dataset, run, file = data.train.dataset, recipes.read(folder), to / "model.onnx"
+    dataset, run, file = data.train.dataset, recipes.read_run(folder), to / "model.onnx"
     network = network_of(folder, dataset, depth)
     to.mkdir(parents=True, exist_ok=True)
     to_onnx(network, dataset, file)
@@ -177,7 +175,7 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
 
 
 def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
-    """The model card: what, data, metrics, provenance (after Mitchell et al., 2019)."""
+    """Return the model card as Markdown: purpose, data, metrics, provenance (after Mitchell et al., 2019)."""
     made_by, (channels, height, width) = read_json(run.folder / "provenance.json"), dataset.image_shape
     blocks, size = f"{about['depth']} of {run.max_depth}", f"{width}x{height}"
     tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images"

@@ -1,4 +1,4 @@
-"""Does the method work with other networks (Section I)? One search with each, on the same images."""
+"""Notebook 11: does the method work with other networks (Section I)? One search with each, on the same images."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,14 +13,14 @@ from odnlib.data import DATASETS
 from studies import common, plots
 from studies.families_networks import FAMILIES, register
 
-STUDY = ["profile", "row", "rule", "settings"]
+STUDY_KEYS = ["profile", "row", "rule", "settings"]
 VARIED = {"architecture"}
-COLUMNS = [*STUDY, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params", "size_mb"]
+COLUMNS = [*STUDY_KEYS, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params", "size_mb"]
 COLUMNS += ["train_tmacs", "of", "depth_share", "goal_pct", "size_share", "not_comparable", "processor", "folder"]
 
 
 def planned(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
-    """A search by rule `equal` with each architecture and seed; RecipeError as `recipes.resolve`."""
+    """Return the recipes of a search by rule `equal` with each architecture and seed; RecipeError if invalid."""
     register()
     same = {"row": row, "profile": profile, "rule": "equal"}
     every = [dict(**same, seed=seed, **overrides | {"architecture": name}) for name in FAMILIES for seed in seeds]
@@ -28,7 +28,7 @@ def planned(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> li
 
 
 def structure(row: str) -> pd.DataFrame:
-    """What each network is at full width, and its bytes at a quarter, half and three quarters of its blocks."""
+    """Return for each architecture at full width: blocks, parameters, MACs, MB at quarters of its blocks."""
     register()
     lines, dataset = [], DATASETS[row]
     for name in FAMILIES:
@@ -42,21 +42,22 @@ def structure(row: str) -> pd.DataFrame:
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """One line per search of a study: what part of the network was enough. A study is made of searches alike in
-    everything but the architecture and the seed, with three or more families.
+    """Return one line per search of the architecture studies, with the shares of blocks and bytes that were enough.
+
+    Searches that differ only in architecture and seed form a study if it has three architectures.
     """
     runs = common.finished(results_dir, profile, "odn", VARIED)
     if runs.empty:
         return runs
     runs = runs[runs["architecture"].isin(FAMILIES) & (runs["goal_pct"] < 100)]
-    runs = runs[runs.groupby(STUDY)["architecture"].transform("nunique") >= 3].rename(columns={"max_depth": "of"})
+    runs = runs[runs.groupby(STUDY_KEYS)["architecture"].transform("nunique") >= 3].rename(columns={"max_depth": "of"})
     runs["depth_share"], runs["size_share"] = runs["depth"] / runs["of"], runs["size_mb"] / runs["full_size_mb"]
-    return runs[COLUMNS].sort_values([*STUDY, "architecture", "seed"], ignore_index=True)
+    return runs[COLUMNS].sort_values([*STUDY_KEYS, "architecture", "seed"], ignore_index=True)
 
 
 def verdict(lines: pd.DataFrame) -> tuple[str, str]:
-    """Whether a part of every network met the goal, by the most telling study of `table`."""
-    study = common.most_telling(lines, STUDY)
+    """Return (verdict, reason): did every architecture meet the goal before its last block, with every seed?"""
+    study = common.most_telling(lines, STUDY_KEYS)
     enough = study["met_goal"] & (study["depth"] < study["of"])
     per, sizes_pct = enough.groupby(study["architecture"]).mean(), 100 * study.loc[enough, "size_share"]
     first, seeds = study.iloc[0], study.groupby("architecture")["seed"].nunique()
@@ -69,12 +70,12 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
         why += f"; of the bytes {sizes_pct.median():.1f} % were enough in the median "
         why += f"({sizes_pct.min():.1f} % to {sizes_pct.max():.1f} %)"
     together = common.HOLDS if (per == 1).all() else common.FAILS if (per == 0).any() else common.OPEN
-    return common.at_scale(together, why, first["not_comparable"])
+    return common.qualified(together, why, first["not_comparable"])
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """What part of each network was enough, a point per seed; lines of `table`, of one study."""
-    run, names = recipes.read(lines["folder"].iloc[0]), list(lines["architecture"].unique())
+    """Draw depth found, bytes and test accuracy of each architecture, a point per seed, for one study of `table`."""
+    run, names = recipes.read_run(lines["folder"].iloc[0]), list(lines["architecture"].unique())
     drawn, axes = plt.subplots(1, 3, figsize=(12, 0.9 + 0.42 * len(names)), layout="constrained", sharey=True)
     place = lines["architecture"].map(names.index) + 0.16 * (lines["seed"].rank(method="dense") - 2)
     columns = {
@@ -98,5 +99,5 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """A table of all studies of this profile, and a figure for each."""
-    common.write_studies(results_dir, table(results_dir, profile), "families", STUDY, figure)
+    """Write families.csv for the architecture studies of this profile, and a figure for each."""
+    common.write_studies(results_dir, table(results_dir, profile), "families", STUDY_KEYS, figure)

@@ -1,7 +1,7 @@
-"""The networks that the paper names without trying them (Section I): ResNet-101, Wide ResNets and MobileNets.
+"""Architectures that the paper names without trying them (Section I): ResNet-101, Wide ResNets and MobileNets.
 
-`register` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images of 224 pixels
-and keep the size of small ones in their stem and at their first reduction too.
+`register` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images of 224 pixels;
+here, stem and first reduction keep the size of small images.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Activation = Callable[[], nn.Module]
 
 
 class PreActivationBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3x3 convolutions, none after the sum (Zagoruyko and Komodakis, 2016)."""
+    """The Wide ResNet block: BatchNorm and ReLU before both 3x3 convolutions (Zagoruyko and Komodakis, 2016)."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -46,7 +46,7 @@ class PreActivationBlock(nn.Module):
 
 
 def separable_block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    """A depthwise 3x3 convolution, then a 1x1 convolution across the channels (MobileNet; Howard et al., 2017)."""
+    """MobileNetV1's block: depthwise 3x3, then 1x1 convolution, with BatchNorm and ReLU (Howard et al., 2017)."""
     return nn.Sequential(
         *convolution_norm(channels_in, channels_in, 3, stride, groups=channels_in),
         nn.ReLU(),
@@ -70,10 +70,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1, depthwise and 1x1 convolutions, plus x where the shape stays (MobileNetV2; Sandler et al., 2018).
+    """MobileNetV2's block: 1x1, depthwise, 1x1 convolutions, a shortcut if the shape stays (Sandler et al., 2018).
 
     Args:
-        expansion: channels inside / channels in. squeeze: with a `SqueezeExcitation` (V3; Howard et al., 2019).
+        expansion: inner / input channels. squeeze: with a `SqueezeExcitation` (V3; Howard et al., 2019).
     """
 
     def __init__(
@@ -93,14 +93,17 @@ class InvertedResidual(nn.Module):
 
 
 def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> Exit:
-    """With the BatchNorm and ReLU that a pre-activation block leaves to the layer after it."""
+    """Return (pool, head): the BatchNorm and ReLU that the last block lacks, average pooling; a linear layer."""
     return nn.Sequential(nn.BatchNorm2d(features), nn.ReLU(), GlobalAveragePool()), nn.Linear(features, classes)
 
 
 def mobile_exit(
     features: int, classes: int, width: int, last: bool, widened: int, activation: Activation, hidden: int = 0
 ) -> Exit:
-    """The last exit as published: a 1x1 convolution to `widened` channels, a `hidden` layer unless 0; others linear."""
+    """Return (pool, head) as published for the last exit of a MobileNet, and a `linear_exit` for all others.
+
+    The last pools after a 1x1 convolution to `widened` channels; its head has a layer of `hidden` units unless 0.
+    """
     if not last:
         return linear_exit(features, classes, width, last)
     inner = scaled(widened, width)
@@ -112,14 +115,14 @@ def mobile_exit(
 
 
 def wide_resnet(layers: int, factor: int) -> Architecture:
-    """WRN-layers-factor: three stages of 16, 32 and 64 channels times `factor` (Zagoruyko and Komodakis, 2016)."""
+    """Describe WRN-layers-factor: three stages of 16, 32, 64 times `factor` channels (Zagoruyko, Komodakis, 2016)."""
     count = (layers - 4) // 6  # two convolutions per block; stem and shortcuts are the other four layers
     stages = [Blocks(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
     return Architecture(16, tuple(stages), None, pre_activation_exit)
 
 
 def mobilenet(stem: int, table: tuple, activation: Activation, widened: int, hidden: int = 0) -> Architecture:
-    """MobileNetV2 or V3: stem channels, lines of `Blocks` and `InvertedResidual`, and what `mobile_exit` takes."""
+    """Describe a MobileNetV2 or V3 by stem channels, a `table` of `InvertedResidual` blocks, and its `mobile_exit`."""
     blocks = []
     for channels, count, stride, *settings in table:
         named = dict(zip(("expansion", "kernel", "activation", "squeeze"), settings, strict=False))
@@ -155,5 +158,5 @@ FAMILIES = {
 
 
 def register() -> None:
-    """Add these networks to odnlib's registry; calling it again changes nothing."""
+    """Add these architectures to odnlib's registry; calling it again changes nothing."""
     ARCHITECTURES.update(FAMILIES)

@@ -1,4 +1,4 @@
-"""Milliseconds on the CPU; does speed follow multiply-accumulates, from the full to the optimally deep network?"""
+"""CPU latency: are optimally deep networks faster than full ones by as much as they have fewer MACs?"""
 
 import statistics
 import time
@@ -22,7 +22,7 @@ FILE = "latency.csv"
 
 
 def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, float]:
-    """Task name -> its median milliseconds. Each round runs every task once; an additional first round warms up."""
+    """Return each task's median milliseconds. A round runs every task once; one more round first warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for name, task in list(tasks.items()) * (rounds + 1):
         start = time.perf_counter()
@@ -33,7 +33,7 @@ def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = 9) -> dict[st
 
 @torch.inference_mode()
 def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = 9) -> dict[int, float]:
-    """Depth -> median milliseconds for a batch; fresh weights, since speed does not depend on them."""
+    """Return depth -> median milliseconds per batch on the CPU, of untrained networks (speed is the same)."""
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     whole = whole.to(memory_format=torch.channels_last).eval()
     images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
@@ -41,7 +41,7 @@ def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, r
 
 
 def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
-    """`milliseconds` of both networks beside the ratio of their MACs, a line per size of the batch."""
+    """Return a line (dict) per batch size: latencies of both networks, their ratio, and the ratio of their MACs."""
     lines, dataset = [], DATASETS[run.row]
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
@@ -54,16 +54,16 @@ def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
 
 
 def measure(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """`timed` for a search and its whole network; measured once, kept in the run folder of the search."""
+    """Return `timed` for a search and its full network; measured once, stored in the search's folder."""
     file = odn_folder / FILE
     if not file.exists():
-        odn = recipes.read(odn_folder)
-        write_csv(file, timed(odn, odn.depth, recipes.read(full_folder).depth))
+        odn = recipes.read_run(odn_folder)
+        write_csv(file, timed(odn, odn.depth, recipes.read_run(full_folder).depth))
     return pd.read_csv(file)
 
 
 def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
-    """`timed` for the networks of Table I at full width, which needs no training; measured once, kept beside `runs`."""
+    """Return `timed` for Table I's networks, untrained, at full width; measured once, kept in the profile's folder."""
     file = results_dir / profile / FILE
     if not file.exists():
         lines = [timed(recipes.resolve(x, profile="paper"), at.odn.depth, at.full.depth) for x, at in TABLE_1.items()]
@@ -72,7 +72,7 @@ def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def table(results_dir: Path, profile: str) -> pd.DataFrame:
-    """What was measured, of searches only those that ended before the last depth; for each why it is not_comparable."""
+    """Return all latency measurements in which the two networks differ, with not_comparable (a reason or "")."""
     runs = common.finished(results_dir, profile, "odn").itertuples()
     files = {run.folder / FILE: run.not_comparable for run in runs} | {results_dir / profile / FILE: ""}
     tables = [pd.read_csv(file).assign(not_comparable=why) for file, why in files.items() if file.exists()]
@@ -80,7 +80,7 @@ def table(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def verdict(measured: pd.DataFrame) -> tuple[str, str]:
-    """Whether fewer MACs mean less latency; `measured` as `table` gives it. Runs at full width count before others."""
+    """Return (verdict, reason) on whether fewer MACs mean less latency; measurements at full width take precedence."""
     comparable = measured[measured["not_comparable"] == ""]
     lines = measured if comparable.empty else comparable
     faster, ratios = (lines["latency_ratio"] > 1).mean(), lines[["latency_ratio", "macs_ratio"]].median()

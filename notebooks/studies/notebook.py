@@ -1,4 +1,4 @@
-"""What notebooks share: checked parameters, training, source code to fold out, and the curves of a run under way."""
+"""Shared by the notebooks: checked parameters, training, display of source code, and live training curves."""
 
 import ast
 import html
@@ -29,7 +29,7 @@ if shell := get_ipython():
 
 
 def assigned(source: str) -> dict[str, object]:
-    """The names that the plain assignments of a cell set, and to what: bytes, the text, where it is no literal."""
+    """Return name -> value for the plain assignments in a cell; a value that is no literal is its source as bytes."""
     values = {}
     with suppress(SyntaxError):
         for line in ast.parse(TransformerManager().transform_cell(source)).body:
@@ -42,11 +42,11 @@ def assigned(source: str) -> dict[str, object]:
 
 
 def check(cells: Sequence[str], names: str, **kinds: type) -> None:
-    """Refuse what papermill and kernels silently take: misspelt parameters, values of another type, another odnlib.
+    """Refuse notebook parameters that are misspelt or of a wrong type, and an odnlib from another folder.
 
     Args:
-        cells: the sources of the cells run so far, as Jupyter keeps them in `In`.
-        names: of the notebook's parameters; what is true of `KINDS` but not of this notebook is told as `kinds`.
+        cells: sources of the cells run so far, as Jupyter keeps them in `In`.
+        names: the notebook's parameters, separated by spaces. kinds: types that differ from those in `KINDS`.
 
     Raises:
         RecipeError: one line per problem.
@@ -72,16 +72,17 @@ def check(cells: Sequence[str], names: str, **kinds: type) -> None:
 
 
 def folder(given: str, usual: str) -> Path:
-    """The folder that a notebook was given, or where that is empty the `usual` one of the repository."""
+    """Return the path `given`, or if that is empty the folder `usual` of this repository."""
     return Path(given).expanduser() if given else ROOT / usual
 
 
 class Workplace:
-    """Where a notebook trains and writes: folders as `folder` takes them, a device, and a time, before which runs that
-    were begun start over (empty: none does).
+    """A notebook's folders and device, with which it loads images and trains.
+
+    Empty folders mean results/mine and data. Runs begun before the time `since` start over; empty: none does.
 
     Raises:
-        RecipeError: where the device does not exist here.
+        RecipeError: the device is not available.
     """
 
     def __init__(self, results_dir: str, data_dir: str, device: str, since: str):
@@ -89,22 +90,22 @@ class Workplace:
         self.device, self.since = experiment.choose_device(device), since
 
     def images(self, recipe: Recipe) -> Callable[[], data.Data]:
-        """What loads the images of a recipe."""
+        """Return a function without arguments that loads the images of a recipe."""
         return partial(data.load, recipe, self.data_dir, self.device)
 
     def train(self, recipe: Recipe) -> Path:
-        """The folder of a run, of which what is left has been done."""
+        """Train what a run still lacks and return its folder."""
         return experiment.run(recipe, self.images(recipe), self.results_dir, fresh=self.since)
 
 
 def fold_out(title: str, *functions: Callable) -> HTML:
-    """The source code of functions, shown when one clicks on the title."""
+    """Return the source code of functions as HTML that unfolds when its title is clicked."""
     code = html.escape("\n\n".join(map(inspect.getsource, functions)))
     return HTML(f"<details><summary>{title}</summary><pre>{code}</pre></details>")
 
 
 class LiveCurve(AbstractContextManager):
-    """The curves, redrawn in place in a notebook every few seconds and at the end; a listener for `experiment.run`."""
+    """A listener for `experiment.run` that redraws a run's curves in the notebook every few seconds and at the end."""
 
     def __init__(self, recipe: Recipe, seconds: float = 5.0):
         self.recipe, self.seconds, self.records, self.drawn = recipe, seconds, [], time.monotonic()
@@ -120,7 +121,7 @@ class LiveCurve(AbstractContextManager):
             self.draw()
 
     def draw(self) -> None:
-        """Draw what there is so far."""
+        """Draw the epochs recorded so far, in place of the previous figure."""
         figure = plots.history(pd.DataFrame(self.records), self.recipe)
         self.handle.update(figure)
         plt.close(figure)

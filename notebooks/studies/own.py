@@ -1,4 +1,4 @@
-"""Your own images as the three splits of a run, and what a search on them lets one choose from."""
+"""Notebook 10: your own images as training, validation and test splits, and the depth recommended for them."""
 
 import hashlib
 import re
@@ -24,15 +24,15 @@ SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SH
 
 
 def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
-    """The images at `source`, square and of one size, as splits that are the same at every call.
+    """Load the images at `source`, square and of one size, into splits that are the same at every call.
 
-    Classes are the names of the folders. Folders `train`, `val` and `test` above them are taken as those splits; what
-    is missing of validation and test is held back from training, class by class. Images are grey where all of them
-    are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
+    Classes are named by the folders. Folders `train`, `val` and `test` above them are taken as the splits; a missing
+    validation or test split is held back from training, class by class. Images are grey if all of them are. Training
+    images are shifted by up to an eighth and, with `flip`, mirrored.
 
     Args:
         source: a folder with one folder of images per class.
-        image_size: pixels a side; 0: as they are if they are alike, square and small, otherwise at most 64.
+        image_size: pixels a side; 0: as they are if all alike, square and small, otherwise at most 64.
         flip: false where left and right matter, as in writing.
 
     Raises:
@@ -58,9 +58,7 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
 
 
 def row(data: Data, drawn: bool = False) -> str:
-    """The name of these images among runs: other images, or the same ones prepared otherwise, have another; only of
-    `drawn` ones it begins as that of stand-ins.
-    """
+    """Return the name under which runs on these images are stored, with a checksum; `drawn` ones have their own."""
     about = data.train.dataset
     digest = hashlib.sha256(repr((about.image_shape, about.flip, about.class_names)).encode())
     for split in (data.train, data.validation, data.test):
@@ -71,7 +69,7 @@ def row(data: Data, drawn: bool = False) -> str:
 
 
 def summary(data: Data) -> pd.DataFrame:
-    """Images of each class in each split, and all of them."""
+    """Return a table of the number of images per split (lines) and class (columns), with their sum."""
     classes = pd.Index(data.train.dataset.class_names, name="class")
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = [split.labels.bincount(minlength=len(classes)).tolist() for split in splits.values()]
@@ -79,7 +77,7 @@ def summary(data: Data) -> pd.DataFrame:
 
 
 def _classes(listed: dict[str, list[Path]], source: str) -> list[str]:
-    """The names of the classes; DataError where they cannot be learned from these images."""
+    """Return the sorted class names; DataError if there are fewer than two, or too few images of one."""
     classes = sorted({path.parent.name for paths in listed.values() for path in paths})
     if len(classes) < 2:
         only = f"only the class {classes[0]!r}" if classes else "no images in class folders"
@@ -93,7 +91,7 @@ def _classes(listed: dict[str, list[Path]], source: str) -> list[str]:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
-    """Of pixels scaled to 0..1; some million at a time, because there is not the memory for all as numbers."""
+    """Return mean and standard deviation of the pixels, scaled to 0..1; in parts, to save memory."""
     mean = square = 0.0
     for part in np.array_split(images.reshape(-1), images.size // 10**7 + 1):
         scaled = part.astype(np.float64) / 255
@@ -102,7 +100,7 @@ def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
 
 
 def _three_splits(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Training, validation and test; the latter two held back from training where missing, a share of each class."""
+    """Return split -> images, sorted; a missing validation or test split is taken from training, class by class."""
     missing = [split for split in ("validation", "test") if split not in listed]
     splits = {"train": [], "validation": [], "test": []} | listed | {"train": []}
     for label, (_, paths) in enumerate(groupby(listed["train"], lambda path: path.parent)):
@@ -117,11 +115,11 @@ def _three_splits(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
 
 
 def example(folder: Path) -> Path:
-    """A folder of class folders to try this with: embedded drawings, ten kinds of shapes."""
+    """Return a folder of class folders to try this with, ten kinds of drawn shapes; made if missing."""
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
         names = [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES]
-        for number, (image, label) in enumerate(zip(*embedded.load("cifar10"), strict=True)):
+        for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
         unfinished.rename(folder)
@@ -129,8 +127,8 @@ def example(folder: Path) -> Path:
 
 
 def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
-    """What a finished search offers: its depths.csv, and latency_ms of one image on the CPU for every depth tried and
-    for the whole network. Measured once; kept in the run's folder as front.csv.
+    """Return depths.csv of a finished search with latency_ms, of one image on the CPU, for all depths tried and the
+    full depth. Measured once and stored in the run's folder as front.csv.
     """
     file = folder / "front.csv"
     if not file.exists():
@@ -142,12 +140,12 @@ def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
 
 
 def recommended(offered: pd.DataFrame, result: dict) -> int:
-    """The depth to take: the first that met the goal, or if none did, the one of the best validation accuracy."""
+    """Return the depth to use: the first that met the goal, otherwise the one most accurate on validation."""
     return result["depth"] if result["met_goal"] else int(offered.loc[offered["val_acc_pct"].idxmax(), "depth"])
 
 
 def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validation_images: int) -> str:
-    """What to take, in words; `offered` as `front` gives it."""
+    """Return the recommended depth in sentences; `offered` is the table of `front`."""
     take, whole = offered.set_index("depth", drop=False).loc[recommended(offered, result)], offered.iloc[-1]
     goal, met = f"your {recipe.goal_pct:g} %", result["met_goal"]
     text = "" if met else f"No depth reached {goal}. "
@@ -167,10 +165,10 @@ def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validati
 
 
 def write(results_dir: Path, profile: str) -> None:
-    """Figures of every search on somebody's own images: what it offers to choose from, and its history."""
+    """Write two figures for every search on own images in a profile: the choice of depth, and its training history."""
     for folder in run_folders(results_dir, profile, "odn"):
         if (folder / "front.csv").exists():
-            run, offered = recipes.read(folder), pd.read_csv(folder / "front.csv")
+            run, offered = recipes.read_run(folder), pd.read_csv(folder / "front.csv")
             figures = folder.parents[1] / "figures"
             choice = plots.depth_choice(offered, run, recommended=recommended(offered, vars(run)))
             plots.save(choice, figures / f"{run.name}-choice.png")

@@ -1,4 +1,4 @@
-"""Pictures as people have them, a folder of class folders: found, and read as bytes."""
+"""Finds image files in a folder of class folders and reads them as bytes."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,20 +11,23 @@ from tqdm.auto import tqdm
 from odnlib.data import DataError
 
 LARGEST, SMALLEST = 64, 16  # pixels a side: larger images are scaled down unless `image_size` says otherwise
-OTHERS = {"validation": ("val", "valid", "validation"), "test": ("test",)}  # split beside training: its folder's names
+SPLIT_FOLDERS = {
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}  # names that a split's folder may have
 PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng"}  # that Pillow may lack
 
 
 def some(problems: list[str], separator: str = ", ") -> str:
-    """The first five, and how many more there are."""
+    """Return the first five problems as text, and how many more there are."""
     return separator.join(problems[:5]) + f" and {len(problems) - 5} more" * (len(problems) > 5)
 
 
 def listed(folder: Path) -> dict[str, list[Path]]:
-    """split -> its images, in order. A class is a folder that has images in it.
+    """Return split -> its image files, sorted. Every folder with images in it is a class.
 
     Raises:
-        DataError: where images would be left out: elsewhere than in class folders, or of a kind that cannot be read.
+        DataError: images would be left out: outside class folders, or in a format that cannot be read.
     """
     known = set(Image.registered_extensions())
 
@@ -37,12 +40,12 @@ def listed(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder}: {where}: convert them to JPEG or PNG, or take them away")
     top = folder / "train" if (folder / "train").is_dir() else folder
     found = {"train": images(top, "*/*")}
-    for split, names in OTHERS.items() if top != folder else ():
+    for split, names in SPLIT_FOLDERS.items() if top != folder else ():
         found[split] = [image for name in names for image in images(folder / name, "*/*")]
     if elsewhere := sorted(set(images(folder, "**/*")).difference(*found.values())):
         where = f"{len(elsewhere)} images lie elsewhere than in class folders, e.g. {elsewhere[0].relative_to(folder)}"
         raise DataError(f"{folder}: {where}: put them into the folder of their class, or take them away")
-    unfilled = [folder / name for split, names in OTHERS.items() if found.get(split) == [] for name in names]
+    unfilled = [folder / name for split, names in SPLIT_FOLDERS.items() if found.get(split) == [] for name in names]
     if empty := [place for place in unfilled if place.is_dir()]:
         raise DataError(f"{empty[0]}: no images in it: fill it, or remove it to have a share of train held back")
     filled = {path.parent for path in found["train"]}
@@ -52,7 +55,7 @@ def listed(folder: Path) -> dict[str, list[Path]]:
 
 
 def shape(images: list[Path], source: str, wanted: int) -> tuple[int, int]:
-    """Pixels a side and channels for all images, from their headers."""
+    """Return (pixels a side, channels) to use for all images, judged by their headers; DataError for a bad size."""
     if wanted and not SMALLEST <= wanted <= 1024:
         raise DataError(f"image_size {wanted} is not 0 or a number of pixels from {SMALLEST} to 1024")
     headers = each(images, lambda image: (min(image.size), image.mode), source, "looking at")
@@ -62,7 +65,7 @@ def shape(images: list[Path], source: str, wanted: int) -> tuple[int, int]:
 
 
 def pixels(images: list[Path], size: int, channels: int, source: str) -> np.ndarray:
-    """(N, channels, size, size) uint8: scaled to the shorter side, the middle cut out."""
+    """Return all images as (N, channels, size, size) uint8: the shorter side scaled to size, the middle cut out."""
 
     def one(image: Image.Image) -> np.ndarray:
         if image.mode.startswith(("I", "F")):
@@ -77,7 +80,7 @@ def pixels(images: list[Path], size: int, channels: int, source: str) -> np.ndar
 
 
 def each(images: list[Path], do: Callable, source: str, doing: str) -> list:
-    """`do` for all images, opened, side by side; DataError that names those where it fails."""
+    """Return the results of `do` on each opened image, computed in parallel; DataError names the files that fail."""
 
     def tried(path: Path) -> tuple[object, str]:
         try:

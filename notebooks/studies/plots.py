@@ -1,4 +1,4 @@
-"""Data frame in, figure out. Reads nothing, trains nothing."""
+"""Figures drawn from data frames; nothing here reads results or trains."""
 
 import io
 import math
@@ -23,13 +23,13 @@ plt.rcdefaults()  # whatever a matplotlibrc says
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 BLUE, ORANGE, GREEN, RED, *_ = sns.color_palette("colorblind")
 STAND_INS = "embedded stand-in images, narrow network: an illustration, no reproduction"
-AnyRun = Recipe | SimpleNamespace  # a finished run as it was recorded (`recipes.read`)
+AnyRun = Recipe | SimpleNamespace  # a finished run as it was recorded (`recipes.read_run`)
 
 
 def evidence(run: AnyRun, seeds: str = "", architectures: str = "", varied: tuple[str, ...] = ()) -> str:
-    """What a table or figure is evidence of, in a line that stands on it.
+    """Return a line on what a table or figure is evidence of: architecture, settings, seeds, kind of images.
 
-    Several `seeds` or `architectures` are given in words; settings that are `varied` in what is shown are left out.
+    `seeds` and `architectures` are texts for several of them; `varied` names settings to leave out.
     """
     overridden = run.overridden if isinstance(run, Recipe) else run.changed
     untold = {"architecture", "width", *varied}  # the first two have words of their own below
@@ -44,18 +44,19 @@ def evidence(run: AnyRun, seeds: str = "", architectures: str = "", varied: tupl
 
 
 def small_print(figure: Figure, text: str) -> Figure:
+    """Write a small grey text below a figure, and return the figure."""
     width = int(figure.get_figwidth() * 13)  # characters that fit
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=9, color="0.35")
     return figure
 
 
 def caption(figure: Figure, run: AnyRun, *others: str, varied: tuple[str, ...] = ()) -> Figure:
-    """Write below a figure what it is evidence of; arguments as in `evidence`."""
+    """Write below a figure the line that `evidence` returns, and return the figure; arguments as there."""
     return small_print(figure, evidence(run, *others, varied=varied))
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure for print, in whole or not at all, and close it; 256 colours are a third of the size."""
+    """Write a figure as PNG, atomically, and close it; with 256 colours it takes a third of the size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(drawn := io.BytesIO(), format="png", dpi=150)
     plt.close(figure)
@@ -63,8 +64,8 @@ def save(figure: Figure, path: Path) -> None:
     replace(path, lambda temporary: picture.save(temporary, format="png", optimize=True))
 
 
-def mark_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
-    """A line where each stage starts, and above it, where there is room, what it is."""
+def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
+    """Mark the start of each training stage by a vertical line with its title, set where there is room."""
     axis.grid(False, axis="x")
     searched, place = set(epochs.loc[epochs["stage"] == "depth", "depth"]), -math.inf
     for start in epochs[epochs["stage_epoch"] == 1].itertuples():
@@ -77,7 +78,7 @@ def mark_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
 
 
 def samples(split: Split, count: int = 12) -> Figure:
-    """Images of a split with their labels, every class in turn."""
+    """Draw `count` images of a split with their labels, every class in turn."""
     bare = {"frame_on": False, "xticks": [], "yticks": []}
     figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained", subplot_kw=bare)
     names = split.dataset.class_names or range(split.dataset.classes)
@@ -90,7 +91,7 @@ def samples(split: Split, count: int = 12) -> Figure:
 
 
 def structure(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow) -> Figure:
-    """Parameters and MACs against depth; at full width the paper's two networks are drawn in."""
+    """Draw parameters and MACs against depth, at full width with the two networks of Table I."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     depths, paper = depths.assign(params_m=depths["params"] / 1e6), pd.DataFrame([printed.odn, printed.full])
     columns = {"params_m": "parameters (millions)", "macs_m": "MACs per image (millions)"}
@@ -106,14 +107,14 @@ def structure(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow) -> Figure:
 
 
 def curves(axis: Axes, epochs: pd.DataFrame, column: str, line: str, titled: bool = True) -> None:
-    """Training and validation against the epoch over all stages; `column` is acc_pct or loss."""
+    """Draw training and validation `column`, acc_pct or loss, against the epoch, with the training stages marked."""
     axis.plot(epochs["epoch"], epochs[f"train_{column}"], line, color=ORANGE, label="training")
     axis.plot(epochs["epoch"], epochs[f"val_{column}"], line, color=BLUE, label="validation")
-    mark_stages(axis, epochs, titled)
+    mark_training_stages(axis, epochs, titled)
 
 
 def history(epochs: pd.DataFrame, run: AnyRun) -> Figure:
-    """Accuracy and loss against the epoch over all stages, their starts marked (compare the paper's Figure 3)."""
+    """Draw a run's accuracy and loss against the epoch, training stages marked (compare the paper's Figure 3)."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     for axis, label, column in zip(axes, ("accuracy (%)", "loss"), ("acc_pct", "loss"), strict=True):
         curves(axis, epochs, column, ".-" if len(epochs) <= 100 else "-")
@@ -126,9 +127,9 @@ def history(epochs: pd.DataFrame, run: AnyRun) -> Figure:
 
 
 def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None = None, recommended: int = 0) -> Figure:
-    """Validation accuracy of every depth tried against size, MACs and, where it was measured, latency.
+    """Draw validation accuracy of every depth tried against size, MACs and, if measured, latency.
 
-    The goal is marked, and the depth that the search chose, or in its place the `recommended` one.
+    Marked are the goal, and the depth that the search chose, or the `recommended` one if given.
     """
     tried = depths.dropna(subset=["val_acc_pct"])
     chosen = tried[tried["depth"] == recommended if recommended else tried["chosen"]]
@@ -155,7 +156,7 @@ def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None =
 
 
 def accuracies(lines: pd.DataFrame) -> Figure:
-    """Test accuracy printed and measured, one line per kind of run; `lines` as in comparison.csv."""
+    """Draw test accuracies measured and in the paper, a line for each group of equal runs in comparison.csv."""
     lines = lines.sort_values(["profile", "row", "rule", "label", "variant"], ignore_index=True)
     names = [f"{x.row} {x.variant}, {x.profile}, {x.rule} (n = {x.n}): {x.label}" for x in lines.itertuples()]
     names = [textwrap.fill(name.rstrip(": "), 64) for name in names]

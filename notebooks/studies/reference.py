@@ -1,4 +1,4 @@
-"""The authors' own curves behind ours: single runs, read off the outputs stored in their notebooks."""
+"""The authors' own training curves behind ours: single runs, read from the outputs in their notebooks."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,9 @@ from studies.plots import AnyRun
 
 
 def behind(axes: Sequence[Axes], run: AnyRun) -> bool:
-    """Draw the log of a row behind a search by the paper's rule, validation accuracy and training loss; its depths are
-    named at the foot. Whether there is one: not for narrow networks, stand-ins, EMNIST and CIFAR-10.
+    """Draw the authors' accuracy and loss behind a search's curves, if there are any for it; return whether it did.
+
+    There are none for narrow networks, stand-in images, rule `equal`, EMNIST and CIFAR-10.
     """
     file = ROOT / "results" / "reference" / f"{run.row}.csv"
     if run.width != 64 or run.embedded or run.rule not in ("released", "printed") or not file.exists():

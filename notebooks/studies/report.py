@@ -1,4 +1,4 @@
-"""All of a profile's tables and figures, from its run folders."""
+"""Notebook 07: all tables and figures of a profile, from its run folders."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ WORTH = {
 
 
 class Report:
-    """All tables of one profile's comparison, from its run folders and those of the stronger profiles."""
+    """Compares the runs of one profile, and of those with more work, with the paper; holds the resulting tables."""
 
     def __init__(self, results_dir: Path, profile: str):
         self.folder, self.runs = results_dir / profile, comparison.runs_from(results_dir, profile)
@@ -29,7 +29,7 @@ class Report:
         self.claims = claims.judge(results_dir, profile, self.runs, self.comparison)
 
     def summary(self) -> list[str]:
-        """What the comparison says, in sentences."""
+        """Return the comparison with the paper as a list of sentences."""
         lines = []
         for what, judged in {"numbers that Table I prints": self.best, "claims of the text": self.claims}.items():
             verdicts = judged["verdict"].str.replace("measured; .*", "measured", regex=True)
@@ -46,7 +46,7 @@ class Report:
         return lines
 
     def provenance(self) -> pd.DataFrame:
-        """Who made each run."""
+        """Return a line for each run: commit, device, processor, threads, start, seconds, cost."""
         keys = ["commit", "code_unchanged_since_commit", "device", "processor", "threads", "start", "seconds"]
         lines = []
         for run in self.runs.itertuples():
@@ -59,7 +59,7 @@ class Report:
 
 
 def write(results_dir: Path, profile: str) -> Report:
-    """The tables and figures of every study of this profile, table1.csv, comparison.csv, claims.csv, comparison.md."""
+    """Write the files of every study, table1.csv, comparison.csv, claims.csv, comparison.md; return the Report."""
     for study in STUDIES:
         study.write(results_dir, profile)
     report = Report(results_dir, profile)
@@ -79,7 +79,7 @@ def write(results_dir: Path, profile: str) -> Report:
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
-    """Numbers to two decimals, nothing for nothing."""
+    """Return a data frame as a Markdown table, floats with two decimals, missing values empty."""
     text = frame.astype(object).where(frame.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
     lines = [list(text.columns), ["---"] * len(text.columns), *text.values.tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)

@@ -1,8 +1,8 @@
-"""Notebook 13: is a depth found once good for a similar dataset, and does expanding matter to the network deployed?
+"""Notebook 13: is a depth found once good for a similar dataset, and is the search better than plain training?
 
-Three trainings of one dataset and seed: the search; the network cut at the depth that a search on a sibling dataset
-found, trained plainly from its initial weights; and the network cut at the search's own depth, trained plainly for as
-many multiply-accumulates as the search took - the baseline that the paper leaves out.
+Per dataset and seed three networks are trained: by the search; plainly, from initial weights, at the depth that a
+search on a similar ("sibling") dataset found; and plainly at the search's own depth, for as many multiply-accumulates
+as the search took, a baseline that the paper lacks.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ INDEX = "reuse.json"  # which runs make up the studies; all else is read from th
 ARMS = {"search": "search", "reused": "plain, at the sibling's depth", "plain": "plain, at its own depth, same cost"}
 QUESTIONS = {"reused": ("reused", "search"), "expansion": ("search", "plain")}  # difference: first arm - second
 VARIED = {"architecture", "target_pct", "tolerance_pct"}  # settings that rows may have of their own
-STUDY = ["profile", "architecture", "rule", "settings"]  # what its rows and seeds have in common
+STUDY_KEYS = ["profile", "architecture", "rule", "settings"]  # what its rows and seeds have in common
 MEASURED = ["depth", "epochs", "train_tmacs", "val_acc_pct", "test_acc_pct", "processor"]
 Pairs = Sequence[tuple[str, str]]  # dataset, and the sibling whose depth it is given
 Searches = dict[tuple[str, int], Recipe]  # by row and seed
 
 
 def searches(profile: str, rule: str, pairs: Pairs, seeds: Sequence[int], overrides: dict, targets: dict) -> Searches:
-    """The search on every dataset in `pairs`, or RecipeError; `targets`: row -> target_pct, where it is its own."""
+    """Return (dataset, seed) -> recipe of its search, for all in `pairs`; `targets`: dataset -> its own target_pct."""
     if not pairs or any(len(set(pair)) != 2 for pair in pairs):
         raise RecipeError(f"pairs {pairs} name no two datasets: a dataset, and the sibling whose depth it is given")
     keys = list(product(dict.fromkeys(chain(*pairs)), seeds))
@@ -43,8 +43,8 @@ def searches(profile: str, rule: str, pairs: Pairs, seeds: Sequence[int], overri
 
 
 def at_same_cost(search: Recipe, folder: Path) -> Recipe:
-    """Plain training at the depth that the search found, for as many epochs as it could have paid with its own cost."""
-    epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read(folder).depth
+    """Return the recipe of plain training at the depth that a search found, for about the search's training cost."""
+    epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read_run(folder).depth
     per_epoch = epochs["train_tmacs"].diff().fillna(epochs["train_tmacs"])[epochs["depth"] == depth].iloc[-1]
     most = round(epochs["train_tmacs"].iloc[-1] / per_epoch)
     patience = search.patience if search.one_cycle else max(most, search.patience)  # so that it has all its epochs
@@ -52,34 +52,34 @@ def at_same_cost(search: Recipe, folder: Path) -> Recipe:
 
 
 def measure(searched: Searches, pairs: Pairs, results_dir: Path, train: Callable[[Recipe], Path]) -> None:
-    """Train all arms, and keep which runs they are in results/<profile>/reuse.json."""
+    """Train the three networks of each pair and seed, and list their runs in results/<profile>/reuse.json."""
     folders, lines = {key: train(recipe) for key, recipe in searched.items()}, []
     for (row, sibling), seed in product(pairs, sorted({seed for _, seed in searched})):
         search, folder = searched[row, seed], folders[row, seed]
-        depth = recipes.read(folders[sibling, seed]).depth
+        depth = recipes.read_run(folders[sibling, seed]).depth
         plainly = {"reused": replace(search, variant="full", last_depth=depth), "plain": at_same_cost(search, folder)}
         line = {"row": row, "sibling": sibling, "seed": seed, "search": folder.name}
         lines.append(line | {arm: train(recipe).name for arm, recipe in plainly.items()})
     file, runs = results_dir / search.profile / INDEX, common.finished(results_dir, search.profile, varied=VARIED)
     every = pd.DataFrame([*(read_json(file) or {"studies": []})["studies"], *lines])
     every = every.join(
-        runs.set_index("name")[["goal_pct", *STUDY]], on="search", how="inner"
+        runs.set_index("name")[["goal_pct", *STUDY_KEYS]], on="search", how="inner"
     )  # without searches that were set aside
-    last_goal = every.groupby(["row", "sibling", *STUDY])["goal_pct"].transform("last")
+    last_goal = every.groupby(["row", "sibling", *STUDY_KEYS])["goal_pct"].transform("last")
     every = every[every["goal_pct"] == last_goal]  # other goals are replaced
     every = every.groupby(["search", "sibling"], sort=False).last().reset_index()  # done again, a line keeps its place
     write_json(file, {"studies": every[list(lines[0])].to_dict("records")})
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """A line per study, dataset, sibling, seed and arm: `STUDY`, `MEASURED`, the search's folder, not_comparable."""
+    """Return a line per dataset, sibling, seed and arm of the reuse studies, with `STUDY_KEYS` and `MEASURED`."""
     lines = []
     for file in Path(results_dir).glob(f"{profile}/{INDEX}"):
         runs = common.finished(results_dir, profile, varied=VARIED).set_index("name")
         for line in read_json(file)["studies"]:
             if all(line[arm] in runs.index for arm in ARMS):  # none was set aside
                 search = runs.loc[line["search"]]
-                about = search[[*STUDY, "row", "seed", "folder"]].to_dict()
+                about = search[[*STUDY_KEYS, "row", "seed", "folder"]].to_dict()
                 about |= {name: line[name] for name in ("sibling", "search")}
                 about["not_comparable"] = search["not_comparable"]
                 lines += [about | {"arm": arm} | runs.loc[line[arm], MEASURED].to_dict() for arm in ARMS]
@@ -87,14 +87,14 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
 
 
 def answers(lines: pd.DataFrame) -> pd.DataFrame:
-    """Of the lines of `table`, per study, dataset and question: mean difference in test accuracy and its 95 % interval
-    over seeds, ratio of the training cost, verdict.
+    """Return per reuse study, dataset and question the mean difference in test accuracy with its 95 % interval over
+    seeds, the ratio of training costs, and a verdict.
 
-    `reused` holds if at most the tolerance is lost, `expansion` if the search's network is the better one.
+    `reused` holds if at most the tolerance is lost, `expansion` if the search's network is more accurate.
     """
     answered = []
-    for _, study in lines.groupby([*STUDY, "row", "sibling"], sort=False):
-        about = study.iloc[0][[*STUDY, "row", "sibling", "not_comparable", "processor"]].to_dict()
+    for _, study in lines.groupby([*STUDY_KEYS, "row", "sibling"], sort=False):
+        about = study.iloc[0][[*STUDY_KEYS, "row", "sibling", "not_comparable", "processor"]].to_dict()
         arms = study.pivot(index="seed", columns="arm")
         accuracy, cost = arms["test_acc_pct"], arms["train_tmacs"].sum()
         for question, (arm, reference) in QUESTIONS.items():
@@ -106,8 +106,8 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
-    """On one question: holds if it does for every dataset of the strongest profile, does not if it does not for one,
-    otherwise open. By rule `equal` nothing is expanded, so its searches say nothing of `expansion`.
+    """Return (verdict, reason) on one question of the reuse study, from the profile with most work: holds if it holds
+    for all its datasets. Searches by rule `equal` train each depth alike and are no evidence for `expansion`.
     """
     telling = (answered["rule"] != "equal") | (question == "reused")
     lines = answered[(answered["question"] == question) & telling]
@@ -115,11 +115,11 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
         return "not measured", "no search that expands the depth has been held against plain training"
     lines = common.most_telling(lines, ["profile"])
     judged = next((word for word in (common.FAILS, common.OPEN) if word in set(lines["verdict"])), common.HOLDS)
-    return common.at_scale(judged, "; ".join(map(sentence, lines.itertuples())), lines["not_comparable"].iloc[0])
+    return common.qualified(judged, "; ".join(map(sentence, lines.itertuples())), lines["not_comparable"].iloc[0])
 
 
 def sentence(answer: pd.Series) -> str:
-    """What one line of `answers` says, in words."""
+    """Return one line of the reuse `answers` as a sentence."""
     row, sibling = TABLE_1[answer.row].title, TABLE_1[answer.sibling].title
     compared = {
         "reused": f"trained plainly at the depth that the search on {sibling} found, against a search",
@@ -131,7 +131,7 @@ def sentence(answer: pd.Series) -> str:
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """Test accuracy and training cost of the three trainings per dataset, a point per seed: one study of `table`."""
+    """Draw test accuracy and training cost of the three networks per dataset, a point per seed, for one reuse study."""
     pairs = dict(list(lines.groupby(["row", "sibling"], sort=False)))
     names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
     drawn, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
@@ -147,9 +147,9 @@ def figure(lines: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("test accuracy (%), a point per seed;\nnumbers: depths")
     axes[1].set(ylabel="training MACs (10¹²)", ylim=(0, None))
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return caption(drawn, recipes.read(lines["folder"].iloc[0]), common.seeds_of(lines), varied=tuple(VARIED))
+    return caption(drawn, recipes.read_run(lines["folder"].iloc[0]), common.seeds_of(lines), varied=tuple(VARIED))
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """reuse.csv, reuse_answers.csv, and a figure per study."""
-    common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY, figure, answers)
+    """Write the reuse study's reuse.csv, reuse_answers.csv and figures."""
+    common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY_KEYS, figure, answers)

@@ -1,4 +1,4 @@
-"""What the notebooks of the five rows share: settings, structure, outcome, figures, measured beside printed."""
+"""Notebooks 01 to 05, one per dataset of Table I: settings, structure, outcome, figures, comparison with the paper."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,14 +31,14 @@ TITLES["test_acc_pct"] = "test accuracy (%)"
 
 
 def settings(recipe: Recipe) -> pd.DataFrame:
-    """The settings of a search that its rule uses: name, value, meaning, and whether it was overridden."""
+    """Return the settings that a search uses as a table: name, value, meaning, whether overridden."""
     names = [name for name in SHOWN if not (recipe.one_cycle and name in PLATEAU)]
     lines = [(name, str(getattr(recipe, name)).lower(), SHOWN[name], name in recipe.overridden) for name in names]
     return pd.DataFrame(lines, columns=["setting", "value", "meaning", "overridden"]).set_index("setting")
 
 
 def samples(images: Callable[[], data.Data], planned: Iterable[Recipe], results_dir: Path, fresh: bool) -> None:
-    """Show some images where any of the runs is still to be trained; otherwise none need be loaded."""
+    """Draw sample images if any of the runs is still to be trained; otherwise load none and say so."""
     if fresh or any(experiment.status(x, experiment.run_folder(x, results_dir)) != "finished" for x in planned):
         plots.samples(images().train)
     else:
@@ -46,15 +46,16 @@ def samples(images: Callable[[], data.Data], planned: Iterable[Recipe], results_
 
 
 def structure(recipe: Recipe) -> pd.DataFrame:
-    """depth, params, size_mb and macs_m of the networks to cut out at every depth; nothing is trained."""
+    """Return depth, params, size_mb and macs_m of a recipe's network truncated at every depth, without training."""
     dataset = data.DATASETS[recipe.row]
     network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     return pd.DataFrame(metrics.structure_per_depth(network, dataset.image_shape, recipe.last_depth))
 
 
 def outcome(odn_folder: Path, full_folder: Path) -> str:
-    """What the search found, in words; if nothing by `equal`, also the depth about as good as the whole network."""
-    odn, full, depths = recipes.read(odn_folder), recipes.read(full_folder), pd.read_csv(odn_folder / "depths.csv")
+    """Return what a search found as sentences; if nothing by rule `equal`, also the depth as good as the full one."""
+    odn, full = map(recipes.read_run, (odn_folder, full_folder))
+    depths = pd.read_csv(odn_folder / "depths.csv")
     has = f"has {odn.val_acc_pct:.2f} % of the validation images right"
     if odn.met_goal:
         return f"Depth {odn.depth} of {odn.max_depth} is the first to meet the goal of {odn.goal_pct:g} %: it {has}."
@@ -67,8 +68,8 @@ def outcome(odn_folder: Path, full_folder: Path) -> str:
 
 
 def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """Measured beside printed for one row: a search, and the whole network trained by the same settings."""
-    odn, full = recipes.read(odn_folder), recipes.read(full_folder)
+    """Return a table of a search and its full network: each value of Table I measured, in the paper, difference."""
+    odn, full = recipes.read_run(odn_folder), recipes.read_run(full_folder)
     printed, lines, measured = TABLE_1[odn.row], [], f"measured ({odn.profile})"
     for run, paper in (odn, printed.odn), (full, printed.full):
         values = vars(run) | {"params_m": run.params / 1e6}
@@ -80,7 +81,7 @@ def comparison(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
 
 
 def history(run: plots.AnyRun) -> Figure:
-    """The curves of a finished run, with the authors' behind them where there are any."""
+    """Draw the training curves of a finished run, with the authors' curves behind them if there are any."""
     figure = plots.history(pd.read_csv(run.folder / "epochs.csv"), run)
     if run.variant == "odn" and reference.behind(figure.axes, run):
         figure.legends[0].remove()
@@ -89,18 +90,18 @@ def history(run: plots.AnyRun) -> Figure:
 
 
 def draw(odn_folder: Path, *full_folder: Path) -> None:
-    """Save structure, choice and history of a row's search, and the history of its whole network."""
-    folder, odn = odn_folder.parents[1] / "figures", recipes.read(odn_folder)
+    """Save the figures of a dataset's search (structure, choice of depth, history) and of its full network."""
+    folder, odn = odn_folder.parents[1] / "figures", recipes.read_run(odn_folder)
     depths = pd.read_csv(odn_folder / "depths.csv")
     plots.save(plots.structure(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-structure.png")
     plots.save(plots.depth_choice(depths, odn, TABLE_1[odn.row]), folder / f"{odn.name}-choice.png")
-    for run in map(recipes.read, (odn_folder, *full_folder)):
+    for run in map(recipes.read_run, (odn_folder, *full_folder)):
         plots.save(history(run), folder / f"{run.name}-history.png")
 
 
 def write(results_dir: Path, profile: str) -> None:
-    """`draw` for every search with a whole network or evidence of its own, unless its notebook has just done so: that
-    takes minutes.
+    """Call `draw` for every search with a full network, or comparable with the paper, whose figures are out of date;
+    drawing takes minutes.
     """
     runs = common.finished(results_dir, profile)
     for _, pair in runs.groupby(["row", "rule", "label", "seed"]) if len(runs) else ():

@@ -1,5 +1,5 @@
-"""A second opinion on multiply-accumulates: those that the counter thop finds. It counts 4 for each element entering a
-BatchNorm where the paper counts 5 (`odnlib.metrics`), and nothing for the average pool.
+"""Counts multiply-accumulates with the package thop, to check the paper's and ours. It counts 4 per element entering a
+BatchNorm, the paper 5 (`odnlib.metrics`), and nothing for the average pool.
 """
 
 import copy
@@ -14,13 +14,13 @@ from odnlib.paper import TABLE_1
 
 
 def thop_macs(network: torch.nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates for one image of shape (C, H, W) by thop's rule, of a network on the CPU."""
+    """Return thop's multiply-accumulates of a network on the CPU, for one image of shape (C, H, W)."""
     profiled = copy.deepcopy(network).eval()  # thop adds buffers to what it profiles
     return int(thop.profile(profiled, inputs=(torch.zeros(1, *image_shape),), verbose=False)[0])
 
 
 def table() -> pd.DataFrame:
-    """Both counts, in millions, of the networks of Table I, beside what it prints."""
+    """Return the MACs, in millions, of Table I's networks: in the paper, counted by its rule, and by thop."""
     lines = []
     for row, printed in TABLE_1.items():
         shape, classes = DATASETS[row].image_shape, DATASETS[row].classes

@@ -1,7 +1,7 @@
-"""Do harder datasets get deeper networks (Section IV)? Read off searches that went through every depth.
+"""Notebook 09: do harder datasets get deeper networks (Section IV)? From searches that tried every depth.
 
-The depth that a dataset needs is the smallest one whose validation accuracy comes within a tolerance of the best that
-the search saw at any depth. The paper sets its targets likewise: what can be reached, less half a point.
+The depth that a dataset needs is the smallest one whose validation accuracy is within a tolerance of the best at any
+depth. The paper sets its targets likewise: what can be reached, less half a point.
 """
 
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ from studies import common, plots
 
 EVERY_DEPTH = {"target_pct": 100.0, "tolerance_pct": 0.0}  # a goal that no depth meets
 VARIED = {"row", "architecture", *EVERY_DEPTH}  # what the settings that the searches of a study share leave out
-STUDY = ["profile", "rule", "settings"]
-COLUMNS = [*STUDY, "architectures", "row", "architecture", "seed", "best_val_acc_pct", "of", "paper_depth", "folder"]
-COLUMNS += ["not_comparable", "tolerance_pct", "depth"]
+STUDY_KEYS = ["profile", "rule", "settings"]
+COLUMNS = [*STUDY_KEYS, "architectures", "row", "architecture", "seed", "best_val_acc_pct", "of", "paper_depth"]
+COLUMNS += ["folder", "not_comparable", "tolerance_pct", "depth"]
 TOLERANCES_PCT = (0.5, 1.0, 2.0)  # points; verdicts are taken at the first, which is the released code's
 PAPERS = "the paper's architectures"  # as architectures: each row has its own
 FEWEST_ROWS = 3  # that make a trend
@@ -30,7 +30,7 @@ FEWEST_ROWS = 3  # that make a trend
 def planned(
     profile: str, rows: Iterable[str], architectures: Iterable[str], seeds: Iterable[int], overrides: dict
 ) -> list[recipes.Recipe]:
-    """The searches by rule `equal`: every row with every architecture ("": the row's own); RecipeError as `resolve`."""
+    """Return the recipes of searches by `equal`: each dataset, architecture ("": its own), seed; or RecipeError."""
     if len(set(rows)) < FEWEST_ROWS:
         raise recipes.RecipeError(f"rows {list(rows)} are fewer than {FEWEST_ROWS}: no trend can be read off them")
     wanted = []
@@ -42,14 +42,15 @@ def planned(
 
 
 def depth_needed(depths: pd.DataFrame, tolerance_pct: float) -> int:
-    """Smallest depth within the tolerance of the best; `depths` as in a run's depths.csv."""
+    """Return the smallest depth within `tolerance_pct` points of the best validation accuracy in depths.csv."""
     near = depths["val_acc_pct"] >= depths["val_acc_pct"].max() - tolerance_pct
     return int(depths.loc[near, "depth"].min())
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """One line per tolerance and search that went through every depth, of `FEWEST_ROWS` or more that are alike: the
-    depth needed, of how many, beside the paper's. What has a row's own and a common architecture stands in it twice.
+    """Return a line per search that tried every depth and per tolerance: the depth needed and the paper's depth.
+
+    A search whose architecture is both its dataset's own and the common one is listed twice.
     """
     runs = common.finished(results_dir, profile, "odn", VARIED)
     if runs.empty:
@@ -59,20 +60,21 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs["architectures"] = runs["architecture"]
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
     runs = pd.concat([runs[own].assign(architectures=PAPERS), runs])
-    runs = runs[runs.groupby([*STUDY, "architectures"])["row"].transform("nunique") >= FEWEST_ROWS]
+    runs = runs[runs.groupby([*STUDY_KEYS, "architectures"])["row"].transform("nunique") >= FEWEST_ROWS]
     depths = [pd.read_csv(folder / "depths.csv") for folder in runs["folder"]]
     runs["best_val_acc_pct"] = [x["val_acc_pct"].max() for x in depths]
     lines = [runs.assign(tolerance_pct=pct, depth=[depth_needed(x, pct) for x in depths]) for pct in TOLERANCES_PCT]
-    order = [*STUDY, "architectures", "tolerance_pct", "paper_depth", "seed"]
+    order = [*STUDY_KEYS, "architectures", "tolerance_pct", "paper_depth", "seed"]
     return pd.concat(lines)[COLUMNS].sort_values(order, ignore_index=True)
 
 
 def ordering(lines: pd.DataFrame) -> tuple[str, str]:
-    """Whether the depth needed rises in the paper's order of datasets, and why; of one architecture and tolerance.
+    """Return (verdict, reason): does the depth needed rise in the paper's order of datasets? For one architecture.
 
-    Kendall's tau between the paper's depths and the means over seeds, with its exact p: the share of all orders of the
-    datasets that agree as well with the paper's. Seeds do not count as datasets: four of these in perfect order have
-    p = 1/24, three can prove nothing.
+    Kendall's tau between the paper's depths and our means over seeds, with its exact one-sided p in the direction of
+    tau: the share of all orders of the datasets whose tau is at least as far in that direction. With p < 0.05 the claim
+    holds (tau > 0) or fails, otherwise it is open. Four datasets in perfect order have p = 1/24; three can prove
+    nothing.
     """
     rows = lines.groupby("row", sort=False)[["paper_depth", "depth"]].mean()
     taus = [stats.kendalltau(rows["paper_depth"], order).statistic for order in permutations(rows["depth"])]
@@ -88,19 +90,19 @@ def ordering(lines: pd.DataFrame) -> tuple[str, str]:
 
 
 def verdict(lines: pd.DataFrame) -> tuple[str, str]:
-    """The paper's claim by the strictest tolerance of the most telling study of `table`: one architecture for all rows
-    decides where there is one, since depths of different ones are not counted in the same blocks.
+    """Return (verdict, reason) on "harder datasets get deeper networks" at the smallest tolerance, by the study with
+    the most evidence. One architecture for all datasets decides, if tried: depths of different ones are not comparable.
     """
-    study = common.most_telling(lines[lines["tolerance_pct"] == lines["tolerance_pct"].min()], STUDY)
+    study = common.most_telling(lines[lines["tolerance_pct"] == lines["tolerance_pct"].min()], STUDY_KEYS)
     orderings = {kind: ordering(searches) for kind, searches in study.groupby("architectures", sort=False)}
     decisive = next((kind for kind in orderings if kind != PAPERS), PAPERS)
     why = "; ".join(f"{kind}: {verdict}, {why}" for kind, (verdict, why) in orderings.items())
     first = study.iloc[0]
-    return common.at_scale(orderings[decisive][0], f"rule {first['rule']}, {why}", first["not_comparable"])
+    return common.qualified(orderings[decisive][0], f"rule {first['rule']}, {why}", first["not_comparable"])
 
 
 def figure(lines: pd.DataFrame) -> Figure:
-    """What each further depth gains and which depth a dataset needs; lines of `table`, of one study."""
+    """Draw accuracy lost at each depth and the depth each dataset needs, for one study of `table`."""
     within = lines["tolerance_pct"].min()
     needed = lines[lines["tolerance_pct"] == within]
     rows, kinds = sorted(set(needed["row"]), key=lambda row: TABLE_1[row].odn.depth), needed["architectures"].nunique()
@@ -130,10 +132,10 @@ def figure(lines: pd.DataFrame) -> Figure:
         right.set_title(f"Depth within {within:g} points of the best; a point per seed", fontsize=11)
         right.yaxis.get_major_locator().set_params(integer=True)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rows))
-    run, architectures = recipes.read(needed["folder"].iloc[0]), ", ".join(sorted(set(needed["architecture"])))
+    run, architectures = recipes.read_run(needed["folder"].iloc[0]), ", ".join(sorted(set(needed["architecture"])))
     return plots.caption(drawn, run, common.seeds_of(needed), architectures)
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """A table of all studies of this profile, and a figure for each."""
-    common.write_studies(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY, figure)
+    """Write depth_by_dataset.csv for the depth studies of this profile, and a figure for each."""
+    common.write_studies(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY_KEYS, figure)
