@@ -11,7 +11,7 @@ from odnlib.recipes import Recipe, stage_title
 
 
 class Progress:
-    """Base of the listeners below: calls their `show` after every epoch and about once a second during it.
+    """Base of the listeners below: hands what the trainer tells (after every epoch, and within) to their `show`.
 
     Its arguments: training stage, depth, epochs done in it, epochs expected if nothing more improves, and the record of
     its latest epoch (empty before there is one).

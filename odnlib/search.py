@@ -79,7 +79,7 @@ def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = 
         met_goal = plateau.best_pct >= goal_pct
         if number == most_epochs or ((converged or met_goal) and not recipe.one_cycle):
             return
-        measured = run.epoch(stage, depth, number, rate_of(recipe, plateau, number, most_epochs))
+        measured = run.epoch(stage, depth, number, rate_within_epoch(recipe, plateau, number, most_epochs))
         rounded = round(measured["val_acc_pct"], decimals)
         plateau.update(rounded, recipe.decay, recipe.decay_every)
         run.keep_best(depth, measured["val_acc_pct"], rounded)
@@ -112,10 +112,10 @@ def whole(run: Run) -> int:
     return depth
 
 
-def rate_of(recipe: Recipe, plateau: Plateau, number: int, most_epochs: int | None) -> Callable[[float], float]:
-    """Returns the learning rate of an epoch as a function of the part (0 to 1) of it that is over."""
+def rate_within_epoch(recipe: Recipe, plateau: Plateau, number: int, most: int | None) -> Callable[[float], float]:
+    """Return the learning rate of an epoch as a function of the part (0 to 1) of it that is over."""
     if recipe.one_cycle:
-        return lambda part: one_cycle(recipe.rate, (number + part) / most_epochs)
+        return lambda part: one_cycle(recipe.rate, (number + part) / most)
     return lambda part: plateau.rate
 
 

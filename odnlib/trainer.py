@@ -29,7 +29,7 @@ from odnlib.recipes import Recipe, stage_title
 
 ALL_DEPTHS = 0  # as a depth: every exit at once
 SAVE_EVERY_SECONDS = 60.0  # a checkpoint, within a long epoch
-SECONDS_BETWEEN_SAVES = 2.0  # at least, after short epochs: writing would then take a noticeable part of the time
+MIN_SECONDS_BETWEEN_SAVES = 2.0  # at least, after short epochs: writing would then take a noticeable part of the time
 TELL_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # between calls of the listeners, and between lines in the log
 (log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 # Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
@@ -125,7 +125,7 @@ class Run:
             if len(self.records) < len(self.saved["records"]):
                 return self.saved["records"][len(self.records)]
             self.restore()
-        elif time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
+        elif time.monotonic() - self.saved_at >= MIN_SECONDS_BETWEEN_SAVES:
             self.save()  # before the first step: whatever the stages before left is older than this
         self.train_epoch(stage, depth, number, rate_at)
         self.refuse_divergence()

@@ -17,7 +17,7 @@ context.set_forkserver_preload(["tests.preloaded"])
 
 def train(recipe: Recipe, results_dir: Path, die_at: int | None = None) -> None:
     """Train, saving after every step; `die_at`: SIGKILL ourselves instead of renaming a file for so manieth a time."""
-    trainer.SAVE_EVERY_SECONDS = trainer.SECONDS_BETWEEN_SAVES = 0.0
+    trainer.SAVE_EVERY_SECONDS = trainer.MIN_SECONDS_BETWEEN_SAVES = 0.0
     renamed, rename = 0, Path.replace
 
     def replace(path, target):

@@ -36,7 +36,7 @@ def missing(what: str) -> None:
 @pytest.fixture(autouse=True)
 def every_epoch_is_saved(monkeypatch):
     """The tests' epochs are shorter than the time between two checkpoints."""
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(trainer, "MIN_SECONDS_BETWEEN_SAVES", 0.0)
 
 
 def tiny() -> Data:

@@ -89,7 +89,7 @@ def serve(out, kills, cases):
     for name in cases:
         start, code = time.monotonic(), attempt(main, CASES[name], out / name / "undisturbed")
         told[name] = {"undisturbed": code, "seconds": time.monotonic() - start, "kept": 0}
-    often = {"SAVE_EVERY_SECONDS": 0.05, "SECONDS_BETWEEN_SAVES": 0.0}
+    often = {"SAVE_EVERY_SECONDS": 0.05, "MIN_SECONDS_BETWEEN_SAVES": 0.0}
     often |= {"SAVE_EVERY": 0.05, "SAVES_APART": 0.0}  # what older checkouts call them
     for module in [x for name, x in sys.modules.items() if name.startswith("odnlib.")]:
         vars(module).update({name: seconds for name, seconds in often.items() if hasattr(module, name)})

@@ -60,7 +60,7 @@ def test_searches_of_one_problem_are_compared_across_profiles(tmp_path):
     }  # fmt: skip
     assert lines["n"].to_list() == [1, 1, 2]
     assert lines["macs_of_released"].to_list() == [1.0, 1.0, 1.0]
-    assert set(lines[benchmark.PROBLEM].itertuples(index=False)) == {("mnist", False, "resnet18", 64, 99.0, "")}
+    assert set(lines[benchmark.PROBLEM_KEYS].itertuples(index=False)) == {("mnist", False, "resnet18", 64, 99.0, "")}
 
 
 def test_what_was_measured_is_drawn(tmp_path):

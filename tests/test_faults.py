@@ -236,6 +236,6 @@ def test_no_flood_where_nobody_watches(tmp_path):
 
 def test_short_epochs_share_a_checkpoint(tmp_path, monkeypatch):
     """A run of seconds is not saved after each of its epochs; what was not saved is done again."""
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 60.0)
+    monkeypatch.setattr(trainer, "MIN_SECONDS_BETWEEN_SAVES", 60.0)
     monkeypatch.setattr(checkpoint, "write", lambda *_: pytest.fail("a checkpoint was written"))
     experiment.run(tiny_recipe(), tiny, tmp_path)

@@ -20,9 +20,9 @@ from odnlib.trainer import ALL_DEPTHS, Run
 from studies import common
 from studies.plots import BLUE, RED, save, small_print
 
-PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
+MACS_PER_PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
 KINDS = {"rate: more is better": ".*/s", "cost: less is better": "TMAC|MMAC|s|ms"}  # of measures, with their units
-PROBLEM = ["row", "embedded", "architecture", "width", "goal_pct", "settings"]  # what a search has to solve
+PROBLEM_KEYS = ["row", "embedded", "architecture", "width", "goal_pct", "settings"]  # what a search has to solve
 MEANS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc_pct"]
 
 
@@ -102,18 +102,22 @@ def training_macs(row: str, depth: int, images: int) -> int:
 
 
 def table(results_dir: Path | str) -> pd.DataFrame:
-    """Return the cost of finished searches by rules `equal` and `released` on one `PROBLEM`, and of full networks.
+    """Return the cost of finished searches by rules `equal` and `released` on one `PROBLEM_KEYS`, and of full networks.
 
     A line per profile, rule and variant: means over seeds, and macs_of_released, the training MACs divided by those of
     the longest released search.
     """
-    runs = common.finished(results_dir, varied={*PROBLEM, "target_pct", "tolerance_pct", *common.COMPARABLE_OVERRIDES})
+    runs = common.finished(
+        results_dir, varied={*PROBLEM_KEYS, "target_pct", "tolerance_pct", *common.COMPARABLE_OVERRIDES}
+    )
     runs["seconds"] = [pd.read_csv(folder / "timing.csv")["seconds"].sum() for folder in runs["folder"]]
     rules = ["equal", "released"]
-    kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM, "profile", "rule", "variant"])
+    kinds = runs[runs["rule"].isin(rules)].groupby([*PROBLEM_KEYS, "profile", "rule", "variant"])
     lines = kinds[MEANS].mean().assign(n=kinds.size()).reset_index()
-    longest = lines[lines["variant"] == "odn"].pivot_table("train_tmacs", PROBLEM, "rule", "max").reindex(columns=rules)
-    lines = lines.join(longest.dropna()["released"], on=PROBLEM, how="inner").reset_index(drop=True)
+    longest = (
+        lines[lines["variant"] == "odn"].pivot_table("train_tmacs", PROBLEM_KEYS, "rule", "max").reindex(columns=rules)
+    )
+    lines = lines.join(longest.dropna()["released"], on=PROBLEM_KEYS, how="inner").reset_index(drop=True)
     return lines.assign(macs_of_released=lines["train_tmacs"] / lines.pop("released"))
 
 

@@ -56,7 +56,7 @@ def within_1_75(runs: pd.DataFrame) -> Judgement:
 
 
 def procedure_pays(runs: pd.DataFrame) -> Judgement:
-    """Return (verdict, reason): does the released procedure gain over 0.20 points on plain training of that depth?"""
+    """Return (verdict, reason): do `released` searches with carry_best gain over 0.20 points on `equal`?"""
     at_full_width, rows, why = runs[(runs["not_comparable"] == "") & (runs["variant"] == "odn")], {}, []
     for row, searches in at_full_width.groupby("row"):
         scratch, by_paper = (searches[searches["rule"] == rule] for rule in ("equal", "released"))
@@ -111,7 +111,7 @@ def algorithm_stops(runs: pd.DataFrame) -> Judgement:
     )
 
 
-def by_study(results_dir: Path, profile: str, study: ModuleType, notebook: str, *question: object) -> Judgement:
+def judged_by_study(results_dir: Path, profile: str, study: ModuleType, notebook: str, *question: object) -> Judgement:
     """Return a study's `verdict` on its claim, from the runs of the profile and of the profiles with more work."""
     tables = [study.table(results_dir, name) for name in comparison.stronger(profile)]
     tables = [table for table in tables if len(table)]
@@ -128,7 +128,7 @@ def judge(results_dir: Path, profile: str, runs: pd.DataFrame, frame: pd.DataFra
         profile: the one with the least work whose runs count. runs: from `comparison.runs_from`.
         frame: `comparison.compare` of these runs.
     """
-    judged_by = partial(by_study, results_dir, profile)
+    judged_by = partial(judged_by_study, results_dir, profile)
     lines = [
         ("mnist_98_64", "Abstract", "ResNet-18 for MNIST is 98.64 % smaller", "sizes at depths 8 and 2",
          *size_reduction(frame, "mnist")),

@@ -17,7 +17,7 @@ from studies import plots
 COMPARABLE_OVERRIDES = {"carry_best", "bfloat16", "threads"}  # a reading of the paper left open, and speed
 ONE_DEPTH = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
-TOLERANCE_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
+ALLOWED_LOSS_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
 
 
 def finished(
@@ -96,7 +96,7 @@ def figure_file(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path
     return Path(results_dir) / profile / "figures" / f"{'-'.join(words)}.png"
 
 
-def write_studies(
+def write_study(
     results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str],
     figure: Callable[[pd.DataFrame], Figure], answers: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> None:  # fmt: skip

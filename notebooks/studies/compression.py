@@ -107,7 +107,7 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     data, folder = images(), search / "compressed"
     folder.mkdir(exist_ok=True)
     files = pd.DataFrame([*compressed(search, DEEP, data, folder), *compressed(whole, WHOLE, data, folder)])
-    files["least_pct"] = files.loc[0, "val_acc_pct"] - common.TOLERANCE_PCT  # the first: optimally deep, as trained
+    files["least_pct"] = files.loc[0, "val_acc_pct"] - common.ALLOWED_LOSS_PCT  # the first: optimally deep, as trained
     good = files[files["val_acc_pct"] >= files["least_pct"]].sort_values("zipped_bytes")
     chosen = good.groupby(["network", "method"]).head(1)["file"].map(folder.joinpath)
     files["chosen"] = files.index.isin(chosen.index)
@@ -211,4 +211,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """Write the compression study's compression.csv, compression_answers.csv and figures."""
-    common.write_studies(results_dir, table(results_dir, profile), "compression", STUDY_KEYS, figure, answers)
+    common.write_study(results_dir, table(results_dir, profile), "compression", STUDY_KEYS, figure, answers)

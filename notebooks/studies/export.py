@@ -90,7 +90,7 @@ def bytes_of(images: Tensor) -> np.ndarray:
 
 
 def logits_of(path: Path, images: Tensor) -> np.ndarray:
-    """Return the logits (N, classes) of an ONNX file for uint8 images (N, C, H, W), computed in batches."""
+    """Return the logits (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W), computed in batches."""
     model, parts = session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
 

@@ -28,7 +28,7 @@ def planned(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> li
 
 
 def structure(row: str) -> pd.DataFrame:
-    """Return for each architecture at full width: blocks, parameters, MACs, MB at quarters of its blocks."""
+    """Return a line per architecture at full width: blocks, parameters, MACs; MB of its first quarters, too."""
     register()
     lines, dataset = [], DATASETS[row]
     for name in FAMILIES:
@@ -100,4 +100,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """Write families.csv for the architecture studies of this profile, and a figure for each."""
-    common.write_studies(results_dir, table(results_dir, profile), "families", STUDY_KEYS, figure)
+    common.write_study(results_dir, table(results_dir, profile), "families", STUDY_KEYS, figure)

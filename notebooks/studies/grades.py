@@ -78,9 +78,9 @@ def accuracy(runs: pd.DataFrame) -> str:
     return f"accuracy {'' if right else 'not '}corroborated, n = {len(runs)}"
 
 
-def at_equal_training(parts: pd.DataFrame) -> pd.DataFrame:
-    """Every depth that `equal` trained at full width, means over n seeds: row, depth, times (1: for the usual epochs,
-    2: for twice as many), val_acc_pct, n, goal_pct. Exploratory ones are left out.
+def depths_at_equal_training(parts: pd.DataFrame) -> pd.DataFrame:
+    """Return every depth that `equal` trained at full width, means over n seeds: row, depth, times (1: for the usual
+    epochs, 2: for twice as many), val_acc_pct, n, goal_pct. Exploratory ones are left out.
     """
     tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
     for run in parts.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
@@ -97,7 +97,7 @@ def depth_and_accuracy(chosen: pd.DataFrame, parts: pd.DataFrame) -> str:
     The depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
     """
     first, n, found = next(chosen.itertuples()), len(chosen), chosen["depth"].mean()
-    trained = at_equal_training(parts[parts["row"] == first.row])
+    trained = depths_at_equal_training(parts[parts["row"] == first.row])
     below = trained[(trained["depth"] == found - 1) & (trained["times"] == 2)]["val_acc_pct"].max()
     problems = [] if found == TABLE_1[first.row].odn.depth else [f"depth {found:g}, not {TABLE_1[first.row].odn.depth}"]
     if found > 1 and pd.isna(below):

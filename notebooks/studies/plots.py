@@ -91,7 +91,7 @@ def samples(split: Split, count: int = 12) -> Figure:
 
 
 def structure(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow) -> Figure:
-    """Draw parameters and MACs against depth, at full width with the two networks of Table I."""
+    """Draw parameters and MACs of a network against depth; at full width, the two that Table I prints for its row."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     depths, paper = depths.assign(params_m=depths["params"] / 1e6), pd.DataFrame([printed.odn, printed.full])
     columns = {"params_m": "parameters (millions)", "macs_m": "MACs per image (millions)"}

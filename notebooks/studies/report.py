@@ -71,7 +71,10 @@ def write(results_dir: Path, profile: str) -> Report:
         save(accuracies(trained), report.folder / "figures" / "accuracies.png")
     text = ["# Measured beside printed", *report.summary()]
     text += ["## Searches that met their goal, beside the whole network", markdown_table(report.headline)]
-    text += ["## Depths at equal training, validation accuracy", markdown_table(grades.at_equal_training(report.runs))]
+    text += [
+        "## Depths at equal training, validation accuracy",
+        markdown_table(grades.depths_at_equal_training(report.runs)),
+    ]
     text += ["## Table I, number by number", markdown_table(report.best[COLUMNS])]
     text += ["## Claims of the text", markdown_table(report.claims[["section", "statement", "verdict", "why"]])]
     replace(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))

@@ -100,7 +100,7 @@ def answers(lines: pd.DataFrame) -> pd.DataFrame:
         for question, (arm, reference) in QUESTIONS.items():
             mean, low, high = common.interval(accuracy[arm] - accuracy[reference])
             line = {"question": question, "difference": mean, "low": low, "high": high, "n": len(arms)}
-            judged = common.judged(low, high, -common.TOLERANCE_PCT if question == "reused" else 0.0)
+            judged = common.judged(low, high, -common.ALLOWED_LOSS_PCT if question == "reused" else 0.0)
             answered.append(about | line | {"cost_ratio": cost[arm] / cost[reference], "verdict": judged})
     return pd.DataFrame(answered)
 
@@ -152,4 +152,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """Write the reuse study's reuse.csv, reuse_answers.csv and figures."""
-    common.write_studies(results_dir, table(results_dir, profile), "reuse", STUDY_KEYS, figure, answers)
+    common.write_study(results_dir, table(results_dir, profile), "reuse", STUDY_KEYS, figure, answers)

@@ -138,4 +138,4 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 def write(results_dir: Path | str, profile: str) -> None:
     """Write depth_by_dataset.csv for the depth studies of this profile, and a figure for each."""
-    common.write_studies(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY_KEYS, figure)
+    common.write_study(results_dir, table(results_dir, profile), "depth_by_dataset", STUDY_KEYS, figure)
