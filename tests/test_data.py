@@ -187,7 +187,7 @@ FAILURES = ("cut", "busy", "missing", "page", "none", "loop", "rubbish", "hangup
 @pytest.mark.parametrize("row", ["mnist", "emnist", "svhn", "cifar10"])
 def test_however_an_address_fails_the_next_is_tried(row, server, tmp_path, monkeypatch):
     """All in turn, and at the end one that answers with what is not the dataset: each is named with its reason."""
-    monkeypatch.setattr(data, "NO_ANSWER", 0.2)
+    monkeypatch.setattr(data, "NO_ANSWER", 2.0)
     unreachable = "http://127.0.0.1:9/"
     monkeypatch.setitem(data.ADDRESSES, row, [unreachable, *(f"{server}/{how}/" for how in FAILURES)])
     line = refusal(tmp_path, row)
@@ -204,7 +204,7 @@ def test_what_one_address_cannot_give_comes_from_the_next(how, server, tmp_path,
     published = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
     monkeypatch.setattr("torchvision.datasets.MNIST.resources", published)
     monkeypatch.setattr(Server, "files", files)
-    monkeypatch.setattr(data, "NO_ANSWER", 0.2)
+    monkeypatch.setattr(data, "NO_ANSWER", 2.0)
     monkeypatch.setitem(data.ADDRESSES, "mnist", [f"{server}/{how}/", f"{server}/good/"])
     sizes = [len(split) for split in vars(load(resolve("mnist", profile="paper"), tmp_path)).values()]
     assert sizes == [50_000, 10_000, 10]

@@ -49,7 +49,7 @@ def toy(path, source):
     """A notebook of two cells."""
     sources = {"seed = 0": ["parameters"], source: []}
     cells = [nbformat.v4.new_code_cell(code, metadata={"tags": tags}) for code, tags in sources.items()]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
     return path
 

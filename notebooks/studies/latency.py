@@ -46,7 +46,8 @@ def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
     for batch in BATCHES:
-        odn_ms, full_ms = milliseconds(run, dataset, [odn_depth, full_depth], batch).values()
+        taken = milliseconds(run, dataset, [odn_depth, full_depth], batch)  # of one network where the search took all
+        odn_ms, full_ms = taken[odn_depth], taken[full_depth]
         line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
         line |= {"odn_ms": odn_ms, "full_ms": full_ms, "latency_ratio": full_ms / odn_ms}
         lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": processor()})
