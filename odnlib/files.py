@@ -16,6 +16,7 @@ import time
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ TRAINING_VERSION = 1  # of the bytes that training gives: raised when a change g
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "safetensors")
 LEASE = 300.0  # seconds without a sign of life after which a lock is no longer anybody's, where there is no flock
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-log = logging.getLogger("odnlib")
+(log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 
 
 class RunConflict(RuntimeError):
@@ -111,10 +112,8 @@ def held(folder: Path, wait: bool) -> Iterator[None]:
 
 def set_aside(folder: Path) -> None:
     """Rename a run's folder to <name>.replaced<number>, so that the run can start over."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
-        number += 1
-    folder.rename(aside)
+    asides = (folder.with_name(f"{folder.name}.replaced{number}") for number in count(1))
+    folder.rename(next(aside for aside in asides if not aside.exists()))
 
 
 def run_folders(results_dir: Path | str, profile: str = "*", variant: str | None = None) -> list[Path]:

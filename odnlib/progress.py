@@ -25,7 +25,9 @@ class Progress:
 
     def within_epoch(self, recipe: Recipe, stage: str, depth: int, number: int, part: float) -> None:
         last = self.record if (self.record.get("stage"), self.record.get("depth")) == (stage, depth) else {}
-        expected = recipe.expected_epochs(stage, number, last.get("epochs_without_improvement", 0))
+        most = recipe.most_epochs(stage)
+        converged = number - last.get("epochs_without_improvement", 0) + recipe.patience
+        expected = most if recipe.one_cycle or stage == "warmup" else min(converged, most or converged)
         self.show(stage, depth, number + part, expected, last)
 
 

@@ -90,12 +90,6 @@ class Recipe:
         """Return the limit of epochs of a training stage (warmup, depth, finetune, full); None: until converged."""
         return getattr(self, f"{stage}_epochs")
 
-    def expected_epochs(self, stage: str, epochs: int, without_improvement: int) -> int:
-        """Return how many epochs a training stage will take in all if nothing improves after its first `epochs`."""
-        most = self.most_epochs(stage)
-        converged = epochs - without_improvement + self.patience
-        return most if self.one_cycle or stage == "warmup" else min(converged, most or converged)
-
     @property
     def overridden(self) -> dict[str, Any]:
         """The settings, by name, whose values differ from those that dataset, profile and rule imply."""

@@ -8,7 +8,6 @@ touches a tensor while `replaying`.
 **Crash-only.** Ctrl-C, SIGTERM and a lost machine are treated alike and cost at most the time since the last save.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from odnlib import checkpoint, metrics
 from odnlib.data import Data, generator
-from odnlib.files import replace, write_csv
+from odnlib.files import log, replace, write_csv
 from odnlib.models import MultiExitNetwork, statistics_of_separate_passes
 from odnlib.recipes import Recipe, stage_title
 
@@ -31,7 +30,6 @@ ALL_DEPTHS = 0  # as a depth: every exit at once
 SAVE_EVERY_SECONDS = 60.0  # a checkpoint, within a long epoch
 MIN_SECONDS_BETWEEN_SAVES = 2.0  # at least, after short epochs: writing would then take a noticeable part of the time
 TELL_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # between calls of the listeners, and between lines in the log
-(log := logging.getLogger("odnlib")).setLevel(logging.DEBUG)  # what a handler shows is its own business
 # Called after every epoch with its record; if it has a `within_epoch`, that about once a second with (recipe, stage,
 # depth, number of the epoch in its stage from 0, part of its images that have been seen, 0 to 1).
 Listener = Callable[[Recipe, dict], None]

@@ -158,6 +158,7 @@ class Server(socketserver.StreamRequestHandler):
     files: ClassVar = {}
 
     def handle(self):
+        self.connection.settimeout(None)  # the client's time limit is this process's default
         _, how, name = self.rfile.readline().split()[1].decode().split("/")
         while self.rfile.readline().strip():
             pass
