@@ -3,7 +3,7 @@
     python results/publish.py DATA_DIR RUN_FOLDER [RUN_FOLDER OF THE DEPTH BELOW]
 
 Writes depthNN.onnx, model.json and a model card, README.md. The chosen network is checked on all test images: as many
-hits as the run had. The one below never meets them and is checked on the validation images. Weights are not committed,
+hits as the run had; the one below is checked on the validation images. Weights are not committed,
 so this needs the folders in which the runs were trained.
 """
 
@@ -23,7 +23,7 @@ CARD = """
 
 {tried}
 
-Only depth {depth} has met the test images: {accuracy:.2f} % of {images:,}, 95 % interval {low:.2f} to {high:.2f}
+Depth {depth} has {accuracy:.2f} % of {images:,} test images right, 95 % interval {low:.2f} to {high:.2f}; no other was chosen by them
 (binomial; other seeds differ, see `results/{profile}/comparison.md`). Meant for comparing with the paper's networks and
 for building on them. Licence: this repository's for the weights; the images' own terms are their source's.
 """
