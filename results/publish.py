@@ -24,8 +24,9 @@ CARD = """
 {tried}
 
 Depth {depth} has {accuracy:.2f} % of {images:,} test images right, 95 % interval {low:.2f} to {high:.2f}
-(binomial; nothing was chosen by them; other seeds differ, see `results/{profile}/comparison.md`). Meant for comparing with the
-paper's networks and for building on them. Licence: this repository's for the weights; the images' own terms are their source's.
+(binomial; nothing was chosen by them; for other seeds see `results/{profile}/comparison.md`). Meant for comparing with
+the paper's networks and for building on them. Licence: this repository's for the weights; the images' own terms are
+their source's.
 """
 
 
