@@ -44,6 +44,27 @@ def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
         assert ";" not in grade  # nothing else
 
 
+def test_what_a_run_lacks_lies_outside(tmp_path):
+    one = {"epochs": LOG[LOG["depth"] < 2], "depths": DEPTHS.assign(val_acc_pct=[99.1, None, None]), "depth": 1}
+    pretend_run(tmp_path / "shallow", seed=1, **PAPER | one)
+    assert graded(tmp_path / "shallow") == (
+        "not reproduced, 0 of 1 (depth 1, not 2 to 2; val_acc_pct_depth1 99.1, not 98.18 to 98.78; "
+        "val_acc_pct_depth2 nan, not 99.1 to 99.6; epochs_depth2 nan, not 40 to 160)"
+    )
+    cold = LOG[LOG["stage"] != "warmup"]  # the whole network has no warm-up, and CIFAR-10's search has none
+    runs = common.finished(pretend_run(tmp_path / "whole", variant="full", accuracy=99.6, epochs=cold).parents[2])
+    assert grades.grade(runs, runs) == "procedure reproduced, 1 of 1"
+    deep = {"row": "cifar10", "depth": 11, "accuracy": 93.3, "epochs": cold, "carry_best": True}
+    runs = common.finished(pretend_run(tmp_path / "cifar", **deep).parents[2])
+    assert grades.grade(runs, runs) == "procedure reproduced, 1 of 1"
+
+
+def test_epochs_in_all_are_counted_as_in_the_log(tmp_path):
+    """It begins after the warm-up: 162 epochs of MNIST."""
+    (run,) = common.finished(pretend_run(tmp_path, **PAPER).parents[2]).itertuples()
+    assert grades.quantities(run)["epochs_total"] == 162
+
+
 def test_what_is_not_judged(tmp_path):
     pretend_run(tmp_path / "seen", seed=0, **PAPER)
     assert graded(tmp_path / "seen") == "exploratory, n = 1"
