@@ -130,8 +130,14 @@ def resnet(block: Callable[[int, int, int], nn.Module], widening: int, counts: t
     return Architecture(64, tuple(stages))
 
 
+def chain(count: int) -> Architecture:
+    """Describe a chain of `count` basic blocks that halves the image, and doubles the channels, at every one (ours)."""
+    return Architecture(64, tuple(Blocks(basic_block, 64 * 2**s, stride=2) for s in range(count)))
+
+
 ARCHITECTURES = {
     "resnet18": resnet(basic_block, 1, (2, 2, 2, 2)),
     "resnet34": resnet(basic_block, 1, (3, 4, 6, 3)),
     "resnet50": resnet(bottleneck_block, 4, (3, 4, 6, 3)),
+    "chain": chain(5),
 }

@@ -32,7 +32,7 @@ def network(architecture: str, width: int = 8) -> MultiExitNetwork:
 
 def test_depths():
     """Of the paper's networks, and of those that it says the method would work with."""
-    depths = {"resnet18": 8, "resnet34": 16, "resnet50": 16, "resnet101": 33, "wrn_40_2": 18, "wrn_16_8": 6}
+    depths = {"resnet18": 8, "resnet34": 16, "resnet50": 16, "chain": 5, "resnet101": 33, "wrn_40_2": 18, "wrn_16_8": 6}
     depths |= {"wrn_28_10": 12, "mobilenet_v1": 13, "mobilenet_v2": 17, "mobilenet_v3_large": 15}
     depths |= {"mobilenet_v3_small": 11}
     assert {name: ARCHITECTURES[name].depth for name in EVERY} == depths
