@@ -92,6 +92,7 @@ def run(
     fresh: bool | str = False,
     wait: bool = True,
     network: Network | None = None,
+    tested: bool = True,
 ) -> Path:
     """Train what a run still lacks - all, part or nothing of it - write its result, and return its folder.
 
@@ -103,6 +104,7 @@ def run(
             a run begun before it starts over.
         wait: wait while another process works on this run, instead of raising Held.
         network: makes the untrained network; by default `models.build` from the recipe, seeded by it.
+        tested: false leaves the test images alone, for a run that others are still to be compared with.
 
     Raises:
         RunConflict: the folder was made by another training version, other settings or other images.
@@ -131,7 +133,7 @@ def run(
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
         try:
-            _train(recipe, data, folder, [StatusFile(folder), bar, *listeners], network)
+            _train(recipe, data, folder, [StatusFile(folder), bar, *listeners], network, tested)
         finally:
             torch.set_num_threads(threads)
             log.removeHandler(file)
@@ -139,7 +141,9 @@ def run(
     return folder
 
 
-def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], network: Network | None) -> None:
+def _train(
+    recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], network: Network | None, tested: bool
+) -> None:
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     keep_freed_memory()
     device, dataset = data.train.images.device, data.train.dataset
@@ -150,7 +154,7 @@ def _train(recipe: Recipe, data: Data, folder: Path, listeners: list[Listener], 
         registry = (recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
         made = network() if network else models.build(*registry)
         run = Run(recipe, made.to(device, memory_format=torch.channels_last), data, folder, listeners)
-        conclude(run, find_depth(run))
+        conclude(run, find_depth(run), tested)
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY_MESSAGE.search(str(error)):
             raise
@@ -178,8 +182,8 @@ def begin_or_go_on(recipe: Recipe, folder: Path, device: str, checksums: dict[st
         write_json(folder / "provenance.json", begun)
 
 
-def conclude(run: Run, depth: int) -> None:
-    """Cut the chosen network out, evaluate it on the test split once, and write depths.csv and result.json."""
+def conclude(run: Run, depth: int, tested: bool) -> None:
+    """Cut the chosen network out, evaluate it on the test split once if `tested`; write depths.csv and result.json."""
     recipe, data, folder = run.recipe, run.data, run.folder
     network, shape, records = run.network.truncate(depth), run.data.test.dataset.image_shape, run.records
     network.load_state_dict(run.best)
@@ -193,8 +197,8 @@ def conclude(run: Run, depth: int) -> None:
     result |= {"changed": recipe.overridden, "depth": depth, "max_depth": run.network.max_depth}
     result |= metrics.structure(network, shape) | {
         "val_acc_pct": metrics.evaluate(network, data.validation)[1][0],
-        "test_acc_pct": metrics.evaluate(network, data.test)[1][0],
-        "test_images": len(data.test),
+        "test_acc_pct": metrics.evaluate(network, data.test)[1][0] if tested else None,
+        "test_images": len(data.test) if tested else 0,
         "met_goal": run.best_pct >= recipe.goal_pct,
         "epochs": len(records),
         "train_tmacs": records[-1]["train_tmacs"] if records else 0.0,

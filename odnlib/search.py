@@ -88,7 +88,8 @@ def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = 
 
 def climb(run: Run) -> int:
     """Algorithm 1 at equal training (ours): every depth from the initial weights, for the same epochs, the rate rising
-    and falling once, without warm-up and fine-tuning. Returns the first depth that meets the goal, or the last.
+    and falling once, without warm-up and fine-tuning. Returns the first depth that meets the goal, or the last. A run
+    of one depth is a rung of the ladder, whose networks differ in width, too (`notebooks/studies/ladder.py`).
     """
     recipe = run.recipe
     run.keep_warm()  # here the initial weights
