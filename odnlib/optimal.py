@@ -17,6 +17,7 @@ from odnlib import data, experiment, recipes
 from odnlib.architectures import GlobalAveragePool
 from odnlib.data import Data, Dataset, Split
 from odnlib.models import MultiExitNetwork, TruncatedNetwork
+from odnlib.presets import own_epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,8 @@ class OptimalDepth:
 
 def optimal_depth(
     stem: nn.Module, blocks: list[nn.Module], images: Tensor | TorchDataset, labels: Tensor | None = None, *,
-    target_pct: float, epochs: int = 16, held_out: float = 0.15, folder: Path | str | None = None, seed: int = 0,
-    device: str = "auto", **settings: object,
+    target_pct: float, epochs: int | None = None, held_out: float = 0.15, folder: Path | str | None = None,
+    seed: int = 0, device: str = "auto", **settings: object,
 ) -> OptimalDepth:  # fmt: skip
     """Train increasing depths alike until one reaches a target validation accuracy, and return the network cut there.
 
@@ -43,6 +44,7 @@ def optimal_depth(
             their present weights, the originals stay as they are.
         images: (N, C, H, W), bytes or floats (used as they are); or a dataset of pairs (image, label).
         labels: (N,), whole numbers from 0. target_pct: validation accuracy to reach, in %.
+        epochs: of each depth; by default 16, and more where images are few (`presets.own_epochs`).
         held_out: share of the images kept for validation, and as many for the test.
         folder: keeps the training run, which can then be continued; by default nothing is kept.
         settings: of a `odnlib.recipes.Recipe`, e.g. batch_size=64 or rate=0.05.
@@ -51,13 +53,13 @@ def optimal_depth(
         RecipeError: invalid settings. DataError: images and labels do not match.
     """
     splits = split(images, labels, held_out, seed, experiment.choose_device(device))
-    dataset = splits.train.dataset
+    dataset, epochs = splits.train.dataset, epochs or own_epochs(len(splits.train))
     torch.manual_seed(seed)
     network = with_exits(copy.deepcopy(stem), copy.deepcopy(list(blocks)), dataset)
     digest = hashlib.sha256(f"{stem}{blocks}{[part.sha256() for part in vars(splits).values()]}".encode())
     for tensor in network.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
-    limits = {"target_pct": target_pct, "tolerance_pct": 0.0, "depth_epochs": epochs, "full_epochs": epochs}
+    limits = {"target_pct": target_pct, "depth_epochs": epochs, "full_epochs": epochs}
     row = f"own_blocks_{digest.hexdigest()[:8]}"
     recipe = recipes.resolve(row, "odn", "quick", "equal", seed, **limits | settings)
     recipe = dataclasses.replace(recipe, architecture="blocks", last_depth=network.max_depth)

@@ -1,5 +1,6 @@
 """Default settings by dataset (row of Table I), training rule and profile, as data; later ones override earlier."""
 
+import math
 import re
 from typing import Any
 
@@ -28,7 +29,8 @@ RULES: dict[str, Settings] = {
               "finetune_epochs": 0},
 }  # fmt: skip
 EPOCHS = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
-OWN_EPOCHS = 16  # for somebody's own images
+OWN_EPOCHS, OWN_STEPS = 16, 1000  # for somebody's own images; the least, of epochs and of steps
+OWN_SETTINGS: Settings = {"architecture": "chain", "tolerance_pct": 0.0}
 
 # How much work. `smoke` illustrates, `reduced` shows a trend; neither is evidence for a row of Table I.
 PROFILES: dict[str, Settings] = {
@@ -47,6 +49,11 @@ SMOKE_TARGETS = {"mnist": 92.0, "emnist": 50.0, "fashion_mnist": 82.0, "svhn": 4
 SMOKE_RATES = {"mnist": 0.02, "emnist": 0.02, "fashion_mnist": 0.02, "svhn": 0.02, "cifar10": 0.05}
 
 
+def own_epochs(images: int) -> int:
+    """Return for how many epochs to train with so few or many own images: it is steps that few images lack."""
+    return max(OWN_EPOCHS, math.ceil(OWN_STEPS * RULES["equal"]["batch_size"] / images))
+
+
 def usual_rule(profile: str) -> str:
     """Return the training rule that a profile uses by default."""
     return "equal" if profile == "quick" else "released"
@@ -54,7 +61,7 @@ def usual_rule(profile: str) -> str:
 
 def usual(row: str, profile: str, rule: str) -> Settings:
     """Return the settings in which dataset, profile and rule differ from `Recipe`'s defaults, as a dict."""
-    settings: Settings = {"architecture": TABLE_1[row].architecture if row in TABLE_1 else "resnet18"}
+    settings: Settings = {"architecture": TABLE_1[row].architecture} if row in TABLE_1 else dict(OWN_SETTINGS)
     settings |= ROWS.get(row, {}) | RULES.get(rule, {}) | PROFILES.get(profile, {})
     if rule == "equal":
         settings["depth_epochs"] = settings["full_epochs"] = EPOCHS.get(row, OWN_EPOCHS)

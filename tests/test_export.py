@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from odnlib import experiment, metrics
 from odnlib.files import RunConflict, read_json
-from studies import export, own
+from studies import export
 from tests.conftest import tiny, tiny_recipe
 
 DATA = tiny()
@@ -68,17 +68,3 @@ def test_what_is_not_there_is_refused(search, tmp_path):
         (tmp_path / name).write_bytes((search / name).read_bytes())
     with pytest.raises(RunConflict, match="is not there: take its folder away, and the run is made again"):
         export.network_of(tmp_path, DATA.train.dataset)
-
-
-def test_front_and_recommendation(search):
-    recipe = tiny_recipe(target_pct=40.0)
-    offered = own.front(recipe, search, DATA.test.dataset)
-    timed = offered["latency_ms"].notna()
-    assert list(offered.loc[timed, "depth"]) == [1, 2, 3]
-    assert (offered.loc[timed, "latency_ms"] > 0).all()
-    result = read_json(search / "result.json")
-    advice = own.recommendation(recipe, offered, result | {"met_goal": True}, 30)
-    assert f"depth {result['depth']} of 3" in advice
-    assert "your 40 %" in advice
-    assert "to about 0.0 points" not in own.recommendation(recipe, offered.assign(val_acc_pct=100.0), result, 6)
-    assert "No depth reached your 40 %" in own.recommendation(recipe, offered, result | {"met_goal": False}, 30)

@@ -7,18 +7,23 @@ run: rule `equal`, one depth, a folder of its own. So a climb that was interrupt
 import dataclasses
 from bisect import bisect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from torch.nn import functional
 
-from odnlib import metrics, models, recipes
+from odnlib import experiment, metrics, models, recipes
 from odnlib.architectures import ARCHITECTURES
-from odnlib.data import Dataset, Split
+from odnlib.data import Data, Dataset, Split
 from odnlib.files import read_json, write_json
 from odnlib.recipes import Recipe, RecipeError
-from studies import export
+from studies import export, latency, plots
 
 ARCHITECTURE = "chain"
 WIDTHS = (8, 11, 16, 23, 32, 45, 64)  # of the deepest network: each has twice the bytes of the one before
@@ -35,6 +40,9 @@ class Rung(NamedTuple):
     def accuracy_pct(self) -> float:
         """The mean, by which the network is judged."""
         return float(np.mean(self.accuracies_pct))
+
+    def met(self, goal_pct: float) -> bool:
+        return round(self.accuracy_pct, 6) >= goal_pct
 
     @property
     def best(self) -> Recipe:
@@ -73,9 +81,22 @@ def networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]:
 
 def rungs(row: str, profile: str, seed: int, ladder: list[tuple[int, int]], **settings: object) -> list[Recipe]:
     """Return the recipe of each network of a `ladder`: trained alone by the rule `equal`, all by the same settings."""
-    shared = {"variant": "odn", "profile": profile, "rule": "equal", "architecture": ARCHITECTURE, **settings}
+    shared = {"variant": "odn", "profile": profile, "rule": "equal", **settings, "architecture": ARCHITECTURE}
     named = [{"width": width, "first_depth": depth, "last_depth": depth} for width, depth in ladder]
     return recipes.resolve_all({"row": row, "seed": seed, **shared, **network} for network in named)
+
+
+def minutes(ladder: list[Recipe], data: Data) -> pd.Series:
+    """Return how long the climb takes up to each rung, one seed a rung, judged by a few training steps."""
+    dataset, seen = data.train.dataset, len(data.train) + len(data.validation) / 3  # of a step a third is forward
+    images, labels = next(data.train.batches(ladder[0].batch_size))
+    milliseconds = []
+    for recipe in ladder:
+        network = models.build(ARCHITECTURE, dataset.image_shape[0], dataset.classes, recipe.width).to(images.device)
+        logits = partial(network.to(memory_format=torch.channels_last), images, recipe.last_depth)
+        step = latency.in_turns({"": lambda logits=logits: functional.cross_entropy(logits(), labels).backward()}, 3)
+        milliseconds.append(step[""] * seen / len(images) * recipe.depth_epochs)
+    return pd.Series(milliseconds).cumsum() / 60_000
 
 
 def points(accuracy_pct: float, images: float) -> float:
@@ -106,7 +127,7 @@ def climb_ladder(ladder: list[Recipe], measure: Callable[[Recipe], float], goal_
             seeds.append(dataclasses.replace(recipe, seed=recipe.seed + 1))
             accuracies_pct.append(measure(seeds[1]))
         tried.append(Rung(tuple(seeds), tuple(accuracies_pct)))
-        if round(tried[-1].accuracy_pct, 6) >= goal_pct:
+        if tried[-1].met(goal_pct):
             break
     return tried
 
@@ -119,3 +140,41 @@ def test_once(folder: Path, split: Split) -> float:
         result |= {"test_acc_pct": metrics.evaluate(network, split)[1][0], "test_images": len(split)}
         write_json(folder / "result.json", result)
     return result["test_acc_pct"]
+
+
+def offered(rungs: list[Rung], best: Rung, results_dir: Path, validation: Split, images: float) -> pd.DataFrame:
+    """Return a line per rung tried: width, depth, seeds, judged_pct (their mean), points (half its 95 % interval on so
+    many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, and whether it is the chosen one.
+    """
+    folders = [experiment.run_folder(rung.best, results_dir) for rung in rungs]
+    image, lines = validation.normalise(validation.images[:1].cpu()), []
+    networks = [export.network_of(folder, validation.dataset) for folder in folders]
+    with torch.inference_mode():
+        taken = latency.in_turns({i: partial(network, image) for i, network in enumerate(networks)})
+    for i, (rung, run) in enumerate(zip(rungs, map(recipes.read_run, folders), strict=True)):
+        judged = {"judged_pct": rung.accuracy_pct, "points": points(rung.accuracy_pct, images)}
+        line = {"width": run.width, "depth": run.depth, "seeds": len(rung.recipes), **judged}
+        line |= {name: getattr(run, name) for name in ("params", "size_mb", "macs_m")}
+        lines.append(line | {"latency_ms": taken[i], "chosen": rung == best})
+    return pd.DataFrame(lines)
+
+
+def figure(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float]) -> Figure:
+    """Draw judged_pct with its interval against the bytes of all rungs tried, the goal, and what takes no network."""
+    drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    axis.errorbar(
+        "size_mb", "judged_pct", "points", data=offered, fmt="o-", color=plots.BLUE, capsize=3, label="networks"
+    )
+    for rung in offered.itertuples():
+        place = rung.size_mb, rung.judged_pct
+        axis.annotate(f"{rung.width} x {rung.depth}", place, (6, -12), textcoords="offset points", fontsize=9)
+    take = offered[offered["chosen"]]
+    axis.plot(
+        take["size_mb"], take["judged_pct"], "o", color=plots.RED, ms=14, fillstyle="none", mew=2, label="to take"
+    )
+    axis.axhline(goal_pct, color=plots.GREEN, linestyle="--", label=f"your {goal_pct:g} %")
+    for (name, accuracy_pct), line in zip(simple_pct.items(), (":", "-."), strict=True):
+        axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)
+    axis.set(xscale="log", xlabel="size on disk (MB)", ylabel="recognised on validation (%)", xmargin=0.15)
+    axis.legend(fontsize=9)
+    return plots.small_print(drawn, "width x depth of each network; bars: 95 % intervals from the validation images")

@@ -14,10 +14,9 @@ from PIL import Image
 
 from odnlib import embedded, recipes
 from odnlib.data import Data, DataError, Dataset, Split, generator
-from odnlib.files import processor, run_folders, write_csv
+from odnlib.files import run_folders
 from odnlib.presets import EXAMPLE
-from odnlib.recipes import Recipe
-from studies import latency, pictures, plots
+from studies import pictures, plots
 
 HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
 SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SHAPES` are called
@@ -126,50 +125,15 @@ def example(folder: Path) -> Path:
     return folder
 
 
-def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
-    """Return depths.csv of a finished search with latency_ms, of one image on the CPU, for all depths tried and the
-    full depth. Measured once and stored in the run's folder as front.csv.
-    """
-    file = folder / "front.csv"
-    if not file.exists():
-        lines = pd.read_csv(folder / "depths.csv")
-        timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], recipe.last_depth})
-        lines["latency_ms"] = lines["depth"].map(latency.milliseconds(recipe, dataset, timed, batch=1))
-        write_csv(file, lines.assign(threads=torch.get_num_threads(), processor=processor()))
-    return pd.read_csv(file)
-
-
-def recommended(offered: pd.DataFrame, result: dict) -> int:
-    """Return the depth to use: the first that met the goal, otherwise the one most accurate on validation."""
-    return result["depth"] if result["met_goal"] else int(offered.loc[offered["val_acc_pct"].idxmax(), "depth"])
-
-
-def recommendation(recipe: Recipe, offered: pd.DataFrame, result: dict, validation_images: int) -> str:
-    """Return the recommended depth in sentences; `offered` is the table of `front`."""
-    take, whole = offered.set_index("depth", drop=False).loc[recommended(offered, result)], offered.iloc[-1]
-    goal, met = f"your {recipe.goal_pct:g} %", result["met_goal"]
-    text = "" if met else f"No depth reached {goal}. "
-    text += f"Take depth {take.depth} of {whole.depth}, "
-    text += f"the shallowest that has {goal}: " if met else "the most accurate one: "
-    text += f"{take.val_acc_pct:.1f} % on validation, {take.size_mb:.2f} MB, {take.macs_m:.0f} million "
-    text += f"multiply-accumulates, {take.latency_ms:.1f} ms an image."
-    if take.depth != whole.depth:
-        smaller_pct, times = 100 * (1 - take.size_mb / whole.size_mb), whole.latency_ms / take.latency_ms
-        text += f" It is {smaller_pct:.1f} % smaller and {times:.1f} times as fast as depth {whole.depth}."
-    if not met:
-        text += " More or larger images, a wider network or more epochs may reach it - or a lower target is right."
-    n = validation_images + 4  # Agresti and Coull (1998): sensible for few images, and at 100 %
-    p = (take.val_acc_pct / 100 * validation_images + 2) / n
-    points = 196 * (p * (1 - p) / n) ** 0.5
-    return f"{text} From {validation_images} validation images an accuracy is known to about {points:.1f} points."
-
-
 def write(results_dir: Path, profile: str) -> None:
-    """Write two figures for every search on own images in a profile: the choice of depth, and its training history."""
+    """Write two figures for every search for a depth alone, as was made for own images before there was the ladder: the
+    choice, and the training history.
+    """
     for folder in run_folders(results_dir, profile, "odn"):
         if (folder / "front.csv").exists():
             run, offered = recipes.read_run(folder), pd.read_csv(folder / "front.csv")
             figures = folder.parents[1] / "figures"
-            choice = plots.depth_choice(offered, run, recommended=recommended(offered, vars(run)))
+            best = int(offered.loc[offered["val_acc_pct"].idxmax(), "depth"])
+            choice = plots.depth_choice(offered, run, recommended=run.depth if run.met_goal else best)
             plots.save(choice, figures / f"{run.name}-choice.png")
             plots.save(plots.history(pd.read_csv(folder / "epochs.csv"), run), figures / f"{run.name}-history.png")
