@@ -7,7 +7,7 @@ sees the same batches as an uninterrupted one.
 import hashlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,12 @@ class Split:
     def sha256(self) -> str:
         """Return the SHA-256, in hexadecimal, of all images and labels."""
         return hashlib.sha256(b"".join(x.cpu().numpy().tobytes() for x in (self.images, self.labels))).hexdigest()
+
+    def augmented(self, crop_padding: int | None, flip: bool | None) -> "Split":
+        """Return this split with another augmentation of its batches; None keeps the dataset's."""
+        asked = {"crop_padding": crop_padding, "flip": flip}
+        changed = {name: value for name, value in asked.items() if value is not None}
+        return replace(self, dataset=replace(self.dataset, **changed))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images into floats, (x / 255 - mean) / std, channels last; floats are not scaled."""

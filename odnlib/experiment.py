@@ -147,6 +147,7 @@ def _train(
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     keep_freed_memory()
     device, dataset = data.train.images.device, data.train.dataset
+    data = dataclasses.replace(data, train=data.train.augmented(recipe.crop_padding, recipe.flip))
     begin_or_go_on(recipe, folder, str(device), {name: split.sha256() for name, split in vars(data).items()})
     run = None
     try:

@@ -53,6 +53,10 @@ class Recipe:
     weight_decay: float = setting(5e-4, 0, 1)  # (S)
     nesterov: bool = setting(False, 0, 1)
     bfloat16: bool = setting(False, 0, 1)  # autocast: half the bytes, twice as fast where the device can
+    crop_padding: int | None = setting(
+        None, 0, 16
+    )  # pixels around a training image, cropped at random; None: dataset's
+    flip: bool | None = setting(None, 0, 1)  # half of the training images, left and right; None: dataset's
     drop_last: bool = setting(False, 0, 1)  # leave the last, smaller training batch out (R)
 
     warmup_epochs: int = setting(3, 0, 10**4)  # all depths at once (R); 0: start from the initial weights

@@ -191,3 +191,13 @@ def test_command_line_refuses_in_one_line(arguments, code, message, tmp_path, ca
     assert shown.startswith(f"odnlib: {message}")
     assert len(shown.splitlines()) == 1
     assert list(tmp_path.glob("*/runs/[!.]*")) == []
+
+
+def test_augmentation_is_a_setting(tmp_path):
+    """Training images are shifted as the recipe says; by default as the dataset has it, here not at all."""
+    losses = {}
+    for name, asked in {"usual": {}, "none": {"crop_padding": 0, "flip": False}, "some": {"crop_padding": 2}}.items():
+        folder = experiment.run(tiny_recipe("full", **asked), tiny, tmp_path)
+        losses[name] = pd.read_csv(folder / "epochs.csv")["train_loss"]
+    assert losses["usual"].equals(losses["none"])
+    assert not losses["usual"].equals(losses["some"])

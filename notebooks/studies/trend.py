@@ -55,7 +55,8 @@ def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs = common.finished(results_dir, profile, "odn", VARIED)
     if runs.empty:
         return runs
-    runs = runs[runs["goal_pct"] >= 100].rename(columns={"last_depth": "of"})
+    every = (runs["first_depth"] == 1) & (runs["last_depth"] == runs["max_depth"])
+    runs = runs[every & (runs["goal_pct"] >= 100)].rename(columns={"last_depth": "of"})
     runs["paper_depth"] = [TABLE_1[row].odn.depth for row in runs["row"]]
     runs["architectures"] = runs["architecture"]
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
