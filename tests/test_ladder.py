@@ -121,3 +121,19 @@ def test_the_test_images_wait_for_the_chosen_network(tmp_path, monkeypatch):
 def test_settings_that_no_rung_can_have_are_refused():
     with pytest.raises(RecipeError, match="target_pct 900"):
         ladder.rungs(ROW, "quick", 0, [(8, 1)], target_pct=900)
+
+
+def test_what_is_offered_and_how_long_it_will_take(tmp_path):
+    data = tiny()
+    assert ladder.minutes(LADDER, data).is_monotonic_increasing
+    tried = ladder.climb_ladder(LADDER[:2], partial(trained, tmp_path, data), 100.0, 1000)
+    offered = ladder.offered(tried, tried[1], tmp_path, data.validation, 30)
+    assert offered["chosen"].tolist() == [False, True]
+    assert offered["judged_pct"].tolist() == [rung.accuracy_pct for rung in tried]
+    assert (offered[["size_mb", "latency_ms", "points"]] > 0).all(axis=None)
+    labels = (
+        ladder.figure(offered, 90.0, {"guessing": 33.0, "logistic regression": 50.0})
+        .axes[0]
+        .get_legend_handles_labels()
+    )
+    assert labels[1] == ["to take", "your 90 %", "guessing", "logistic regression", "networks"]

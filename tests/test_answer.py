@@ -1,0 +1,124 @@
+"""What an accuracy on own images is worth, which targets are refused, and what is never recommended."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odnlib.data import Data, DataError, Dataset, Split
+from odnlib.recipes import RecipeError
+from studies import answer, ladder
+from tests.test_ladder import LADDER
+
+
+def split(*images, seed=0):
+    """So many images of each class, told by their brightness."""
+    about = Dataset("own", "", (1, 8, 8), len(images), 0, 0.5, 0.3, class_names=tuple("abcdefghij"[: len(images)]))
+    labels = torch.arange(len(images)).repeat_interleave(torch.tensor(images))
+    noise = torch.randint(60, (len(labels), 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+    return Split((noise + 190 // len(images) * labels[:, None, None, None]).to(torch.uint8), labels, about)
+
+
+def data(*images):
+    return Data(split(*images), split(*(max(round(n * 0.15 / 0.7), 1) for n in images), seed=1), split(*images))
+
+
+UNEQUAL = data(658, 42)  # of 940 and 60
+
+
+def constant(images, likeliest=0):
+    return np.eye(images.dataset.classes)[[likeliest] * len(images)]
+
+
+def rungs(*accuracies_pct):
+    return [ladder.Rung((recipe,), (pct,)) for recipe, pct in zip(LADDER, accuracies_pct, strict=False)]
+
+
+def test_what_takes_no_network_is_measured_like_one():
+    table = answer.table(answer.simple_answers(UNEQUAL.train), UNEQUAL.validation)
+    guess, logistic = table.to_dict("records")
+    assert guess["acc_pct"] == pytest.approx(94.0)
+    assert (guess["balanced_pct"], guess["judged_pct"]) == (50.0, 50.0)
+    assert logistic["judged_pct"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("target_pct", "images", "kind", "words"),
+    [
+        (0.9, (300, 300), RecipeError, "did you mean 90?"),
+        (1.0, (300, 300), RecipeError, "did you mean 100?"),
+        (50.0, (300, 300), RecipeError, "50.0 % of the validation images. Ask for more, e.g. 75.0, which halves"),
+        (90.0, (658, 42), RecipeError, "94.0 % of the validation images. Ask for more, e.g. 97.0, which halves"),
+        (94.0, (658, 42), RecipeError, "always answering the largest class is right for 94.0 %"),
+        (90.0, (6, 6), DataError, "2 validation images .as good as 2 .* are needed, and [23]\\d\\d images in all"),
+        (99.9, (3000, 6), DataError, "644 validation images .as good as 4 in classes of equal size.* nothing can be"),
+    ],
+)
+def test_a_target_that_is_no_question_is_refused_with_a_better_one(target_pct, images, kind, words):
+    with pytest.raises(kind, match=words):
+        answer.question(target_pct, data(*images))
+
+
+def test_what_is_asked_is_told_with_its_interval_and_unequal_classes():
+    said = answer.question(97.0, UNEQUAL)
+    assert re.match(
+        r"97 % are asked, which 150 validation images tell to \d\.\d points\. The classes are unequal", said
+    )
+    assert "94.0 % are 'a', 6.0 % 'b'" in said
+    assert "unequal" not in answer.question(90.0, data(300, 300))
+
+
+def test_few_images_of_a_class_are_worth_few_images():
+    assert answer.worth(split(75, 75)) == pytest.approx(150)
+    assert 30 < answer.worth(split(141, 9)) < 40
+    assert answer.worth(split(0, 20, 20)) == pytest.approx(40)
+
+
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=6), st.data())
+def test_a_constant_classifier_meets_no_target_that_is_accepted_and_is_not_recommended(images, draw):
+    """Whichever class it answers, and however unequal they are, 940 against 60 among them."""
+    validation = split(*images)
+    judged_pct = answer.scores(constant(validation, draw.draw(st.integers(0, len(images) - 1))), validation)[
+        "judged_pct"
+    ]
+    assert judged_pct <= 100 * max(images) / sum(images)  # below which `question` refuses
+    with pytest.raises(DataError, match=r"no network can be told from guessing"):
+        answer.choose(rungs(judged_pct), 99.0, validation)
+
+
+def test_a_rung_that_met_the_goal_is_chosen_and_else_the_most_accurate():
+    equal = split(60, 60)
+    assert answer.choose(rungs(70.0, 80.0, 90.0), 90.0, equal).recipes[0] == LADDER[2]
+    assert answer.choose(rungs(70.0, 89.0, 88.0), 90.0, equal).recipes[0] == LADDER[1]
+
+
+@pytest.mark.parametrize(
+    ("judged_pct", "logistic_pct", "words"),
+    [
+        (92.0, 70.0, "the smallest on this ladder that met your 90 % when all were trained alike"),
+        (80.0, 70.0, "No network on this ladder met your 90 %; this is the most accurate"),
+        (92.0, 95.0, "Logistic regression is as good: these images need no network."),
+    ],
+)
+def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words):
+    line = {"width": 16, "depth": 3, "seeds": 1, "judged_pct": judged_pct, "points": 5.0, "size_mb": 0.336}
+    offered = pd.DataFrame([line | {"macs_m": 3.7, "latency_ms": 0.4, "chosen": True}])
+    said = answer.recommendation(offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60))
+    assert said.startswith(f"{judged_pct - 5:.1f} to {judged_pct + 5:.1f} % are recognised")
+    assert f"by guessing 50.0, by logistic regression {logistic_pct:.1f} %" in said
+    assert words in said
+
+
+def test_recall_by_class_and_pictures_of_the_surest_mistakes():
+    images = split(4, 4)
+    answered = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1]] * 0.8 + 0.1
+    answered[3] = 0.05, 0.95
+    table = answer.by_class(answered, images)
+    assert table["recall_pct"].tolist() == [75.0, 100.0]
+    assert table["images"].tolist() == [4, 4]
+    figure = answer.mistakes(answered, images)
+    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["a as\nb, 95 %"]
