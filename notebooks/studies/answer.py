@@ -88,6 +88,7 @@ def question(target_pct: float, data: Data) -> str:
         raise RecipeError(f"target_pct {target_pct:g} is 1 in a hundred or less: did you mean {100 * target_pct:g}?")
     shares = pd.Series(data.validation.labels.cpu()).value_counts(normalize=True)
     guess_pct, images, there = 100 * shares.iloc[0], len(data.validation), worth(data.validation)
+    names = data.train.dataset.class_names
     if target_pct <= guess_pct:
         raise RecipeError(
             f"target_pct {target_pct:g}: always answering the largest class is right for {guess_pct:.1f} % of the "
@@ -101,13 +102,10 @@ def question(target_pct: float, data: Data) -> str:
             "images in all where 15 % are held back"
         )
     said = f"{target_pct:g} % are asked, which {images} validation images tell to {exact:.1f} points."
-    if shares.iloc[0] > 2 * shares.iloc[-1]:
-        largest, smallest = (data.train.dataset.class_names[shares.index[end]] for end in (0, -1))
-        said += (
-            f" The classes are unequal: {guess_pct:.1f} % are {largest!r}, {100 * shares.iloc[-1]:.1f} % {smallest!r};"
-        )
-        said += " so as many of each class are asked, in the mean over the classes."
-    return said
+    if shares.iloc[0] <= 2 * shares.iloc[-1]:
+        return said
+    largest, smallest = (f"{100 * shares[label]:.1f} % {names[label]!r}" for label in shares.index[[0, -1]])
+    return f"{said} Classes are unequal ({largest}, {smallest}), so it is asked of the mean over the classes, too."
 
 
 def choose(rungs: list[Rung], goal_pct: float, validation: Split) -> Rung:
