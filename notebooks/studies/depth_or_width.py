@@ -100,14 +100,16 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     answered = answers(lines)
     if answered.empty:
         return "not measured", "no dataset has both networks at full width and the chain"
-    why = "; ".join(
-        f"{TABLE_1[x.row].title}, {x.bytes_mb:.2f} MB at most: depth {x.depth_val_acc_pct:.2f} % "
-        f"({x.depth_size_mb:.2f} MB, {x.depth_macs_m:.0f} million multiply-accumulates, n = {x.depth_n}), chain {x.chain_val_acc_pct:.2f} % "
-        f"({x.chain_size_mb:.2f} MB, {x.chain_macs_m:.1f} million, n = {x.chain_n}) on validation"
-        for x in answered.itertuples()
-    )
+    told = []
+    for line in answered.to_dict("records"):
+        of = [
+            f"{name} {line[f'{name}_val_acc_pct']:.2f} % ({line[f'{name}_size_mb']:.2f} MB, "
+            f"{line[f'{name}_macs_m']:.1f} million multiply-accumulates, n = {line[f'{name}_n']})"
+            for name in ("depth", "chain")
+        ]
+        told.append(f"{TABLE_1[line['row']].title}, at most {line['bytes_mb']:.2f} MB, on validation: {', '.join(of)}")
     share = (answered["gain_pts"] < 0).mean()
-    return common.HOLDS if share > 0.5 else common.FAILS if share < 0.5 else common.OPEN, why
+    return common.HOLDS if share > 0.5 else common.FAILS if share < 0.5 else common.OPEN, "; ".join(told)
 
 
 def figure(lines: pd.DataFrame) -> Figure:
