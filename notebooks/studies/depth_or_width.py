@@ -55,10 +55,10 @@ def kind(run: object) -> str:
     return NARROW if run.width < 64 else FULL_WIDTH * (run.architecture == TABLE_1[run.row].architecture)
 
 
-def table(results_dir: Path | str) -> pd.DataFrame:
+def table(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
     """Return one line per network and seed, of every depth tried; only depths that were chosen have a test accuracy."""
     lines = []
-    for run in common.finished(results_dir, variant="odn").itertuples():
+    for run in common.finished(results_dir, profile, "odn").itertuples():
         if name := kind(run):
             tried = pd.read_csv(run.folder / "depths.csv").query("epochs > 0").drop(columns="warmup_val_acc_pct")
             tried["test_acc_pct"] = tried["chosen"].map({True: run.test_acc_pct})
