@@ -116,8 +116,9 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
             for name in ("depth", "chain")
         ]
         told.append(f"{TABLE_1[line['row']].title}, at most {line['bytes_mb']:.2f} MB, on validation: {', '.join(of)}")
-    share = (answered["gain_pts"] < 0).mean()
-    return common.HOLDS if share > 0.5 else common.FAILS if share < 0.5 else common.OPEN, "; ".join(told)
+    gains = answered["gain_pts"].round(2)
+    verdict = common.FAILS if (gains > 0).mean() > 0.5 else common.HOLDS if (gains < 0).mean() > 0.5 else common.OPEN
+    return verdict, "; ".join(told)
 
 
 def figure(lines: pd.DataFrame) -> Figure:
