@@ -183,9 +183,9 @@ def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
 
 
 def read_run(folder: Path) -> SimpleNamespace:
-    """Read a finished run's folder: settings, results, goal_pct, label, name and folder as attributes."""
+    """Read a run's folder: settings, results if it is finished, goal_pct, label, name and folder as attributes."""
     recorded = {name: item.default for name, item in SETTINGS.items()} | read_json(folder / "recipe.json")
-    result = read_json(folder / "result.json")
+    result = read_json(folder / "result.json") or {"changed": Recipe(**recorded).overridden}
     goal = round(recorded["target_pct"] - recorded["tolerance_pct"], 6)
     about = {"goal_pct": goal, "label": in_words(result["changed"]), "name": folder.name, "folder": folder}
     return SimpleNamespace(**recorded | result | about)

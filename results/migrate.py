@@ -64,7 +64,7 @@ def as_equal(recorded: dict) -> Recipe | None:
     if not (one_stage and known and (single or whole)):
         return None
     idle = ["depth_epochs"] if whole else ["full_epochs", "increment_rate_factor"]
-    settings = {name: recorded[name] for name in SETTINGS if name not in idle}
+    settings = {name: recorded[name] for name in SETTINGS if name in recorded and name not in idle}
     epochs = {} if whole else {"depth_epochs": recorded["first_epochs"] or recorded["depth_epochs"]}
     run = [recorded[name] for name in ("row", "variant", "profile")]
     recipe = recipes.resolve(*run, "equal", recorded["seed"], **settings | epochs)

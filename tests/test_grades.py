@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from odnlib.files import ROOT, read_json
-from studies import claims, common, comparison, grades
+from studies import common, comparison, grades, judgements
 from tests.conftest import missing
 from tests.pretend import pretend_run
 
@@ -105,13 +105,13 @@ def test_a_depth_at_equal_training_is_believed_when_the_one_below_had_twice_the_
 
 def test_what_the_procedure_buys(tmp_path):
     pretend_run(tmp_path, profile="quick", rule="equal", accuracy=99.2)
-    assert claims.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "not measured"
+    assert judgements.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "not measured"
     pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.41)
-    verdict, why = claims.procedure_pays(comparison.runs_from(tmp_path, "quick"))
+    verdict, why = judgements.procedure_pays(comparison.runs_from(tmp_path, "quick"))
     assert verdict.startswith("holds in the rows measured; emnist")
     assert "+0.21 on test (n = 1 and 1)" in why
     pretend_run(tmp_path, seed=2, **PAPER, accuracy=99.37)
-    assert claims.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "does not hold"
+    assert judgements.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "does not hold"
 
 
 def test_criteria_are_older_than_the_runs_that_they_judge():

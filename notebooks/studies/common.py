@@ -1,5 +1,6 @@
 """Shared by the studies, which each compare runs equal in all but a few settings: tables, intervals, verdicts."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -126,8 +127,12 @@ def judged(low: float, high: float, least: float = 0.0) -> str:
 
 
 def between(low: float, high: float, n: int, form: str = "+.2f") -> str:
-    """Return an interval as text, e.g. "95 % interval -0.10 to +0.30, n = 3"."""
-    return f"95 % interval {low:{form}} to {high:{form}}, n = {n}" if n > 2 else f"no interval, n = {n}"
+    """Return an interval as text, e.g. "95 % interval +0.10 to +0.30, n = 3"; with 0 in it also the n to go without."""
+    if n < 3:
+        return f"no interval, n = {n}"
+    middle, half = (high + low) / 2, (high - low) / 2
+    more = f"; about {math.ceil(n * (half / middle) ** 2):,} for one without 0" if 0 < abs(middle) < half else ""
+    return f"95 % interval {low:{form}} to {high:{form}}, n = {n}{more}"
 
 
 def for_all(condition: bool, rows: set[str]) -> str:

@@ -12,13 +12,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from odnlib import recipes
+from odnlib.files import write_table
 from odnlib.paper import TABLE_1
 from studies import common, plots
 
 ONE_SIZE = {"target_pct": 100.0, "tolerance_pct": 0.0}  # no goal: each network is trained for itself
 OF_NETWORK = {"architecture", "width", "first_depth", "last_depth", *ONE_SIZE, "bfloat16", "threads"}
+MADE_SMALL = {"train_images", "depth_epochs"}  # by a notebook's usual settings, with stand-ins
 FULL_WIDTH, NARROW, CHAIN, LONGER = "full width", "ResNet-18, narrow", "halving chain", "halving chain, longer"
 KINDS = {
     FULL_WIDTH: ("o", plots.BLUE),
@@ -26,16 +29,18 @@ KINDS = {
     CHAIN: ("^", plots.ORANGE),
     LONGER: ("v", plots.RED),
 }
+SMALL = [("resnet18", 8, 1), ("resnet18", 8, 2), ("chain", 8, 1), ("chain", 8, 2), ("chain", 8, 3)]  # for `smoke`
+NETWORKS = [(name, width, depth) for name in ("resnet18", "chain") for width in (16, 32) for depth in (1, 2, 3)]
+NETWORKS += [("chain", 8, 2), ("chain", 8, 3)]  # architecture, width, depth; those of full width are Table I's rows
 NETWORK = ["row", "kind", "architecture", "width", "depth"]
 COLUMNS = [*NETWORK, "seed", "params", "size_mb", "macs_m", "val_acc_pct", "test_acc_pct", "epochs", "settings"]
 
 
-def planned(
-    rows: Iterable[str], networks: Iterable[tuple[str, int, int]], seeds: Iterable[int], overrides: dict
-) -> list[recipes.Recipe]:
-    """Return the recipes of single `networks` (architecture, width, depth) per dataset and seed; or RecipeError."""
+def planned(profile: str, rows: Iterable[str], seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
+    """Return the recipes of this study's networks, each by itself, per dataset and seed; or RecipeError."""
+    networks = SMALL if profile == "smoke" else NETWORKS
     return recipes.resolve_all(
-        {"row": row, "profile": "reduced", "rule": "equal", "seed": seed, "architecture": name, "width": width}
+        {"row": row, "profile": profile, "rule": "equal", "seed": seed, "architecture": name, "width": width}
         | {"first_depth": depth, "last_depth": depth}
         | ONE_SIZE
         | overrides
@@ -45,8 +50,8 @@ def planned(
 
 def kind(run: object) -> str:
     """Return the kind (a key of KINDS) of a run's networks; empty if they are none of this study's."""
-    told = run.changed.keys() - OF_NETWORK
-    if run.rule != "equal" or run.variant != "odn" or run.embedded or (run.goal_pct < 100 and run.width != 64):
+    told = run.changed.keys() - OF_NETWORK - (MADE_SMALL if run.embedded else set())
+    if run.rule != "equal" or (run.goal_pct < 100 and run.width != 64):
         return ""
     if run.architecture == "chain":
         return LONGER if told else CHAIN
@@ -55,11 +60,14 @@ def kind(run: object) -> str:
     return NARROW if run.width < 64 else FULL_WIDTH * (run.architecture == TABLE_1[run.row].architecture)
 
 
-def table(results_dir: Path | str) -> pd.DataFrame:
-    """Return one line per network and seed, of every depth tried; only depths that were chosen have a test accuracy."""
+def table(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
+    """Return one line per network and seed, of every depth tried; only depths that were chosen have a test accuracy.
+
+    Of stand-in images only in profile `smoke`.
+    """
     lines = []
-    for run in common.finished(results_dir, variant="odn").itertuples():
-        if name := kind(run):
+    for run in common.finished(results_dir, profile, "odn").itertuples():
+        if (name := kind(run)) and run.embedded == (profile == "smoke"):
             tried = pd.read_csv(run.folder / "depths.csv").query("epochs > 0").drop(columns="warmup_val_acc_pct")
             tried["test_acc_pct"] = tried["chosen"].map({True: run.test_acc_pct})
             about = {x: getattr(run, x) for x in ("row", "architecture", "width", "seed", "settings")}
@@ -100,14 +108,17 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     answered = answers(lines)
     if answered.empty:
         return "not measured", "no dataset has both networks at full width and the chain"
-    why = "; ".join(
-        f"{TABLE_1[x.row].title}, {x.bytes_mb:.2f} MB at most: depth {x.depth_val_acc_pct:.2f} % "
-        f"({x.depth_size_mb:.2f} MB, {x.depth_macs_m:.0f} million multiply-accumulates, n = {x.depth_n}), chain {x.chain_val_acc_pct:.2f} % "
-        f"({x.chain_size_mb:.2f} MB, {x.chain_macs_m:.1f} million, n = {x.chain_n}) on validation"
-        for x in answered.itertuples()
-    )
-    share = (answered["gain_pts"] < 0).mean()
-    return common.HOLDS if share > 0.5 else common.FAILS if share < 0.5 else common.OPEN, why
+    told = []
+    for line in answered.to_dict("records"):
+        of = [
+            f"{name} {line[f'{name}_val_acc_pct']:.2f} % ({line[f'{name}_size_mb']:.2f} MB, "
+            f"{line[f'{name}_macs_m']:.1f} million multiply-accumulates, n = {line[f'{name}_n']})"
+            for name in ("depth", "chain")
+        ]
+        told.append(f"{TABLE_1[line['row']].title}, at most {line['bytes_mb']:.2f} MB, on validation: {', '.join(of)}")
+    gains = answered["gain_pts"].round(2)
+    verdict = common.FAILS if (gains > 0).mean() > 0.5 else common.HOLDS if (gains < 0).mean() > 0.5 else common.OPEN
+    return verdict, "; ".join(told)
 
 
 def figure(lines: pd.DataFrame) -> Figure:
@@ -128,9 +139,19 @@ def figure(lines: pd.DataFrame) -> Figure:
                 axis.annotate(f"paper, {paper}", (getattr(place, size), place.test_acc_pct), fontsize=8, ha="center",
                               xytext=(0, -14), textcoords="offset points")  # fmt: skip
             axis.set(xscale="log", xlabel=label, ylabel="accuracy (%)")
+            axis.xaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:g}", minor_formatter="")
             axis.margins(0.12)
         column[0].set_title(printed.title)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(KINDS))
     sns.despine(drawn)
     ours = "Ours: validation accuracy, rule equal, means of the seeds with their standard deviation"
     return plots.small_print(drawn, f"{ours}; paper: printed test accuracy")
+
+
+def write(results_dir: Path | str, profile: str) -> None:
+    """Write depth_or_width.csv, one line per network, depth_or_width_answers.csv, and the figure, if there are any."""
+    lines, folder = table(results_dir, profile if profile == "smoke" else "*"), Path(results_dir) / profile
+    if len(lines):
+        write_table(folder / "depth_or_width.csv", networks(lines))
+        write_table(folder / "depth_or_width_answers.csv", answers(lines))
+        plots.save(figure(lines), folder / "figures" / "depth_or_width.png")

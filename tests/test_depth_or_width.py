@@ -1,0 +1,46 @@
+"""Our own question: which of two ways to a small network is the better one at equal bytes."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from odnlib.recipes import resolve
+from studies import depth_or_width as study
+
+
+def line(kind: str, depth: int, size_mb: float, val_acc_pct: float, seed: int = 0) -> dict:
+    names = {"row": "mnist", "kind": kind, "architecture": "any", "width": 64, "depth": depth, "seed": seed}
+    sizes = {"params": 1000 * size_mb, "size_mb": size_mb, "macs_m": 10 * size_mb, "epochs": 12}
+    return names | sizes | {"val_acc_pct": val_acc_pct, "test_acc_pct": val_acc_pct - 0.1, "settings": ""}
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(99.6, "does not hold"), (99.0, "holds"), (99.3, "open")])
+def test_the_best_networks_that_are_not_larger_are_compared(accuracy, verdict):
+    """The paper's MNIST network has 0.61 MB: larger ones do not count, nor chains that were trained for longer."""
+    lines = [
+        line(study.FULL_WIDTH, 1, 0.3, 98.4),
+        line(study.FULL_WIDTH, 2, 0.61, 99.3),
+        line(study.FULL_WIDTH, 3, 1.5, 99.9),
+    ]
+    lines += [line(study.CHAIN, 3, 0.31, accuracy + step, seed) for seed, step in enumerate((-0.1, 0.1))]
+    lines += [line(study.CHAIN, 4, 1.2, 99.9), line(study.LONGER, 3, 0.31, 99.9)]
+    answer = study.answers(pd.DataFrame(lines)).iloc[0]
+    assert (answer["depth_depth"], answer["chain_depth"], answer["chain_n"]) == (2, 3, 2)
+    assert study.verdict(pd.DataFrame(lines))[0] == verdict
+    assert study.verdict(pd.DataFrame(lines[:3]))[0] == "not measured"
+
+
+def test_kinds():
+    """What a network is called follows from its settings alone."""
+    runs = {recipe.architecture: recipe for recipe in study.planned("reduced", ["mnist"], [0], {})}
+    assert {name: kind(recipe) for name, recipe in runs.items()} == {"resnet18": study.NARROW, "chain": study.CHAIN}
+    longer = study.planned("reduced", ["mnist"], [0], {"depth_epochs": 30})
+    assert {(recipe.architecture, kind(recipe)) for recipe in longer} == {("resnet18", ""), ("chain", study.LONGER)}
+    assert kind(resolve("mnist", "odn", "quick", "equal")) == study.FULL_WIDTH
+    assert kind(resolve("mnist", "odn", "reduced", "equal")) == kind(resolve("mnist", "odn", "paper", "released")) == ""
+
+
+def kind(recipe) -> str:
+    settings = {name: getattr(recipe, name) for name in ("row", "rule", "variant", "embedded", "width", "architecture")}
+    return study.kind(SimpleNamespace(changed=recipe.overridden, goal_pct=recipe.goal_pct, **settings))
