@@ -107,8 +107,8 @@ def summary(data: Data) -> pd.DataFrame:
 
 def _classes(files: pd.DataFrame, source: str) -> list[str]:
     """Return the sorted class names; DataError if they cannot be written, or are too few, or have too few images."""
-    used, unused = files[files["reason"] == ""], pictures.told(files)
-    classes, unused = sorted(set(used["class_name"])), f"; not used: {unused}" * bool(unused)
+    used, unused = files[files["reason"] == ""], f"; not used: {pictures.told(files)}"
+    classes = sorted(set(used["class_name"]))
     if unwritable := [x for x in classes if any(unicodedata.category(sign) in UNWRITABLE for sign in x)]:
         why = "signs that are not UTF-8, or line breaks and the like, in class names"
         raise DataError(f"{source}: {why} ({pictures.some(list(map(ascii, unwritable)))}): rename these folders")

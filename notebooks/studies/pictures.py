@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import threading
 import unicodedata
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -29,9 +27,8 @@ HIDDEN, OTHER = "hidden", "not an image by its ending"  # every other reason mea
 UNKNOWN, NO_ENDING, LINK = "image format that cannot be read", "no ending in the name", "folder behind a link"
 OUTSIDE, NESTED, DAMAGED = "outside the class folders", "in a folder inside a class folder", "cannot be read"
 LOST = (UNKNOWN, NO_ENDING, LINK, OUTSIDE, NESTED, DAMAGED)
-MOST_LOST = 0.05  # of the images, or one
-READERS, LARGE = 4, 2**24  # threads; pixels above which one image at a time is read: 2 GB at most, whatever the images
-one_large = threading.Lock()
+MOST_LOST = 0.02  # of the images, or one
+READERS, LARGE = 4, 2**24  # threads; pixels above which one image at a time is read
 
 
 def some(problems: list[str], separator: str = ", ") -> str:
@@ -51,8 +48,8 @@ def findings(files: pd.DataFrame) -> pd.DataFrame:
 
 
 def told(files: pd.DataFrame) -> str:
-    """Return the findings as text, for error messages; empty if there are none."""
-    return "; ".join(f"{line.files} {line.Index} ({line.which})" for line in findings(files).itertuples())
+    """Return the findings as text, for error messages."""
+    return "; ".join(f"{x.files} {x.Index} ({x.which})" for x in findings(files).itertuples()) or "nothing"
 
 
 def listed(folder: Path) -> pd.DataFrame:
@@ -84,18 +81,19 @@ def listed(folder: Path) -> pd.DataFrame:
             class_name = unicodedata.normalize("NFC", place.name)
             lines.append((place / name, shown((place / name).relative_to(folder)), split, class_name, reason))
     files = pd.DataFrame(lines, columns=["path", "file", "split", "class_name", "reason"]).sort_values("path")
-    order = files["split"].map(list(SPLIT_FOLDERS).index, na_action="ignore")
+    order = files["split"].map({split: number for number, split in enumerate(SPLIT_FOLDERS)}).fillna(len(SPLIT_FOLDERS))
     files = files.iloc[order.argsort(kind="stable")].reset_index(drop=True)
     refuse_many(files, shown(folder))
     used = files[files["reason"] == ""]
-    filled = {above for path in used["path"] for above in path.parents}
+    unused = "; not used: " + told(files)
     if empty := [x for x, split in splits.items() if split != "train" and split not in set(used["split"])]:
-        raise DataError(f"{shown(empty[0])}: no images in it: fill it, or remove it to have a share of train held back")
+        advice = "fill it, or remove it to have a share of train held back"
+        raise DataError(f"{shown(empty[0])}: no images in it: {advice}{unused}")
     train = [x for x, split in splits.items() if split == "train"] or [folder]
     folders = [x for top in train for x in sorted(top.iterdir()) if x.is_dir() and x.name[0] != "."]
-    if empty := [shown(x.relative_to(folder)) for x in folders if x not in filled]:
+    if empty := [shown(x.relative_to(folder)) for x in folders if x not in {path.parent for path in used["path"]}]:
         why = f"no images in {some(empty)}: a folder there is a class; fill it or remove it"
-        raise DataError("; ".join(filter(None, (f"{shown(folder)}: {why}", told(files)))))
+        raise DataError(f"{shown(folder)}: {why}{unused}")
     return files
 
 
@@ -143,13 +141,18 @@ def each(files: pd.DataFrame, do: Callable, source: str, doing: str) -> pd.Serie
 
     def tried(path: Path) -> tuple[object, str]:
         try:
-            with Image.open(path) as image, one_large if image.width * image.height > LARGE else nullcontext():
-                return do(image), ""
+            with Image.open(path) as image:
+                large = image.width * image.height > LARGE
+                return (one.submit(do, image).result() if large else do(image)), ""
         except Exception as error:  # PIL raises all kinds on damaged files
             return None, f" ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
     used = files.index[files["reason"] == ""]
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(READERS) as pool:  # Pillow's, of odd headers
+    with (
+        warnings.catch_warnings(action="ignore"),  # Pillow's, of odd headers
+        ThreadPoolExecutor(1) as one,  # has all large images: each thread keeps the memory that it has needed once
+        ThreadPoolExecutor(READERS) as pool,
+    ):
         done = pool.map(tried, files.loc[used, "path"])
         results, problems = zip(*tqdm(done, doing, len(used), leave=False, unit="image"), strict=True)
     files.loc[used, "reason"] = [DAMAGED if problem else "" for problem in problems]

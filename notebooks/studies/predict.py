@@ -33,9 +33,9 @@ def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.n
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"mode {image.mode}, not whole numbers of at most 16 bits")
         image = Image.fromarray((values // 256).astype(np.uint8))
-    if image.has_transparency_data:
+    if image.has_transparency_data and image.mode != "RGBA":
         image = image.convert("RGBA")
-    elif image.mode not in ("L", "RGB", "CMYK"):  # such as palettes, whose numbers cannot be averaged
+    elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # such as palettes, whose numbers cannot be averaged
         image = image.convert("RGB")
     if (factor := min(image.size) // enough) > 1:
         image = image.reduce(factor)
@@ -45,13 +45,14 @@ def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.n
     return np.asarray(fitted).reshape(height, width, channels)
 
 
-def photographs(places: list[Path]) -> list[Path]:
-    """Return the given files, and those in the given folders that look like images; tells how many others there are."""
-    inside = [(x, sorted(y for y in x.rglob("*") if y.is_file())) if x.is_dir() else (x, [x]) for x in places]
-    files = [file for place, found in inside for file in found if file == place or file.suffix.lower() in READABLE]
-    if others := sum(len(found) for _, found in inside) - len(files):
-        print(f"{others} other files are no images by their endings: not classified", file=sys.stderr)
-    return files
+def photographs(place: Path) -> list[Path]:
+    """Return a file, or those in a folder that look like images; tells how many others there are."""
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()] if place.is_dir() else []
+    hidden = {path for path in files if any(part[0] == "." for part in path.relative_to(place).parts)}
+    images = [path for path in files if path.suffix.lower() in READABLE and path not in hidden]
+    if others := len(files) - len(images):
+        print(f"{others} other files in {place} are hidden, or no images by their endings: not used", file=sys.stderr)
+    return images if place.is_dir() else [place]
 
 
 def answers(files: list[Path], model: Path, every: bool):
@@ -89,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     if missing := [str(x) for x in [*asked.photos, asked.model] if not x.exists()]:
         parser.error(f"there is no {', '.join(missing)}")
-    if not (files := photographs(asked.photos)):
+    if not (files := [file for place in asked.photos for file in photographs(place)]):
         parser.error(f"no images in {', '.join(map(str, asked.photos))}")
     warnings.simplefilter("ignore")  # Pillow's, of large images and odd headers
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
