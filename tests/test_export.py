@@ -140,7 +140,7 @@ def test_predict_gives_pytorchs_answers_for_1000_images_of_odd_sizes_and_modes(t
     (tmp_path / "photos" / "._0.png").write_text("none")
     shutil.copy(export.predict.__file__, tmp_path / "predict.py")
     alone = "import runpy, sys; sys.modules |= dict.fromkeys(['torch', 'odnlib', 'pandas']); sys.argv = sys.argv[1:]; "
-    command = [alone + "runpy.run_path(sys.argv[0], run_name='__main__')", "predict.py", "photos", "--every"]
+    command = [alone + "runpy.run_path(sys.argv[0], run_name='__main__')", "predict.py", "photos"]
     done = subprocess.run([sys.executable, "-c", *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "2 other files in photos are hidden, or no images by their endings" in done.stderr

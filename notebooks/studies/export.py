@@ -87,9 +87,8 @@ def temperature_of(network: nn.Module, split: Split) -> float:
     of a few images right is not certain.
     """
     logits, labels = logits_of(network, split).double(), split.labels.cpu()
-    smoothing = logits.shape[1] / (len(labels) + logits.shape[1])
-    loss = partial(functional.cross_entropy, target=labels, label_smoothing=smoothing)
-    return math.exp(minimize_scalar(lambda x: float(loss(logits / math.exp(x))), bounds=(-5, 5)).x)
+    smoothed = partial(functional.cross_entropy, target=labels, label_smoothing=1 / (1 + len(labels) / logits.shape[1]))
+    return math.exp(minimize_scalar(lambda x: smoothed(logits / math.exp(x)).item(), bounds=(-5, 5)).x)
 
 
 def to_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float = 1.0) -> None:
@@ -122,10 +121,7 @@ def bytes_of(images: Tensor) -> np.ndarray:
 
 
 def outputs_of(path: Path, images: Tensor) -> np.ndarray:
-    """Return the output (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W), computed in batches.
-
-    These are probabilities, or logits of files that were made before there were probabilities.
-    """
+    """Return the output (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W): probabilities; logits if old."""
     model, parts = session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
 
@@ -136,9 +132,8 @@ def accuracy_pct(path: Path, split: Split) -> float:
 
 
 def check(path: Path, network: nn.Module, split: Split, temperature: float = 1.0) -> float:
-    """Return the largest difference between log-probabilities of the ONNX file and of the network on a split.
-
-    Logarithms, since they differ as the logits do, however certain the network is.
+    """Return the largest difference between log-probabilities (they differ as logits do, however certain the network
+    is) of the ONNX file and of the network on a split.
 
     Raises:
         ExportError: it exceeds `CLOSE`, or the accuracies differ.
@@ -149,8 +144,8 @@ def check(path: Path, network: nn.Module, split: Split, temperature: float = 1.0
     largest = float(np.abs(logarithms[0] - logarithms[1]).max())
     right = [int((x.argmax(1) == labels).sum()) for x in (output, expected)]
     if largest > CLOSE * max(1.0, float(np.abs(logarithms[1]).max())) or right[0] != right[1]:
-        differ = f"log-probabilities differ by up to {largest:.2g}, {right[0]} and {right[1]} images right"
-        raise ExportError(f"{path}: {differ}")
+        why = f"log-probabilities differ by up to {largest:.2g}, {right[0]} and {right[1]} images right"
+        raise ExportError(f"{path}: {why}")
     return largest
 
 
@@ -210,7 +205,7 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
         "onnx_largest_difference": difference,
     }
     write_json(to / "model.json", about)
-    replace(to / "README.md", lambda path: path.write_text(card(run, about, dataset) + USE))
+    replace(to / "README.md", lambda path: path.write_text(card(run, about, dataset) + USE, encoding="utf-8"))
     return about
 
 

@@ -16,7 +16,6 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 READABLE = set(Image.registered_extensions()) - {".pdf", ".palm"}  # these two are only written
-BATCH = 64  # photographs in memory at once
 
 
 def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
@@ -47,7 +46,7 @@ def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.n
 
 def photographs(place: Path) -> list[Path]:
     """Return a file, or those in a folder that look like images; tells how many others there are."""
-    files = [path for path in sorted(place.rglob("*")) if path.is_file()] if place.is_dir() else []
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
     hidden = {path for path in files if any(part[0] == "." for part in path.relative_to(place).parts)}
     images = [path for path in files if path.suffix.lower() in READABLE and path not in hidden]
     if others := len(files) - len(images):
@@ -55,51 +54,35 @@ def photographs(place: Path) -> list[Path]:
     return images if place.is_dir() else [place]
 
 
-def answers(files: list[Path], model: Path, every: bool):
-    """Yield lines of the table as lists, the header first."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (_, *shape), (_, count) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
-    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"]) or list(map(str, range(count)))
-    yield ["file", "class", "probability", "problem", *(f"probability of {name}" for name in classes if every)]
-    for start in range(0, len(files), BATCH):
-        images, problems = [], {}
-        for file in files[start : start + BATCH]:
-            try:
-                with Image.open(file) as image:
-                    images.append(prepared(image, *shape))
-            except Exception as error:  # Pillow raises all kinds on damaged files
-                problems[file] = str(error) or type(error).__name__
-        found = iter(session.run(None, {"images": np.stack(images)})[0] if images else ())
-        for file in files[start : start + BATCH]:
-            if file in problems:
-                yield [file, "", "", problems[file], *("" for _ in classes if every)]
-            else:
-                best = (probabilities := next(found)).argmax()
-                yield [file, classes[best], probabilities[best], "", *(probabilities if every else ())]
-
-
 def main() -> None:
-    """Read the command line, write the table; exit status 1 if an image could not be read."""
+    """Read the command line and write the table; exit status 1 if an image could not be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path, help="image files, or folders that hold some at any depth")
     parser.add_argument("--out", type=Path, help="the CSV file to write; by default it is printed")
-    parser.add_argument("--every", action="store_true", help="also a column with the probability of each class")
-    parser.add_argument(
-        "--model", type=Path, default=Path(__file__).with_name("model.onnx"), help="default: %(default)s"
-    )
-    asked = parser.parse_args()
-    if missing := [str(x) for x in [*asked.photos, asked.model] if not x.exists()]:
+    parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"), help="%(default)s")
+    asked, failed = parser.parse_args(), 0
+    if missing := [str(path) for path in [*asked.photos, asked.model] if not path.exists()]:
         parser.error(f"there is no {', '.join(missing)}")
     if not (files := [file for place in asked.photos for file in photographs(place)]):
         parser.error(f"no images in {', '.join(map(str, asked.photos))}")
+    session = onnxruntime.InferenceSession(asked.model, providers=["CPUExecutionProvider"])
+    (_, *shape), (_, count) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"]) or list(map(str, range(count)))
     warnings.simplefilter("ignore")  # Pillow's, of large images and odd headers
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
-    out = asked.out.open("w", encoding="utf-8", errors="backslashreplace", newline="") if asked.out else sys.stdout
-    failed = 0
-    with out:
-        for line in answers(files, asked.model, asked.every):
-            csv.writer(out).writerow(line)
-            failed += line[3] not in ("", "problem")
+    with open(asked.out or sys.stdout.fileno(), "w", encoding="utf-8", errors="backslashreplace", newline="") as out:
+        table = csv.writer(out)
+        table.writerow(["file", "class", "probability", "problem", *(f"probability of {name}" for name in classes)])
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    pixels = prepared(image, *shape)
+            except Exception as error:  # Pillow raises all kinds on damaged files
+                table.writerow([file, "", "", str(error) or type(error).__name__, *("" for _ in classes)])
+                failed += 1
+            else:
+                (probabilities,) = session.run(None, {"images": pixels[None]})[0]
+                best = probabilities.argmax()
+                table.writerow([file, classes[best], probabilities[best], "", *probabilities])
     if failed:
         sys.exit(f"{failed} of {len(files)} images cannot be read: see the column problem")
 
