@@ -41,8 +41,9 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
     """Load the images at `source`, square and of one size, into splits that are the same at every call.
 
     Classes are named by the folders. Folders `train`, `val` and `test` above them are taken as the splits; a missing
-    validation or test split is held back from training, class by class. Images are grey if all of them are. Training
-    images are shifted by up to an eighth and, with `flip`, mirrored.
+    validation or test split is held back from training, class by class. A picture is used once: copies in a later split
+    are left out, and all where classes differ. `findings` tells which files are not used. Images are grey if all of
+    them are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
 
     Args:
         source: a folder with one folder of images per class.
@@ -107,7 +108,7 @@ def summary(data: Data) -> pd.DataFrame:
 
 def _classes(files: pd.DataFrame, source: str) -> list[str]:
     """Return the sorted class names; DataError if they cannot be written, or are too few, or have too few images."""
-    used, unused = files[files["reason"] == ""], f"; not used: {pictures.told(files)}"
+    used, unused = files[files["reason"] == ""], pictures.told(files)
     classes = sorted(set(used["class_name"]))
     if unwritable := [x for x in classes if any(unicodedata.category(sign) in UNWRITABLE for sign in x)]:
         why = "signs that are not UTF-8, or line breaks and the like, in class names"

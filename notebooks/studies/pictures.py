@@ -47,9 +47,10 @@ def findings(files: pd.DataFrame) -> pd.DataFrame:
     return unused.agg(files="count", which=lambda names: some(list(names)))
 
 
-def told(files: pd.DataFrame) -> str:
-    """Return the findings as text, for error messages."""
-    return "; ".join(f"{x.files} {x.Index} ({x.which})" for x in findings(files).itertuples()) or "nothing"
+def told(files: pd.DataFrame, before: str = "; not used: ") -> str:
+    """Return the findings as text, for error messages; empty if there are none."""
+    text = "; ".join(f"{x.files} {x.Index} ({x.which})" for x in findings(files).itertuples())
+    return before * bool(text) + text
 
 
 def listed(folder: Path) -> pd.DataFrame:
@@ -85,15 +86,14 @@ def listed(folder: Path) -> pd.DataFrame:
     files = files.iloc[order.argsort(kind="stable")].reset_index(drop=True)
     refuse_many(files, shown(folder))
     used = files[files["reason"] == ""]
-    unused = "; not used: " + told(files)
     if empty := [x for x, split in splits.items() if split != "train" and split not in set(used["split"])]:
         advice = "fill it, or remove it to have a share of train held back"
-        raise DataError(f"{shown(empty[0])}: no images in it: {advice}{unused}")
+        raise DataError(f"{shown(empty[0])}: no images in it: {advice}{told(files)}")
     train = [x for x, split in splits.items() if split == "train"] or [folder]
     folders = [x for top in train for x in sorted(top.iterdir()) if x.is_dir() and x.name[0] != "."]
     if empty := [shown(x.relative_to(folder)) for x in folders if x not in {path.parent for path in used["path"]}]:
         why = f"no images in {some(empty)}: a folder there is a class; fill it or remove it"
-        raise DataError(f"{shown(folder)}: {why}{unused}")
+        raise DataError(f"{shown(folder)}: {why}{told(files)}")
     return files
 
 
@@ -123,7 +123,7 @@ def refuse_many(files: pd.DataFrame, source: str) -> None:
     lost = files["reason"].isin(LOST)
     if lost.sum() > max(1, MOST_LOST * (lost | (files["reason"] == "")).sum()):
         advice = "put them into the folder of their class, convert them to JPEG or PNG, repair them, or take them away"
-        raise DataError(f"{source}: too many images would be left out: {told(files[lost])}: {advice}")
+        raise DataError(f"{source}: too many images would be left out: {told(files[lost], '')}: {advice}")
 
 
 def shape(files: pd.DataFrame, source: str, wanted: int) -> tuple[int, int]:
