@@ -86,7 +86,7 @@ def samples(split: Split, count: int = 12) -> Figure:
     numbers = labels.groupby(labels).cumcount().sort_values(kind="stable").index[:count]
     for axis, number in zip(axes, numbers, strict=False):
         axis.imshow(split.images[number].cpu().permute(1, 2, 0).squeeze(), cmap="gray")
-        axis.set_title(names[labels[number]], fontsize=8 if split.dataset.class_names else 10)
+        axis.set_title(names[labels[number]], fontsize=8 if split.dataset.class_names else 10, parse_math=False)
     return figure
 
 
