@@ -3,6 +3,7 @@
 import io
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from PIL import Image
+from torch import Tensor
 
 from odnlib.data import Split
 from odnlib.files import replace
@@ -77,17 +79,23 @@ def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) 
             axis.text(place, 1.02, title, rotation=40, fontsize=8, transform=axis.get_xaxis_transform())
 
 
+def pictures(images: Sequence[Tensor], titles: Sequence[object]) -> Figure:
+    """Draw images (C, H, W), uint8, side by side with a title above each."""
+    bare = {"frame_on": False, "xticks": [], "yticks": []}
+    size = (0.9 * len(images), 1.2 + 0.2 * str(titles[0]).count("\n"))
+    figure, axes = plt.subplots(1, len(images), figsize=size, layout="constrained", subplot_kw=bare, squeeze=False)
+    for axis, image, title in zip(axes[0], images, titles, strict=True):
+        axis.imshow(image.cpu().permute(1, 2, 0).squeeze(), cmap="gray")
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
 def samples(split: Split, count: int = 12) -> Figure:
     """Draw `count` images of a split with their labels, every class in turn."""
-    bare = {"frame_on": False, "xticks": [], "yticks": []}
-    figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.3), layout="constrained", subplot_kw=bare)
     names = split.dataset.class_names or range(split.dataset.classes)
     labels = pd.Series(split.labels.cpu())
     numbers = labels.groupby(labels).cumcount().sort_values(kind="stable").index[:count]
-    for axis, number in zip(axes, numbers, strict=False):
-        axis.imshow(split.images[number].cpu().permute(1, 2, 0).squeeze(), cmap="gray")
-        axis.set_title(names[labels[number]], fontsize=8 if split.dataset.class_names else 10)
-    return figure
+    return pictures([split.images[number] for number in numbers], [names[labels[number]] for number in numbers])
 
 
 def structure(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow) -> Figure:

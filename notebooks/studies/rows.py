@@ -1,15 +1,18 @@
 """Notebooks 01 to 05, one per dataset of Table I: settings, structure, outcome, figures, comparison with the paper."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from odnlib import data, experiment, metrics, models, recipes
+from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
+from odnlib.progress import short
 from odnlib.recipes import Recipe
 from studies import common, plots, reference
+from studies.notebook import Workplace
 
 SHOWN = {  # settings that tell rows and rules apart
     "target_pct": "validation accuracy to reach, in %",
@@ -37,12 +40,39 @@ def settings(recipe: Recipe) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["setting", "value", "meaning", "overridden"]).set_index("setting")
 
 
-def samples(images: Callable[[], data.Data], planned: Iterable[Recipe], results_dir: Path, fresh: bool) -> None:
+def samples(place: Workplace, *planned: Recipe) -> None:
     """Draw sample images if any of the runs is still to be trained; otherwise load none and say so."""
-    if fresh or any(experiment.status(x, experiment.run_folder(x, results_dir)) != "finished" for x in planned):
-        plots.samples(images().train)
+    folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
+    if place.since or any(experiment.status(*run) != "finished" for run in folders.items()):
+        plots.samples(place.images(planned[0])().train)
     else:
         print("Both networks are trained: what follows is drawn from their folders, and no images are loaded.")
+
+
+def gained(row: str, data_dir: Path, most: int = 2000, drawn: int = 10) -> None:
+    """Draw validation images that the published network of one depth gets wrong and that of the next one right.
+
+    Of the first `most`, with counts both ways. Where the networks or the real images are not there, says so.
+    """
+    networks = sorted(next(iter(sorted(ROOT.glob(f"results/*/networks/{row}"))), ROOT).glob("depth*.onnx"))[:2]
+    if len(networks) < 2:
+        return print(f"Left out here: for {TABLE_1[row].title} there are no published networks of two depths.")
+    if not (data_dir / data.DATASETS[row].source).exists():
+        return print(
+            f"Left out here: it needs the real images, and {short(data_dir)} has none of {TABLE_1[row].title}."
+        )
+    from studies import export  # onnxruntime takes a second
+
+    split = data.load(recipes.resolve(row, profile=networks[0].parts[-4], rule="equal"), data_dir).validation
+    images, labels = split.images[:most], split.labels[:most]
+    first, then = (torch.tensor(export.logits_of(network, images)).argmax(1) for network in networks)
+    below, above = (int(network.stem[-2:]) for network in networks)
+    better, worse = (first != labels) & (then == labels), (first == labels) & (then != labels)
+    counts = f"{int(better.sum())} right that depth {below} has wrong, and {int(worse.sum())} the other way round"
+    print(f"Of {len(labels):,} validation images depth {above} has {counts} ({networks[0].parent.relative_to(ROOT)}).")
+    names, chosen = split.dataset.class_names or range(split.dataset.classes), better.nonzero().flatten()[:drawn]
+    titles = [f"{names[labels[i]]}\ndepth {below}:\n{names[first[i]]}" for i in chosen]
+    plots.pictures([images[i] for i in chosen], titles)
 
 
 def structure(recipe: Recipe) -> pd.DataFrame:
