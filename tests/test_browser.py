@@ -76,11 +76,11 @@ def outputs(driver):
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]]) if notebook else ""
 
 
-def run_all_cells(driver, address):
-    """Open the notebook, as in a new tab, and run all of its cells."""
+def run_all_cells(driver, address, known=("idle", "busy")):
+    """Open the notebook, as in a new tab, and run all of its cells as soon as the kernel's state is `known`."""
     driver.get(address)
     ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
-    wait_for(lambda: driver.execute_script(ready) in ("idle", "busy"), 120, lambda: driver.page_source[:2000])
+    wait_for(lambda: driver.execute_script(ready) in known, 120, lambda: driver.page_source[:2000])
     driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
@@ -98,7 +98,7 @@ def test_row_notebook_in_jupyterlab(jupyterlab, browser):
     time.sleep(1)  # for the screenshot
 
 
-@pytest.mark.parametrize("jupyterlab", [300], indirect=True)
+@pytest.mark.parametrize("jupyterlab", [120], indirect=True)
 def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp_path):
     run_all_cells(browser, jupyterlab)
     shows(browser, " if it takes all 2 depths")  # it tells the time left, and where its log is
@@ -113,8 +113,8 @@ def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp
     run_all_cells(browser, jupyterlab)
     shows(browser, " 100 %|")  # the warm-up's line, replayed, and the first depth's goes on
     browser.get("about:blank")  # the tab is closed while it trains
-    run_all_cells(browser, jupyterlab)
-    shows(browser, "size reduction (%)")
+    run_all_cells(browser, jupyterlab, ("idle", "busy", "unknown"))  # a busy kernel does not say that it is
+    shows(browser, "size reduction (%)", 400)
     log, *_ = tmp_path.glob("results/smoke/runs/mnist-odn*/log.txt")
     assert log.read_text().count("goes on after") == 1  # the closed tab did not stop it
 
