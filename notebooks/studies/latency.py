@@ -21,11 +21,11 @@ ROUNDS = 9  # of every measurement
 FILE = "latency.csv"
 
 
-def rounds_of(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
+def in_turns(tasks: dict[object, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
     """Return milliseconds: a line per round, which runs every task once, and a column per task. One more round first
     warms up.
     """
-    lines: list[dict[str, float]] = [{} for _ in range(rounds + 1)]
+    lines: list[dict[object, float]] = [{} for _ in range(rounds + 1)]
     for line, (name, task) in product(lines, tasks.items()):
         start = time.perf_counter()
         task()
@@ -33,23 +33,13 @@ def rounds_of(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> p
     return pd.DataFrame(lines[1:])
 
 
-def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Return each task's median milliseconds of `rounds_of`."""
-    return rounds_of(tasks, rounds).median().to_dict()
-
-
 @torch.inference_mode()
-def truncated(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = ROUNDS) -> pd.DataFrame:
-    """Return `rounds_of` one batch through a run's untrained network (speed is the same) at each depth, on the CPU."""
+def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = ROUNDS) -> pd.DataFrame:
+    """Return `in_turns` of one batch through an untrained network (speed is the same) cut at `depths`, on the CPU."""
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     whole = whole.to(memory_format=torch.channels_last).eval()
     images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
-    return rounds_of({depth: partial(whole.truncate(depth), images) for depth in depths}, rounds)
-
-
-def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = ROUNDS) -> dict:
-    """Return depth -> median milliseconds of `truncated`."""
-    return truncated(run, dataset, depths, batch, rounds).median().to_dict()
+    return in_turns({depth: partial(whole.truncate(depth), images) for depth in depths}, rounds)
 
 
 def ratio(rounds: pd.DataFrame, odn: object, full: object) -> dict[str, float]:
@@ -70,7 +60,7 @@ def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
     for batch in BATCHES:
         line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
         depths = sorted({odn_depth, full_depth})  # one, where the search took all
-        line |= ratio(truncated(run, dataset, depths, batch), odn_depth, full_depth)
+        line |= ratio(milliseconds(run, dataset, depths, batch), odn_depth, full_depth)
         lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": processor()})
     return lines
 

@@ -134,7 +134,7 @@ def front(recipe: Recipe, folder: Path, dataset: Dataset) -> pd.DataFrame:
     if not file.exists():
         lines = pd.read_csv(folder / "depths.csv")
         timed = sorted({*lines.dropna(subset="val_acc_pct")["depth"], recipe.last_depth})
-        lines["latency_ms"] = lines["depth"].map(latency.milliseconds(recipe, dataset, timed, batch=1))
+        lines["latency_ms"] = lines["depth"].map(latency.milliseconds(recipe, dataset, timed, batch=1).median())
         write_csv(file, lines.assign(threads=torch.get_num_threads(), processor=processor()))
     return pd.read_csv(file)
 

@@ -40,10 +40,20 @@ def settings(recipe: Recipe) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["setting", "value", "meaning", "overridden"]).set_index("setting")
 
 
+def images_here(row: str, data_dir: Path) -> bool:
+    """Return whether a row's real images lie in `data_dir`, without reading or downloading them."""
+    places = {
+        "svhn": "train_32x32.mat",
+        "cifar10": "cifar-10-batches-py",
+    }  # others: the class
+    return (data_dir / places.get(row, data.DATASETS[row].source)).exists()
+
+
 def samples(place: Workplace, *planned: Recipe) -> None:
-    """Draw sample images if any of the runs is still to be trained; otherwise load none and say so."""
+    """Draw sample images if they are needed, as a run is still to be trained, or at hand; otherwise say so."""
     folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
-    if place.since or any(experiment.status(*run) != "finished" for run in folders.items()):
+    needed = place.since or any(experiment.status(*run) != "finished" for run in folders.items())
+    if needed or (not planned[0].embedded and images_here(planned[0].row, place.data_dir)):
         plots.samples(place.images(planned[0])().train)
     else:
         print("Both networks are trained: what follows is drawn from their folders, and no images are loaded.")
@@ -57,7 +67,7 @@ def gained(row: str, data_dir: Path, most: int = 2000, drawn: int = 10) -> None:
     networks = sorted(next(iter(sorted(ROOT.glob(f"results/*/networks/{row}"))), ROOT).glob("depth*.onnx"))[:2]
     if len(networks) < 2:
         return print(f"Left out here: for {TABLE_1[row].title} there are no published networks of two depths.")
-    if not (data_dir / data.DATASETS[row].source).exists():
+    if not images_here(row, data_dir):
         return print(
             f"Left out here: it needs the real images, and {short(data_dir)} has none of {TABLE_1[row].title}."
         )
