@@ -43,11 +43,15 @@ def browser(request):
 
 
 @pytest.fixture
-def jupyterlab(tmp_path):
-    """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe."""
+def jupyterlab(request, tmp_path):
+    """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe.
+
+    A number as the fixture's parameter: epochs at each depth, instead of one.
+    """
     notebook = nbformat.read(ROOT / "notebooks" / "01_mnist_resnet18.ipynb", 4)
     settings = {"width": 8, "train_images": 64, "last_depth": 2}
     settings |= dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs", "full_epochs"), 1)
+    settings |= {"depth_epochs": getattr(request, "param", 1), "patience": 1000}
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += f"\noverrides = {json.dumps(settings)}\nresults_dir = {str(tmp_path / 'results')!r}"
     (tmp_path / "studies").symlink_to(ROOT / "notebooks" / "studies")
@@ -72,15 +76,47 @@ def outputs(driver):
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]]) if notebook else ""
 
 
+def run_all_cells(driver, address, known=("idle", "busy")):
+    """Open the notebook, as in a new tab, and run all of its cells as soon as the kernel's state is `known`."""
+    driver.get(address)
+    ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+    wait_for(lambda: driver.execute_script(ready) in known, 120, lambda: driver.page_source[:2000])
+    driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def shows(driver, text, seconds=120):
+    """Wait until the notebook has put out a text."""
+    wait_for(lambda: text in outputs(driver), seconds, lambda: outputs(driver)[-3000:])
+
+
 def test_row_notebook_in_jupyterlab(jupyterlab, browser):
-    browser.get(jupyterlab)
-    ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-    wait_for(lambda: browser.execute_script(ready), 90, lambda: browser.page_source[:2000])
-    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    wait_for(lambda: "size reduction (%)" in outputs(browser), 180, lambda: outputs(browser)[-3000:])
+    run_all_cells(browser, jupyterlab)
+    shows(browser, "size reduction (%)")
     assert '"output_type": "error"' not in outputs(browser)
+    assert outputs(browser).count(" 100 %|") == 4  # warm-up, depth 1, fine-tuning of depth 2; the whole network
     browser.execute_script("window.jupyterapp.commands.execute('notebook:move-cursor-down')")
     time.sleep(1)  # for the screenshot
+
+
+@pytest.mark.parametrize("jupyterlab", [120], indirect=True)
+def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp_path):
+    run_all_cells(browser, jupyterlab)
+    shows(browser, " if it takes all 2 depths")  # it tells the time left, and where its log is
+    assert re.search(r"log: [^\"]+/log.txt", outputs(browser))
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    shows(browser, "Interrupted: what was trained is kept in ")
+    assert "- run this cell again to go on." in outputs(browser)
+    assert "Traceback" not in outputs(browser)
+    time.sleep(1)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    browser.save_screenshot(str(SCREENSHOTS / "interrupted_in_jupyterlab.png"))
+    run_all_cells(browser, jupyterlab)
+    shows(browser, " 100 %|")  # the warm-up's line, replayed, and the first depth's goes on
+    browser.get("about:blank")  # the tab is closed while it trains
+    run_all_cells(browser, jupyterlab, ("idle", "busy", "unknown"))  # a busy kernel does not say that it is
+    shows(browser, "size reduction (%)", 400)
+    log, *_ = tmp_path.glob("results/smoke/runs/mnist-odn*/log.txt")
+    assert log.read_text().count("goes on after") == 1  # the closed tab did not stop it
 
 
 @pytest.fixture(scope="module")

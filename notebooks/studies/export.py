@@ -153,7 +153,7 @@ def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) 
     """Return each ONNX file's median milliseconds per batch of images (C, H, W); 9 rounds, files in turn."""
     sessions = {name: session(path) for name, path in paths.items()}
     images = {"images": bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
-    return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()})
+    return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()}).median().to_dict()
 
 
 def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
