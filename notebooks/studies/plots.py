@@ -153,21 +153,3 @@ def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None =
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3, title="; ".join(title) or None)
     return caption(figure, run)
-
-
-def accuracies(lines: pd.DataFrame) -> Figure:
-    """Draw test accuracies measured and in the paper, a line for each group of equal runs in comparison.csv."""
-    lines = lines.sort_values(["profile", "row", "rule", "label", "variant"], ignore_index=True)
-    names = [f"{x.row} {x.variant}, {x.profile}, {x.rule} (n = {x.n}): {x.label}" for x in lines.itertuples()]
-    names = [textwrap.fill(name.rstrip(": "), 64) for name in names]
-    height = 1.6 + 0.15 * sum(2 + name.count("\n") for name in names)
-    figure, axis = plt.subplots(figsize=(11, height), layout="constrained")
-    for apart, runs in lines.groupby(lines["verdict"] == "not comparable"):
-        label = "measured on stand-ins or narrow networks: not comparable" if apart else "measured"
-        look = {"fmt": "o", "color": "0.6" if apart else BLUE, "label": label}
-        axis.errorbar(runs["measured"], runs.index, xerr=runs["std"].fillna(0), **look)
-    axis.plot(lines["paper"], lines.index, "D", color=ORANGE, fillstyle="none", mew=2, label="paper, Table I")
-    axis.set_yticks(lines.index, names, fontsize=8)
-    axis.set(xlabel="test accuracy (%)", ylim=(len(lines) - 0.5, -0.5))
-    figure.legend(loc="outside upper center", ncols=3)
-    return small_print(figure, "n runs with other seeds; bars: their standard deviation")

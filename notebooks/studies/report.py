@@ -6,7 +6,8 @@ import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
 from studies import ablation, benchmark, claims, comparison, compression, families, grades, own, reuse, rows, trend
-from studies.plots import accuracies, save
+from studies.overview import fronts, paper_and_ours, titled
+from studies.plots import save
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
 TOLD_FIRST = ("within_1_75", "procedure_pays", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
@@ -31,19 +32,23 @@ class Report:
     def summary(self) -> list[str]:
         """Return the comparison with the paper as a list of sentences."""
         lines = []
-        for what, judged in {"numbers that Table I prints": self.best, "claims of the text": self.claims}.items():
+        trained = pd.Series([x.cell in comparison.TRAINED_CELLS[x.variant] for x in self.best.itertuples()])
+        kinds = {"numbers of Table I that training decides": self.best[trained]}
+        kinds |= {"numbers of Table I that need no training": self.best[~trained], "claims of the text": self.claims}
+        for what, judged in kinds.items():
             verdicts = judged["verdict"].str.replace("measured; .*", "measured", regex=True)
             counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
             lines.append(f"Of the {len(judged)} {what}: {counts}")
         for profile, runs in self.runs.groupby("profile"):
-            seeds = runs["seed"].nunique()
-            listed = f"{', '.join(runs['row'].unique())}; {seeds} seed{'s' * (seeds > 1)}"
-            lines.append(f"{profile}: {len(runs)} runs ({listed}) - {WORTH[profile]}")
+            n, seeds = (
+                f"{x} {word}{'s' * (x > 1)}" for x, word in ((len(runs), "run"), (runs["seed"].nunique(), "seed"))
+            )
+            lines.append(f"{profile}: {n} ({', '.join(runs['row'].unique())}; {seeds}) - {WORTH[profile]}")
         told = self.claims["key"].isin(TOLD_FIRST) & ~self.claims["verdict"].isin(["not measured", "not comparable"])
         lines += [f"{claim.statement}: {claim.verdict}" for claim in self.claims[told].itertuples()]
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
-        return lines
+        return [titled(line) for line in lines]
 
     def provenance(self) -> pd.DataFrame:
         """Return a line for each run: commit, device, processor, threads, start, seconds, cost."""
@@ -67,8 +72,9 @@ def write(results_dir: Path, profile: str) -> Report:
     write_table(report.folder / "comparison.csv", report.comparison)
     write_table(report.folder / "claims.csv", report.claims)
     write_table(report.folder / "table1.csv", comparison.table_1(report.runs))
-    if len(trained := comparison.accuracies(report.comparison)):
-        save(accuracies(trained), report.folder / "figures" / "accuracies.png")
+    for name, draw in {"overview": paper_and_ours, "fronts": fronts}.items():
+        if len(comparison.of_table_1(report.runs)):
+            save(draw(report.runs), report.folder / "figures" / f"{name}.png")
     text = ["# Measured beside printed", *report.summary()]
     text += ["## Searches that met their goal, beside the whole network", markdown_table(report.headline)]
     text += [
