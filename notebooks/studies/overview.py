@@ -13,18 +13,11 @@ from studies import common, comparison, grades, plots
 
 GREY = "#666666"
 LOOKS = {  # words in a grade: its sign in tables, marker in figures, colour; the first words that it contains count
-    "not measured": ("·", "", "#ffffff"),
-    "procedure reproduced": ("✔", "o", "#0173b2"),
-    "not ": ("✘", "X", "#b84700"),
-    "corroborated": ("●", "s", "#007a58"),
-    "structure reproduced": ("=", "P", "#5b7a99"),
-    "paper's slip": ("≠", "d", "#8a3f86"),
-    "upper bound of the depth": ("≤", "<", GREY),
-    "exploratory": ("○", "v", GREY),
-    "compared": ("○", "^", GREY),
-    "a trend": ("~", "p", GREY),
-    "an illustration": ("~", "p", GREY),
-}
+    "not measured": ("·", "", "#ffffff"), "procedure reproduced": ("✔", "o", "#0173b2"), "not ": ("✘", "X", "#b84700"),
+    "corroborated": ("●", "s", "#007a58"), "structure reproduced": ("=", "P", "#5b7a99"),
+    "paper's slip": ("≠", "d", "#8a3f86"), "upper bound": ("≤", "<", GREY), "exploratory": ("○", "v", GREY),
+    "compared": ("○", "^", GREY), "a trend": ("~", "p", GREY), "an illustration": ("~", "p", GREY),
+}  # fmt: skip
 
 
 def look(grade: str) -> tuple[str, str, str]:

@@ -10,7 +10,6 @@ from studies.overview import fronts, paper_and_ours, titled
 from studies.plots import save
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
-TOLD_FIRST = ("within_1_75", "procedure_pays", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
 COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label", "why"]
 WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
@@ -44,23 +43,17 @@ class Report:
                 f"{x} {word}{'s' * (x > 1)}" for x, word in ((len(runs), "run"), (runs["seed"].nunique(), "seed"))
             )
             lines.append(f"{profile}: {n} ({', '.join(runs['row'].unique())}; {seeds}) - {WORTH[profile]}")
-        told = self.claims["key"].isin(TOLD_FIRST) & ~self.claims["verdict"].isin(["not measured", "not comparable"])
-        lines += [f"{claim.statement}: {claim.verdict}" for claim in self.claims[told].itertuples()]
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
         return [titled(line) for line in lines]
 
     def provenance(self) -> pd.DataFrame:
         """Return a line for each run: commit, device, processor, threads, start, seconds, cost."""
-        keys = ["commit", "code_unchanged_since_commit", "device", "processor", "threads", "start", "seconds"]
-        lines = []
-        for run in self.runs.itertuples():
-            made_by = read_json(run.folder / "provenance.json")
-            line = {"run": f"{run.profile}/{run.name}"} | {key: made_by[key] for key in keys}
-            line["commit"] = (made_by["commit"] or "none")[:10]
-            line["otherwise_than_commit"] = made_by.get("otherwise_than_commit", "")
-            lines.append(line | {"train_tmacs": run.train_tmacs, "training_version": run.training_version})
-        return pd.DataFrame(lines)
+        made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in self.runs["folder"]])
+        names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor", "threads"]
+        made_by = made_by.reindex(columns=[*names, "start", "seconds"]).fillna("")
+        own = self.runs[["profile", "name", "train_tmacs", "training_version"]]
+        return pd.concat([own.reset_index(drop=True), made_by.assign(commit=made_by["commit"].str[:10])], axis=1)
 
 
 def write(results_dir: Path, profile: str) -> Report:
