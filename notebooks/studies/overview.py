@@ -78,7 +78,8 @@ def fronts(runs: pd.DataFrame) -> Figure | None:
     """Draw validation accuracy against bytes of every depth that was tried, a panel for each kind of search for a row
     of Table I in `runs`, a line for each seed, ringed where it ended; None without searches.
     """
-    searches = comparison.of_table_1(runs).query("variant == 'odn'")
+    searches = comparison.of_table_1(runs)
+    searches = searches[searches["variant"] == "odn"]
     searches = searches.assign(label=common.shared(searches, common.ONE_DEPTH | {"threads", "width"}))
     kinds = [kind for _, kind in searches.groupby(comparison.GROUP, sort=False) if kind["test_acc_pct"].notna().any()]
     if not kinds:

@@ -66,8 +66,8 @@ def write(results_dir: Path, profile: str) -> Report:
     write_table(report.folder / "claims.csv", report.claims)
     write_table(report.folder / "table1.csv", comparison.table_1(report.runs))
     for name, draw in {"overview": paper_and_ours, "fronts": fronts}.items():
-        if len(comparison.of_table_1(report.runs)):
-            save(draw(report.runs), report.folder / "figures" / f"{name}.png")
+        if drawn := draw(report.runs):
+            save(drawn, report.folder / "figures" / f"{name}.png")
     text = ["# Measured beside printed", *report.summary()]
     text += ["## Searches that met their goal, beside the whole network", markdown_table(report.headline)]
     text += [
