@@ -7,7 +7,6 @@ many notebooks that start together two may choose the same.
 
 import json
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -19,6 +18,7 @@ from nbconvert import HTMLExporter
 from traitlets.config import Config
 
 COMPARISON = "07_compare_with_paper"
+TEMPLATES = str(Path(__file__).parent / "notebooks" / "studies" / "templates")
 
 
 def execute(source: str, executed: str, parameters: dict) -> bool:
@@ -42,9 +42,9 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
 
 def page(notebook: nbformat.NotebookNode, to: Path) -> None:
     """Write an executed notebook as one HTML page without its code, which needs no network."""
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    scripts = re.compile("<script(?:(?!</script>).)*https?://.*?</script>", re.DOTALL)  # of other servers
-    to.write_text(scripts.sub("", exporter.from_notebook_node(notebook)[0]))
+    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(template_name="report", extra_template_basedirs=[TEMPLATES], **hidden)
+    to.write_text(exporter.from_notebook_node(notebook)[0])
 
 
 def end_with(pipe: int) -> None:

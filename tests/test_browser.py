@@ -11,6 +11,7 @@ import time
 
 import nbformat
 import pytest
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 
 import run_one
@@ -148,7 +149,10 @@ def test_report_stands_alone_and_is_a_function_of_the_run_folders(executed_compa
     assert any("not comparable yet" in line for line in rewritten.summary())
 
 
-def test_report_from_disk(browser, executed_comparison):
+@pytest.mark.parametrize("width", [1280, 390], ids=["screen", "phone"])
+def test_report_from_disk(browser, executed_comparison, width):
+    device = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     browser.get((executed_comparison / "report.html").as_uri())
     text = browser.find_element("tag name", "body").text
     assert "Does the paper hold?" in text
@@ -156,3 +160,22 @@ def test_report_from_disk(browser, executed_comparison):
     images = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
     assert images
     assert min(images) > 100
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+    contents = browser.find_elements("css selector", "nav a")
+    assert len(contents) > 5
+    for link in contents:
+        link.click()
+        (heading,) = browser.find_elements("id", link.get_attribute("href").partition("#")[2])
+        assert heading.text == link.text
+        assert heading.rect["y"] >= 0
+        assert contents[0].is_displayed()
+
+
+def test_report_can_be_read_by_everybody(browser, executed_comparison):
+    """Contrast, headings, labels: what axe-core finds in the whole page, what is folded away included."""
+    browser.get((executed_comparison / "report.html").as_uri())
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+    found = Axe().run(browser, options={"resultTypes": ["violations"]})
+    assert found["passes"], "nothing was checked"
+    told = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in found["violations"]}
+    assert not told, json.dumps(told, indent=1)

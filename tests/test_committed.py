@@ -68,9 +68,18 @@ def test_committed_tables_and_figures_are_rebuilt(rebuilt, profile):
 
 
 @pytest.mark.slow
-def test_readme_has_the_reports_headline(rebuilt):
+def test_readme_has_the_headline_of_full_width(rebuilt):
     _, reports = rebuilt
-    assert report.markdown_table(reports["reduced"].headline) in (ROOT / "README.md").read_text()
+    assert report.markdown_table(reports["quick"].headline) in (ROOT / "README.md").read_text()
+
+
+def test_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1500
+    notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    linked = set(re.findall(r"\]\((?!http)([^)]+)\)", text))
+    assert notebooks <= linked
+    assert not [link for link in linked if not (ROOT / link).exists()]
 
 
 def test_results_stay_small_and_hold_no_weights():

@@ -173,23 +173,3 @@ def depth_choice(depths: pd.DataFrame, run: AnyRun, printed: PrintedRow | None =
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=2, title="; ".join(title) or None)
     return caption(figure, run)
-
-
-def accuracies(lines: pd.DataFrame) -> Figure:
-    """Draw test accuracies measured and in the paper, a line for each group of equal runs in comparison.csv."""
-    lines = lines.sort_values(["profile", "row", "rule", "label", "variant"], ignore_index=True)
-    kinds = {"odn": "search", "full": "whole network"}
-    what = lines["row"].map(lambda row: TABLE_1[row].title) + ", " + lines["variant"].map(kinds)
-    what += ", " + lines["profile"] + ", " + lines["rule"] + lines["n"].map(" (n = {}): ".format) + lines["label"]
-    names = [textwrap.fill(name.rstrip(": "), 60) for name in what]
-    height = 1.6 + 0.15 * sum(2 + name.count("\n") for name in names)
-    figure, axis = plt.subplots(figsize=(WIDTH, height), layout="constrained")
-    for (apart, variant), runs in lines.groupby([lines["verdict"] == "not comparable", "variant"]):
-        color = "0.6" if apart else WHOLE if variant == "full" else FOUND
-        title = kinds[variant] + ", not comparable (stand-ins, narrow or cut short)" * apart
-        axis.errorbar(runs["measured"], runs.index, xerr=runs["std"].fillna(0), fmt="o", color=color, label=title)
-    axis.plot(lines["paper"], lines.index, "D", color=PAPER, fillstyle="none", mew=1.5, label="paper, Table I")
-    axis.set_yticks(lines.index, names, fontsize=8)
-    axis.set(xlabel="test accuracy (%)", ylim=(len(lines) - 0.5, -0.5))
-    figure.legend(loc="outside upper center", ncols=2)
-    return small_print(figure, "n runs with other seeds; bars: their standard deviation")
