@@ -216,7 +216,7 @@ def test_on_a_terminal_a_line_for_each_notebook_and_a_bar(monkeypatch, tmp_path,
     jobs[0].state, jobs[0].seconds = "done", 9.0
     with run_show.Block(jobs, tmp_path) as block:
         block.show()
-    last = capsys.readouterr().out.splitlines()[-3:]
+    last = capsys.readouterr().out.rstrip("\n").split("\n")[-3:]
     for text, line in zip(
         ("ResNet-34: done (9 s)", "hold?: waiting", "1 of 2, less than a minute left |"), last, strict=True
     ):

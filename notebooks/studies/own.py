@@ -20,7 +20,6 @@ from odnlib.recipes import Recipe
 from studies import latency, pictures, plots
 
 HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
-SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SHAPES` are called
 
 
 def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
@@ -115,10 +114,10 @@ def _three_splits(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
 
 
 def example(folder: Path) -> Path:
-    """Return a folder of class folders to try this with, ten kinds of drawn shapes; made if missing."""
+    """Return a folder of class folders to try this with, ten of drawn marks; made if missing."""
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
-        names = [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES]
+        names = [f"{down}_down_{right}_right" for down, right in embedded.places("cifar10")]  # pixels
         for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
