@@ -1,6 +1,7 @@
 """Progress of a training run: listeners for `experiment.run` (see `trainer.Listener`)."""
 
 import math
+import os
 import re
 import sys
 import time
@@ -37,18 +38,24 @@ class Progress:
 class StatusFile(Progress):
     """Writes a run's progress to status.json in its folder, about once a second.
 
-    It holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected (if nothing more
-    improves) and val_acc_pct (the best at the present depth).
+    It holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected and seconds_left (of
+    the stage, if nothing more improves), val_acc_pct (the best at the present depth), and the notebook that
+    run_all.py executes.
     """
 
     def __init__(self, folder: Path):
-        self.path = folder / "status.json"
+        self.path, self.begun = folder / "status.json", ("", 0, 0.0, 0.0)  # stage, depth, epochs then, time
 
     def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+        if self.begun[:2] != (stage, depth):
+            self.begun = stage, depth, epochs, time.monotonic()
         status = {"where": f"{stage_title(stage, depth)}, {epochs:.1f} of {expected} epochs"}
         status |= {"stage": stage, "depth": depth, "epochs": self.record.get("epoch", 0)}
         status |= {"stage_epochs": epochs, "stage_epochs_expected": expected}
-        write_json(self.path, status | {"val_acc_pct": last.get("best_val_acc_pct")}, durable=False)
+        done, taken = epochs - self.begun[2], time.monotonic() - self.begun[3]
+        status |= {"seconds_left": taken / done * (expected - epochs) if done else None}
+        status |= {"val_acc_pct": last.get("best_val_acc_pct"), "notebook": os.environ.get("ODN_NOTEBOOK", "")}
+        write_json(self.path, status, durable=False)
 
 
 def short(path: Path) -> Path:

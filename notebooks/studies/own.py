@@ -25,7 +25,6 @@ HELD_BACK = 0.15  # of the images for validation, and as many for the test, wher
 ALL = "all / classes"  # no folder's name, and so no class's, has a slash
 LONGEST = 40  # characters of a folder's name that name its runs
 UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, what is left of bytes that are no text, and line breaks
-SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SHAPES` are called
 pd.set_option("display.html.use_mathjax", False)  # a class may be called $5
 
 
@@ -150,10 +149,10 @@ def _three_splits(files: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def example(folder: Path) -> Path:
-    """Return a folder of class folders to try this with, ten kinds of drawn shapes; made if missing."""
+    """Return a folder of class folders to try this with, ten of drawn marks; made if missing."""
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
-        names = [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES]
+        names = [f"{down}_down_{right}_right" for down, right in embedded.places("cifar10")]  # pixels
         for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
