@@ -44,12 +44,8 @@ class Block(AbstractContextManager):
     """Shows how far notebooks are: on a terminal a line for each and a bar below, elsewhere a line a minute."""
 
     def __init__(self, jobs: list, runs: Path):
-        self.jobs, self.runs, self.began, self.drawn = (
-            {title(x): x for x in jobs},
-            runs,
-            time.time(),
-            sys.stdout.isatty(),
-        )
+        self.jobs, self.runs, self.began = {title(job): job for job in jobs}, runs, time.time()
+        self.drawn = sys.stdout.isatty()
         self.every = 1 if self.drawn else REPORT_EVERY
         look = {"file": sys.stdout, "dynamic_ncols": True, "disable": not self.drawn}
         self.lines = [tqdm(position=i, bar_format="{desc}", **look) for i in range(len(jobs))]
@@ -59,19 +55,16 @@ class Block(AbstractContextManager):
     def show(self) -> None:
         """Tell the present state; the time left is that of as many notebooks as are left, at the pace so far."""
         told = [f"{name}: {where(job, self.runs)}" for name, job in self.jobs.items()]
-        running, ended = (
-            [job.state == "running" for job in self.jobs.values()],
-            [x.seconds > 0 for x in self.jobs.values()],
-        )
-        minutes = (time.time() - self.began) / 60 * (len(told) / sum(ended) - 1) if any(ended) else 0
-        left = f"about {minutes:.0f} min left" if minutes > 1 else "less than a minute left" if any(ended) else ""
+        states, ended = [job.state for job in self.jobs.values()], sum(job.seconds > 0 for job in self.jobs.values())
+        minutes = (time.time() - self.began) / 60 * (len(told) - ended) / ended if ended else 0
+        left = f"about {minutes:.0f} min left" if minutes > 1 else "less than a minute left" if minutes else ""
         for line, text in zip(self.lines, told, strict=True):
             line.set_description_str(text)
-        self.bar.n = sum(ended)
+        self.bar.n = ended
         self.bar.set_postfix_str(left)
         if not self.drawn:
-            under_way = [text for text, now in zip(told, running, strict=True) if now]
-            print("; ".join([f"{sum(ended)} of {len(told)}" + f", {left}" * bool(left), *under_way]), flush=True)
+            shown = [text for text, state in zip(told, states, strict=True) if state == "running" or ended == len(told)]
+            print("; ".join([f"{ended} of {len(told)}" + f", {left}" * bool(left), *shown]), flush=True)
 
     def __exit__(self, *_: object) -> None:
         for line in (*self.lines, self.bar):
@@ -83,9 +76,8 @@ def came_out(row: str, runs: list[recipes.Recipe], results_dir: Path) -> str:
     paper, found = TABLE_1[row], {"odn": [], "full": []}
     for run in (run for run in runs if run.row == row):
         found[run.variant].append(recipes.read_run(experiment.run_folder(run, results_dir)))
-    (depth, odn), (whole, full) = (
-        (fmean(x.depth for x in y), fmean(x.test_acc_pct for x in y)) for y in found.values()
-    )
+    means = [(fmean(x.depth for x in of), fmean(x.test_acc_pct for x in of)) for of in found.values()]
+    (depth, odn), (whole, full) = means
     text = f"{paper.title:<14} depth {depth:g} of {whole:g} ({paper.odn.depth}): {odn:.2f} % ({paper.odn.test_acc_pct})"
     return f"{text}, the whole network {full:.2f} % ({paper.full.test_acc_pct})"
 
@@ -104,10 +96,10 @@ def conclusion(asked: argparse.Namespace, jobs: list, rows: list[str], runs: lis
         yield f"{job.state}: {title(job)}, {job.executed}"
         yield from (f"  {line}" for line in job.printed.splitlines()[-LAST_LINES:])
     if asked.images and jobs[0].state == "done":
-        about = max(place.glob("export/*/model.json"), key=lambda file: file.stat().st_mtime)
-        found = files.read_json(about)
-        yield "depth {depth}: {val_acc_pct:.1f} % on validation, {test_acc_pct:.1f} % on test".format(**found)
-        yield f"network and model card: {about.parent}; how it was found: {jobs[0].executed}"
+        for about in (x for x in place.glob("export/*/model.json") if x.stat().st_mtime >= jobs[0].began):
+            found = "depth {depth}: {val_acc_pct:.1f} % on validation, {test_acc_pct:.1f} % on test"
+            yield f"{found.format(**files.read_json(about))}; network and model card: {about.parent}"
+        yield f"how it was found: {jobs[0].executed}"
     if any("compare" in job.source.stem and job.state == "done" for job in jobs):  # it is of today
         yield f"report: {place / 'report.html'}"
     there = ",".join(row for row, name in REAL.items() if (asked.data_dir / name).exists())

@@ -40,7 +40,7 @@ PROFILES: dict[str, Settings] = {
     "paper": {},
 }
 LIMITS: dict[str, tuple[Settings, Settings]] = {  # profile: limits of epochs by the plateau rule, and by `equal`
-    "smoke": ({"depth_epochs": 6, "finetune_epochs": 2, "full_epochs": 6}, {"depth_epochs": 4, "full_epochs": 4}),
+    "smoke": ({"depth_epochs": 8, "finetune_epochs": 2, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
     "quick": ({"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4}, {}),
 }
 
