@@ -69,7 +69,7 @@ class NotebookText:
     text, handle, encoding = "", None, "utf-8"
 
     def write(self, text: str) -> None:
-        self.text = re.sub(r"[^\n]*\r", "", self.text + text)
+        self.text = re.sub(r"[^\n]*\r| +(?=\n)", "", self.text + text)
         if self.handle is None:
             from IPython.display import display  # comes with every kernel, and odnlib does without
 
