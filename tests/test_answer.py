@@ -65,10 +65,8 @@ def test_a_target_that_is_no_question_is_refused_with_a_better_one(target_pct, i
 
 def test_what_is_asked_is_told_with_its_interval_and_unequal_classes():
     said = answer.question(97.0, UNEQUAL)
-    assert re.match(
-        r"97 % are asked, which 150 validation images tell to \d\.\d points\. The classes are unequal", said
-    )
-    assert "94.0 % are 'a', 6.0 % 'b'" in said
+    assert re.match(r"97 % are asked, which 150 validation images tell to \d\.\d points\. Classes are unequal", said)
+    assert "94.0 % 'a', 6.0 % 'b'" in said
     assert "unequal" not in answer.question(90.0, data(300, 300))
 
 

@@ -44,7 +44,7 @@ def paper_and_ours(runs: pd.DataFrame) -> Figure:
     comparable = kinds["not_comparable"] == ""
     for axis, (row, printed) in zip(axes, TABLE_1.items(), strict=True):
         of_row, paper = kinds[(kinds["row"] == row) & (comparable | ~comparable.any())], [printed.odn, printed.full]
-        style = {"color": plots.ORANGE, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
+        style = {"color": plots.PAPER, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
         places = [line.size_mb for line in paper], [line.test_acc_pct for line in paper]
         axis.plot(*places, "D--", label="paper, Table I", **style)
         for _, seeds in of_row.groupby(comparison.GROUP, sort=False):
@@ -95,13 +95,13 @@ def fronts(runs: pd.DataFrame) -> Figure | None:
             tables = pd.concat([pd.read_csv(folder / "depths.csv") for folder in seed["folder"]])
             tried = tables.dropna(subset="val_acc_pct").set_index("depth").sort_index()[["size_mb", "val_acc_pct"]]
             ended = tried[tried.index.isin(comparison.tested(seed)["depth"])]
-            axis.plot(*tried.to_numpy().T, ".-", color=plots.BLUE, lw=1, label="every depth tried")
-            style = {"color": plots.RED, "ms": 10, "mew": 1.5, "fillstyle": "none"}
+            axis.plot(*tried.to_numpy().T, ".-", color=plots.FOUND, lw=1, label="every depth tried")
+            style = {"color": plots.CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
             axis.plot(*ended.to_numpy().T, "o", label="where the search ended", **style)
             marked |= dict(zip(ended["size_mb"], ended.index, strict=True)) | {tried["size_mb"].iloc[0]: tried.index[0]}
-        axis.axhline(first["goal_pct"], color=plots.GREEN, ls="--", lw=1, label="goal")
+        axis.axhline(first["goal_pct"], color=plots.GOAL, ls="--", lw=1, label="goal")
         if not first["not_comparable"]:
-            axis.axvline(printed.odn.size_mb, color=plots.ORANGE, ls=":", lw=1.5, label="paper, Table I")
+            axis.axvline(printed.odn.size_mb, color=plots.PAPER, ls=":", lw=1.5, label="paper, Table I")
         words = [
             printed.title,
             first["profile"],
