@@ -66,7 +66,8 @@ def table_1(best: pd.DataFrame) -> HTML:
     text.columns = style.columns = pd.MultiIndex.from_tuples(COLUMNS.values())
     table = text.style.apply(lambda _: style, axis=None).to_html(table_attributes='class="table-1"')
     table = re.sub(r"<th( class=\"blank[^>]*>&nbsp;</)th>", r"<td\1td>", table)  # nothing is the head of nothing
-    return HTML(f"<p>{' &ensp; '.join(dict.fromkeys(f'{look(grade)[0]} {grade}' for grade in words))}</p>{table}")
+    signs = " &ensp; ".join(dict.fromkeys(f"<span>{look(grade)[0]} {grade}</span>" for grade in words))
+    return HTML(f"<p>{signs}</p>{table}")
 
 
 def rendered(template: str, **values: object) -> HTML:
