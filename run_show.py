@@ -22,8 +22,8 @@ REAL = dict(zip(TABLE_1, PLACES, strict=True))  # where torchvision keeps real i
 def title(job) -> str:
     """Return the number and the heading of a notebook, which say in words what it does."""
     heading = nbformat.read(job.source, 4).cells[0].source.splitlines()[0].strip("# ")
-    seed = f", seed {job.parameters.get('seed')}" * ("-seed" in job.executed.stem)
-    return f"{job.source.stem[:2]} {heading}{seed}"
+    seed = job.parameters.get("seed")
+    return f"{job.source.stem[:2]} {heading}" + (f", seed {seed}" if seed else "")
 
 
 def where(job, runs: Path) -> str:

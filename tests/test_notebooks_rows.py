@@ -236,7 +236,7 @@ def test_latency_is_measured_once_and_judged(tmp_path):
 
 def test_figures_say_what_they_are_evidence_of(tmp_path):
     recipe = recipes.resolve("mnist", profile="reduced", train_images=1500, threads=1, architecture="resnet34")
-    said = "resnet34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
+    said = "ResNet-34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
     assert plots.evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table I"
     assert ", rule released with threads 1, 3 seeds - " in plots.evidence(recipe, "3 seeds", varied=("train_images",))
     run = recipes.read_run(pretend_run(tmp_path, rule="fast", width=64))
