@@ -3,6 +3,7 @@
 ./run_all.sh [--profile smoke|reduced|quick|paper] [--rule released|printed|equal] [--rows mnist,svhn]
              [--only 06,09] [--seeds 0,1,2] [--set NAME=VALUE ...] [--jobs NUMBER|auto] [--fresh]
              [--data-dir FOLDER] [--results-dir FOLDER] [--device auto|cpu|cuda|mps] [--setup-only] [--help]
+./run_all.sh --images FOLDER --target PERCENT [...]   10_your_dataset on your own images, a folder for each class
 """
 
 import argparse
@@ -26,8 +27,8 @@ import torch
 from odnlib import experiment, files, recipes
 from odnlib.__main__ import guarded, shared_options, value, words
 from odnlib.presets import ROWS, usual_rule
+from run_show import Block, conclusion
 
-REPORT_EVERY, LAST_LINES = 60, 12  # seconds; lines of a traceback
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
 ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
@@ -47,16 +48,15 @@ class Job:
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
         """Execute the notebook in one of the `free` slots, in a process that ends when the pipe `alive` does."""
-        slot, self.state, self.began = free.pop(), "running", time.monotonic()
-        print(f"begun: {self.executed.stem}", flush=True)
+        slot, self.state, self.began = free.pop(), "running", time.time()
         arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         command = [sys.executable, files.ROOT / "run_one.py", *arguments]
-        ended = subprocess.run(command, env=os.environ | slot, pass_fds=[alive], **streams)
+        environment = os.environ | slot | {"ODN_NOTEBOOK": self.executed.stem}  # for status.json
+        ended = subprocess.run(command, env=environment, pass_fds=[alive], **streams)
         free.append(slot)
-        self.state, self.seconds = "failed" if ended.returncode else "done", time.monotonic() - self.began
+        self.state, self.seconds = "failed" if ended.returncode else "done", time.time() - self.began
         self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
-        print(f"{self.state}: {self.executed.stem} ({self.seconds:.0f} s)", flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,11 +65,16 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--only", type=words, default=[], help="numbers of notebooks, e.g. 06,09: exactly these")
     whole.add_argument("--seeds", type=words, default=[], help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
     whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
+    whole.add_argument("--images", type=Path, help="own images, a folder for each class (default profile: quick)")
+    whole.add_argument("--target", type=float, help="accuracy on validation, in %%, that is enough for own images")
+    whole.set_defaults(profile="")
     return whole
 
 
 def chosen(arguments: argparse.Namespace) -> list[str]:
     """Return the numbers of the notebooks to execute: those of --only, or of the rows, the comparison and studies."""
+    if arguments.images:
+        return [OWN]
     if arguments.only:
         return [number.zfill(2) for number in arguments.only]
     numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or ROWS)]
@@ -85,11 +90,16 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
     Raises:
         RecipeError: all problems with datasets, seeds and settings, a line each; studies check their own when executed.
     """
+    arguments.profile = arguments.profile or ("quick" if arguments.images else "smoke")
     rows, seeds, numbers = arguments.rows, [*map(value, arguments.seeds)], chosen(arguments)
     problems = [recipes.unknown(x, recipes.SETTINGS) for x, _ in arguments.overrides if x not in recipes.SETTINGS]
     for name, asked, known in (("rows", rows, ROWS), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
+    if (arguments.images is None) != (arguments.target is None):
+        problems.append("images and target belong together: --images FOLDER --target 90 (% right that are enough)")
+    if arguments.images and not arguments.images.expanduser().is_dir():
+        problems.append(f"images {arguments.images} is no folder: name the one that holds a folder for each class")
     shared = dict(arguments.overrides) | {"profile": arguments.profile, "rule": arguments.rule}
     trained = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
     combinations = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
@@ -106,6 +116,11 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
     given |= {"rule": arguments.rule} if arguments.rule else {}
     given |= {"rows": rows, "row": rows[0], "pairs": [*permutations(rows, 2)]} if rows else {}
     given |= {"seeds": seeds, "seed": seeds[0]} if seeds else {}
+    given |= (
+        {"images": str(arguments.images.expanduser().resolve()), "target_pct": arguments.target}
+        if arguments.images
+        else {}
+    )
     given |= {} if smoke else {"architectures": ["", "resnet18"]}  # each row's own, and the same for all
     jobs = []
     for number in sorted(numbers):
@@ -141,24 +156,20 @@ def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> Non
     """Set aside the run folders that --fresh concerns, before notebooks that share them start executing."""
     rows = [ROW_OF_NOTEBOOK.get(number) for number in chosen(arguments)]
     folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
-    if arguments.profile == "smoke" and not (arguments.rows or arguments.only):
+    if arguments.profile == "smoke" and not (arguments.rows or arguments.only or arguments.images):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
     for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):
         with files.held(folder, wait=False):
             files.set_aside(folder)
 
 
-def execute(jobs: list[Job], slots: list[dict[str, str]], runs: Path) -> None:
-    """Execute notebooks in parallel and print every minute how far they and their runs are."""
+def execute(jobs: list[Job], slots: list[dict[str, str]], block: Block) -> None:
+    """Execute notebooks in parallel while the block shows how far they and their runs are."""
     (alive, end), pool = os.pipe(), ThreadPoolExecutor(len(slots))
     pending = {pool.submit(job.execute, slots, alive) for job in jobs}
     try:
-        while pending := wait(pending, REPORT_EVERY).not_done:
-            lines = [f"{x.executed.stem}: {time.monotonic() - x.began:.0f} s" for x in jobs if x.state == "running"]
-            recent = [x for x in runs.glob("*/status.json") if time.time() - x.stat().st_mtime < REPORT_EVERY]
-            under_way = sorted(file for file in recent if not file.with_name("result.json").exists())
-            lines += [f"  {file.parent.name}: {files.read_json(file)['where']}" for file in under_way]
-            print("\n".join(f"  {line}" for line in lines), flush=True)
+        while pending := wait(pending, block.every).not_done:
+            block.show()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         os.close(end)  # processes that are left end
@@ -174,16 +185,16 @@ def run(arguments: argparse.Namespace) -> int:
     tempfile.TemporaryFile(dir=results / "notebooks").close()  # fails where one cannot write
     if arguments.fresh:
         start_over(arguments, runs)
-    for last in (False, True):
-        execute([job for job in jobs if (job.source == NOTEBOOKS[COMPARISON]) == last], slots, results / "runs")
-    print(f"\n{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
-    for job in jobs:
-        print(f"  {job.state:<7} {job.seconds:5.0f} s  {job.executed}")
-        for line in job.printed.splitlines()[-LAST_LINES:] if job.state != "done" else []:
-            print(f"  {'':<7} {line}")
-    if any(job.source == NOTEBOOKS[COMPARISON] and job.state == "done" for job in jobs):  # it is of today
-        print(f"  {'report':<16} {results / 'report.html'}")
-    return int(any(job.state != "done" for job in jobs))
+    with Block(jobs, results / "runs") as block:
+        for last in (False, True):
+            execute([job for job in jobs if (job.source == NOTEBOOKS[COMPARISON]) == last], slots, block)
+        block.show()
+    print(f"{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
+    unfinished = {job.source.stem[:2] for job in jobs if job.state != "done"}
+    numbers = {job.source.stem[:2] for job in jobs} - unfinished
+    rows = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
+    print(*conclusion(arguments, jobs, rows, runs), sep="\n")
+    return int(bool(unfinished))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ many notebooks that start together two may choose the same.
 
 import json
 import os
-import re
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
-import nbformat
-import papermill
-from nbconvert import HTMLExporter
 from traitlets.config import Config
 
+sys.modules["rfc3987_syntax"] = None  # jsonschema would import it: seconds, for addresses that no notebook holds
+
 COMPARISON = "07_compare_with_paper"
+TEMPLATES = str(Path(__file__).parent / "notebooks" / "studies" / "templates")
 
 
 def execute(source: str, executed: str, parameters: dict) -> bool:
@@ -27,6 +26,8 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
     Raises:
         papermill.PapermillExecutionError: a cell failed.
     """
+    import papermill  # after the above
+
     Path(executed).unlink(missing_ok=True)  # an earlier one would be taken for this one's
     short = "/tmp" if len(tempfile.gettempdir()) > 60 else None  # the name of a socket holds at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="odn-", dir=short) as sockets:
@@ -40,11 +41,13 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
     return bool(notebook.metadata.papermill.end_time)
 
 
-def page(notebook: nbformat.NotebookNode, to: Path) -> None:
+def page(notebook: dict, to: Path) -> None:
     """Write an executed notebook as one HTML page without its code, which needs no network."""
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    scripts = re.compile("<script(?:(?!</script>).)*https?://.*?</script>", re.DOTALL)  # of other servers
-    to.write_text(scripts.sub("", exporter.from_notebook_node(notebook)[0]))
+    from nbconvert import HTMLExporter  # takes its time, and the other notebooks do without
+
+    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(template_name="report", extra_template_basedirs=[TEMPLATES], **hidden)
+    to.write_text(exporter.from_notebook_node(notebook)[0])
 
 
 def end_with(pipe: int) -> None:

@@ -42,12 +42,15 @@ class Dataset:
 
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+GARMENTS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+THINGS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DATASETS = {  # EMNIST's 20,800 validation images, as many as for the test, are our choice: the released code has none
     "mnist": Dataset("MNIST", "MNIST", GREY, 10, 10_000, 0.1307, 0.3081),
-    "emnist": Dataset("EMNIST letters", "EMNIST", GREY, 26, 20_800, 0.1307, 0.3081),
-    "fashion_mnist": Dataset("Fashion-MNIST", "FashionMNIST", GREY, 10, 10_000, 0.2860, 0.3530),
+    "emnist": Dataset("EMNIST letters", "EMNIST", GREY, 26, 20_800, 0.1307, 0.3081, class_names=LETTERS),
+    "fashion_mnist": Dataset("Fashion-MNIST", "FashionMNIST", GREY, 10, 10_000, 0.2860, 0.3530, class_names=GARMENTS),
     "svhn": Dataset("SVHN", "SVHN", COLOUR, 10, 5_000),
-    "cifar10": Dataset("CIFAR-10", "CIFAR10", COLOUR, 10, 5_000, crop_padding=4, flip=True),
+    "cifar10": Dataset("CIFAR-10", "CIFAR10", COLOUR, 10, 5_000, crop_padding=4, flip=True, class_names=THINGS),
 }
 
 

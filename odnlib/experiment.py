@@ -112,7 +112,7 @@ def run(
         TrainingDiverged: the loss is not finite. OutOfMemory: training does not fit into memory.
     """
     folder, listeners = run_folder(recipe, results_dir), list(listeners)
-    with held(folder, wait), ProgressBar(recipe) as bar:
+    with held(folder, wait), ProgressBar(recipe, folder) as bar:
         began = (read_json(folder / "provenance.json") or {}).get("start", "")
         if folder.exists() and (fresh is True or began < (fresh or "")):
             files.set_aside(folder)

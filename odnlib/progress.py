@@ -1,12 +1,16 @@
 """Progress of a training run: listeners for `experiment.run` (see `trainer.Listener`)."""
 
+import math
+import os
+import re
 import sys
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from odnlib.files import write_json
+from odnlib.files import ROOT, write_json
 from odnlib.recipes import Recipe, stage_title
 
 
@@ -34,40 +38,100 @@ class Progress:
 class StatusFile(Progress):
     """Writes a run's progress to status.json in its folder, about once a second.
 
-    It holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected (if nothing more
-    improves) and val_acc_pct (the best at the present depth).
+    It holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected and seconds_left (of
+    the stage, if nothing more improves), val_acc_pct (the best at the present depth), and the notebook that
+    run_all.py executes.
     """
 
     def __init__(self, folder: Path):
-        self.path = folder / "status.json"
+        self.path, self.begun = folder / "status.json", ("", 0, 0.0, 0.0)  # stage, depth, epochs then, time
 
     def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+        if self.begun[:2] != (stage, depth):
+            self.begun = stage, depth, epochs, time.monotonic()
         status = {"where": f"{stage_title(stage, depth)}, {epochs:.1f} of {expected} epochs"}
         status |= {"stage": stage, "depth": depth, "epochs": self.record.get("epoch", 0)}
         status |= {"stage_epochs": epochs, "stage_epochs_expected": expected}
-        write_json(self.path, status | {"val_acc_pct": last.get("best_val_acc_pct")}, durable=False)
+        done, taken = epochs - self.begun[2], time.monotonic() - self.begun[3]
+        status |= {"seconds_left": taken / done * (expected - epochs) if done else None}
+        status |= {"val_acc_pct": last.get("best_val_acc_pct"), "notebook": os.environ.get("ODN_NOTEBOOK", "")}
+        write_json(self.path, status, durable=False)
+
+
+def short(path: Path) -> Path:
+    """Return a path as people are told it: from the repository on, if it lies there."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+class NotebookText:
+    """A file whose text a notebook shows and, unlike a widget, keeps; a carriage return takes its line back."""
+
+    text, handle, encoding = "", None, "utf-8"
+
+    def write(self, text: str) -> None:
+        self.text = re.sub(r"[^\n]*\r| +(?=\n)", "", self.text + text)
+        if self.handle is None:
+            from IPython.display import display  # comes with every kernel, and odnlib does without
+
+            self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+        self.handle.update({"text/plain": self.text}, raw=True)
+
+    def flush(self) -> None: ...  # all is shown at once
 
 
 class ProgressBar(Progress, AbstractContextManager):
-    """Shows a bar per training stage with the time left if nothing more improves.
+    """Shows a line per training stage: epochs, accuracy, the time left in it and, while searching, to the last depth.
 
-    Drawn in notebooks and on terminals only, not where the output is a file.
+    Drawn in notebooks and on terminals only, not where the output is a file. Interrupted, it says what is kept where.
     """
 
-    def __init__(self, recipe: Recipe):
-        self.title, self.stage, self.bar = f"{recipe.row} {recipe.variant}", None, tqdm(disable=True)
+    def __init__(self, recipe: Recipe, folder: Path):
+        self.recipe, self.folder, self.stage, self.bar = recipe, folder, ("", 0), tqdm(disable=True)
+        self.accuracy, self.done, self.began = "", 0.0, None  # work of the stages before; (time, work) at the start
+        self.file = NotebookText() if "ipykernel" in sys.modules else sys.stderr
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            self.complete()
         self.bar.close()
+        if kind is KeyboardInterrupt:
+            error.add_note(f"what was trained is kept in {short(self.folder)}")
+
+    def complete(self) -> None:
+        """End a stage's line: also one that met its goal early had all the epochs that it needed."""
+        self.bar.total = self.bar.n
+        self.bar.set_postfix_str(self.accuracy, refresh=False)
 
     def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+        recipe, blocks = self.recipe, depth or self.recipe.last_depth  # an epoch takes as long as it has blocks, about
         if (stage, depth) != self.stage:
+            self.done += self.bar.n * (self.stage[1] or recipe.last_depth)
+            self.complete()
             self.bar.close()
-            self.stage, drawn = (stage, depth), "ipykernel" in sys.modules or sys.stderr.isatty()
-            form = "{l_bar}{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]"
-            title = f"{self.title}, {stage_title(stage, depth)}"
-            self.bar = tqdm(desc=title, total=expected, bar_format=form, mininterval=1, disable=not drawn)
-        self.bar.total = expected
-        if last:
-            self.bar.set_postfix_str(f"validation {last['val_acc_pct']:.2f} %", refresh=False)
+            title = f"{recipe.row}, seed {recipe.seed}, {stage_title(stage, depth)}"
+            form = "{desc} {percentage:3.0f} %|{bar:20}| {n:.1f} of {total:.0f} epochs{postfix}"
+            how = {"bar_format": form, "file": self.file, "mininterval": 1, "miniters": 0}
+            how["disable"] = self.file is sys.stderr and not sys.stderr.isatty()
+            self.stage, self.accuracy, self.bar = (stage, depth), "", tqdm(desc=f"{title:<30}", total=expected, **how)
+        work = self.done + epochs * blocks
+        if not self.began and epochs % 1:  # within an epoch: nothing is replayed any more
+            self.began = time.monotonic(), work
+            if not self.bar.disable:
+                tqdm.write(f"log: {short(self.folder / 'log.txt')}", self.file)
+        self.accuracy = f"validation {last['val_acc_pct']:.2f} %" if last else self.accuracy
+        self.bar.total = max(expected, math.ceil(epochs))
+        self.bar.set_postfix_str(", ".join(filter(None, [self.accuracy, self.left(work, expected - epochs)])), False)
         self.bar.update(epochs - self.bar.n)
+
+    def left(self, work: float, epochs: float) -> str:
+        """Return the time left for so many `epochs` of this stage, and for all depths of a search, as text."""
+        recipe, (stage, depth) = self.recipe, self.stage
+        if not self.began or work <= self.began[1]:
+            return ""
+        pace = (time.monotonic() - self.began[0]) / (work - self.began[1])  # seconds for an epoch of one block
+        here = pace * (depth or recipe.last_depth) * max(epochs, 0)
+        text, each = f"{tqdm.format_interval(here)} left", recipe.depth_epochs or (depth and self.bar.total)
+        if stage in ("warmup", "depth") and depth < recipe.last_depth and each:
+            further = sum(range(max(depth + 1, recipe.first_depth), recipe.last_depth + 1))
+            text += f", {tqdm.format_interval(here + pace * each * further)} if it takes all {recipe.last_depth} depths"
+        return text

@@ -41,7 +41,9 @@ def main(data_dir: Path, *folders: Path) -> None:
     for line in tried[tried["depth"].isin([run.depth - 1, run.depth])].itertuples():
         file, chosen = to / f"depth{line.depth:02d}.onnx", line.depth == run.depth
         split, recorded = (images.test, run.test_acc_pct) if chosen else (images.validation, line.val_acc_pct)
-        export.to_onnx(export.network_of(line.folder, dataset, line.depth), dataset, file)
+        network = export.network_of(line.folder, dataset, line.depth)
+        temperature = export.temperature_of(network, images.validation)
+        export.to_onnx(network, dataset, file, temperature)
         if abs(export.accuracy_pct(file, split) - recorded) * len(split) > 50:  # half an image
             raise export.ExportError(f"{file}: not the {recorded} % that {line.folder.name} has recorded")
         tried.loc[tried["depth"] == line.depth, "file"] = file.name
@@ -49,6 +51,7 @@ def main(data_dir: Path, *folders: Path) -> None:
     names = ["row", "architecture", "width", "depth", "goal_pct", "params", "size_mb", "macs_m", "val_acc_pct"]
     about = {"run": folders[0].name} | {name: getattr(run, name) for name in [*names, "test_acc_pct", "test_images"]}
     about |= {"image_shape": list(dataset.image_shape), "mean": dataset.mean, "std": dataset.std}
+    about["temperature"] = temperature  # of the last line: the chosen network
     about["classes"] = list(dataset.class_names) or [str(i) for i in range(dataset.classes)]
     write_json(to / "model.json", about | {"tried": tried.to_dict("records")})
     share, images_tested = run.test_acc_pct / 100, len(images.test)

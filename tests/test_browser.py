@@ -11,6 +11,7 @@ import time
 
 import nbformat
 import pytest
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 
 import run_one
@@ -43,11 +44,15 @@ def browser(request):
 
 
 @pytest.fixture
-def jupyterlab(tmp_path):
-    """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe."""
+def jupyterlab(request, tmp_path):
+    """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe.
+
+    A number as the fixture's parameter: epochs at each depth, instead of one.
+    """
     notebook = nbformat.read(ROOT / "notebooks" / "01_mnist_resnet18.ipynb", 4)
     settings = {"width": 8, "train_images": 64, "last_depth": 2}
     settings |= dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs", "full_epochs"), 1)
+    settings |= {"depth_epochs": getattr(request, "param", 1), "patience": 1000}
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += f"\noverrides = {json.dumps(settings)}\nresults_dir = {str(tmp_path / 'results')!r}"
     (tmp_path / "studies").symlink_to(ROOT / "notebooks" / "studies")
@@ -72,15 +77,47 @@ def outputs(driver):
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]]) if notebook else ""
 
 
+def run_all_cells(driver, address, known=("idle", "busy")):
+    """Open the notebook, as in a new tab, and run all of its cells as soon as the kernel's state is `known`."""
+    driver.get(address)
+    ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+    wait_for(lambda: driver.execute_script(ready) in known, 120, lambda: driver.page_source[:2000])
+    driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def shows(driver, text, seconds=120):
+    """Wait until the notebook has put out a text."""
+    wait_for(lambda: text in outputs(driver), seconds, lambda: outputs(driver)[-3000:])
+
+
 def test_row_notebook_in_jupyterlab(jupyterlab, browser):
-    browser.get(jupyterlab)
-    ready = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-    wait_for(lambda: browser.execute_script(ready), 90, lambda: browser.page_source[:2000])
-    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    wait_for(lambda: "size reduction (%)" in outputs(browser), 180, lambda: outputs(browser)[-3000:])
+    run_all_cells(browser, jupyterlab)
+    shows(browser, "size reduction (%)")
     assert '"output_type": "error"' not in outputs(browser)
+    assert outputs(browser).count(" 100 %|") == 4  # warm-up, depth 1, fine-tuning of depth 2; the whole network
     browser.execute_script("window.jupyterapp.commands.execute('notebook:move-cursor-down')")
     time.sleep(1)  # for the screenshot
+
+
+@pytest.mark.parametrize("jupyterlab", [120], indirect=True)
+def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp_path):
+    run_all_cells(browser, jupyterlab)
+    shows(browser, " if it takes all 2 depths")  # it tells the time left, and where its log is
+    assert re.search(r"log: [^\"]+/log.txt", outputs(browser))
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    shows(browser, "Interrupted: what was trained is kept in ")
+    assert "- run this cell again to go on." in outputs(browser)
+    assert "Traceback" not in outputs(browser)
+    time.sleep(1)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    browser.save_screenshot(str(SCREENSHOTS / "interrupted_in_jupyterlab.png"))
+    run_all_cells(browser, jupyterlab)
+    shows(browser, " 100 %|")  # the warm-up's line, replayed, and the first depth's goes on
+    browser.get("about:blank")  # the tab is closed while it trains
+    run_all_cells(browser, jupyterlab, ("idle", "busy", "unknown"))  # a busy kernel does not say that it is
+    shows(browser, "size reduction (%)", 400)
+    log, *_ = tmp_path.glob("results/smoke/runs/mnist-odn*/log.txt")
+    assert log.read_text().count("goes on after") == 1  # the closed tab did not stop it
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +149,10 @@ def test_report_stands_alone_and_is_a_function_of_the_run_folders(executed_compa
     assert any("not comparable yet" in line for line in rewritten.summary())
 
 
-def test_report_from_disk(browser, executed_comparison):
+@pytest.mark.parametrize("width", [1280, 390], ids=["screen", "phone"])
+def test_report_from_disk(browser, executed_comparison, width):
+    device = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     browser.get((executed_comparison / "report.html").as_uri())
     text = browser.find_element("tag name", "body").text
     assert "Does the paper hold?" in text
@@ -120,3 +160,22 @@ def test_report_from_disk(browser, executed_comparison):
     images = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
     assert images
     assert min(images) > 100
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+    contents = browser.find_elements("css selector", "nav a")
+    assert len(contents) > 5
+    for link in contents:
+        link.click()
+        (heading,) = browser.find_elements("id", link.get_attribute("href").partition("#")[2])
+        assert heading.text == link.text
+        assert -1 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", heading) < 900
+        assert contents[0].is_displayed()
+
+
+def test_report_can_be_read_by_everybody(browser, executed_comparison):
+    """Contrast, headings, labels: what axe-core finds in the whole page, what is folded away included."""
+    browser.get((executed_comparison / "report.html").as_uri())
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+    found = Axe().run(browser, options={"resultTypes": ["violations"]})
+    assert found["passes"], "nothing was checked"
+    told = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in found["violations"]}
+    assert not told, json.dumps(told, indent=1)

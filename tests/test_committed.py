@@ -1,8 +1,10 @@
 """What is committed in results/ is what the committed run folders give, and README tells the same."""
 
+import re
 import shutil
 import subprocess
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,9 +68,18 @@ def test_committed_tables_and_figures_are_rebuilt(rebuilt, profile):
 
 
 @pytest.mark.slow
-def test_readme_has_the_reports_headline(rebuilt):
+def test_readme_has_the_headline_of_full_width(rebuilt):
     _, reports = rebuilt
-    assert report.markdown_table(reports["reduced"].headline) in (ROOT / "README.md").read_text()
+    assert report.markdown_table(reports["quick"].headline) in (ROOT / "README.md").read_text()
+
+
+def test_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1500
+    notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    linked = set(re.findall(r"\]\((?!http)([^)]+)\)", text))
+    assert notebooks <= linked
+    assert not [link for link in linked if not (ROOT / link).exists()]
 
 
 def test_results_stay_small_and_hold_no_weights():
@@ -76,10 +87,24 @@ def test_results_stay_small_and_hold_no_weights():
     if listed.returncode:
         missing("the history of git")
     committed = [ROOT / name for name in listed.stdout.splitlines()]
-    assert {path.suffix for path in committed} <= {".csv", ".json", ".md", ".png", ".html", ".py", ".tar", ".onnx"}
+    kinds = {".csv", ".json", ".md", ".png", ".html", ".py", ".tar", ".onnx", ".ipynb"}
+    assert {path.suffix for path in committed} <= kinds
     assert {path.parent.name for path in committed if path.suffix == ".tar"} <= {"under_way"}  # runs to go on with
+    assert {path.parent.name for path in committed if path.suffix == ".ipynb"} <= {"web"}  # not the launcher's own
     networks = [path.stat().st_size for path in committed if path.suffix == ".onnx"]
     assert {path.parents[1].name for path in committed if path.suffix == ".onnx"} == {"networks"}
     assert max(networks) < 6e6
     assert sum(networks) < 15e6
-    assert sum(path.stat().st_size for path in committed if path.suffix not in (".tar", ".onnx")) < 12e6
+    assert sum(path.stat().st_size for path in committed) < 40e6
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/quick/web/*.ipynb")), ids=lambda path: path.stem)
+def test_executed_copies_are_whole_small_and_of_no_machine(path):
+    text, source = path.read_text(), nbformat.read(ROOT / "notebooks" / path.name, 4)
+    executed = [cell for cell in nbformat.reads(text, 4).cells if cell.cell_type == "code"]
+    assert path.stat().st_size < 600e3
+    assert not re.search(r"/(home|root|work|Users|tmp|mnt)/", text)
+    assert all(cell.execution_count for cell in executed)
+    assert not any(output.output_type == "error" for cell in executed for output in cell.outputs)
+    ours = [cell.source for cell in executed if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert ours == [cell.source for cell in source.cells if cell.cell_type == "code"]

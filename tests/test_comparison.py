@@ -1,10 +1,13 @@
 """Measured beside printed: verdicts, claims, and that everything printed has one."""
 
+import html
+import re
+
 import pandas as pd
 import pytest
 
 from odnlib.paper import TABLE_1
-from studies import comparison, report
+from studies import comparison, overview, page, report
 from studies.comparison import SLIPS, accuracy_tolerance, agreement, best_evidence, compare, headline, runs_from
 from tests.pretend import pretend_run
 
@@ -144,3 +147,44 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     assert full["difference (points)"] == "-0.40, n = 1 by fast"
     assert narrow["difference (points)"] == "-1.00, n = 1 by released"
     assert narrow["grade"] == "a trend, n = 2"
+    assert lines["hours"].iloc[0] == "0.00028 on one"
+
+
+@pytest.mark.parametrize(
+    ("grade", "sign"),
+    [
+        ("procedure reproduced, 1 of 1", "✔"),
+        ("not reproduced, 0 of 1 (depth 3, not 2 to 2)", "✘"),
+        ("not corroborated, n = 1 (depth 2 has not been trained for twice as long yet)", "✘"),
+        ("accuracy not corroborated, n = 1", "✘"),
+        ("depth and accuracy corroborated, n = 3", "●"),
+        ("upper bound of the depth, n = 3", "≤"),
+        ("a trend, n = 3", "~"),
+    ],
+)
+def test_every_grade_has_a_sign_that_colours_are_not_needed_for(grade, sign):
+    assert overview.look(grade)[0] == sign
+    assert len({(sign, color) for sign, _, color in overview.LOOKS.values()}) == len(
+        {x[0] for x in overview.LOOKS.values()}
+    )
+
+
+def test_table_1_has_measured_over_printed_with_n_and_spread(tmp_path):
+    for seed, accuracy in enumerate([99.2, 99.3, 99.4]):
+        pretend_run(tmp_path, seed=seed, accuracy=accuracy)
+    table = page.table_1(best_evidence(compared(tmp_path))).data
+    assert "<b>○ 99.30</b><br>99.31 printed<br>n = 3 ± 0.10</td>" in table
+    assert "<b>= 11.17</b><br>11.17 printed</td>" in table
+    assert "<b>· </b><br>96.08 printed</td>" in table
+    assert table.count("printed</td>") + table.count("± 0") == 55
+    assert re.findall(r"<th[^>]*level0[^>]*>([a-z ]+)</th>", table) == [page.TRAINED, page.UNTRAINED, page.TRAINED]
+
+
+def test_every_claim_is_a_card_or_named_as_not_measured(tmp_path):
+    pretend_run(tmp_path, accuracy=99.0)
+    made = report.Report(tmp_path, "smoke")
+    cards, _, unanswered = page.cards(made.claims, tmp_path).data.partition("Not measured here")
+    for claim in made.claims.itertuples():
+        told = html.escape(claim.statement).replace("&#x27;", "&#39;")[1:]
+        assert told in (unanswered if claim.verdict == "not measured" else cards), claim.statement
+        assert (told in cards) != (told in unanswered)

@@ -189,7 +189,7 @@ def test_results_that_cannot_be_written(tmp_path, capsys):
 def test_out_of_memory_says_where(tmp_path):
     """The network needs more than the 2 GB beyond what the process has."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    settings = {"batch_size": 1024, "width": 256, "train_images": 1000, "validation_images": 10}
+    settings = {"batch_size": 1024, "width": 256, "train_images": 500, "validation_images": 10}
     arguments = [*SMALL, "--variants=full", f"--results-dir={tmp_path}"]
     arguments += [f"--set={name}={value}" for name, value in settings.items()]
     code, output = children.run_command(arguments, tmp_path / "output", {resource.RLIMIT_AS: used + 2 * 10**9})

@@ -7,13 +7,15 @@ import sys
 import nbformat
 import pandas as pd
 import pytest
+import torch
 
 import run_all
 from odnlib import experiment, recipes
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
+from odnlib.presets import RULES
 from odnlib.recipes import RecipeError
-from studies import latency, notebook, plots, rows
+from studies import latency, notebook, plots, report, rows
 from studies.notebook import Workplace, assigned, check
 from tests.conftest import tiny_recipe
 from tests.pretend import DEPTHS, EPOCHS, pretend_run
@@ -97,13 +99,64 @@ def test_images_are_loaded_only_where_something_is_left_to_train(tmp_path, capsy
     drawn = []
     monkeypatch.setattr(plots, "samples", drawn.append)
     planned = [tiny_recipe(variant, last_depth=1) for variant in recipes.VARIANTS]
-    rows.samples(lambda: tiny_data, planned, tmp_path, False)
+    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
+    place = Workplace(str(tmp_path), "", "cpu", False)
+    rows.samples(place, *planned)
     for recipe in planned:
         experiment.run(recipe, lambda: tiny_data, tmp_path)
-    rows.samples(lambda: 1 / 0, planned, tmp_path, False)
+    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: 1 / 0)
+    rows.samples(place, *planned)
     assert "no images are loaded" in capsys.readouterr().out
-    rows.samples(lambda: tiny_data, planned, tmp_path, True)
+    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
+    rows.samples(Workplace(str(tmp_path), "", "cpu", True), *planned)
     assert drawn == [tiny_data.train] * 2
+
+
+def test_folders_begin_at_the_repository_wherever_the_kernel_does(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    place = Workplace("results/of-a-test", "", "cpu", "")
+    assert (place.results_dir, place.data_dir) == (ROOT / "results" / "of-a-test", ROOT / "data")
+    assert notebook.folder(str(tmp_path), "data") == tmp_path
+
+
+def test_tables_have_words_and_nothing_empty():
+    lines = pd.DataFrame(
+        {"row": ["mnist"] * 2, "params": [1, 2], "val_acc_pct": [99.1, None], "test_acc_pct": [None] * 2}
+    )
+    page = notebook.table(lines).to_html()
+    assert "row mnist</caption>" in page
+    assert re.findall(">([^<]+)</th>", page) == ["parameters", "validation (%)"]
+    assert "nan" not in page
+
+
+def test_what_the_next_depth_is_good_for(monkeypatch, tmp_path, capsys, tiny_data):
+    """Depth 1 takes everything for class 0, depth 2 is always right."""
+    networks = tmp_path / "results" / "quick" / "networks" / "mnist"
+    networks.mkdir(parents=True)
+    monkeypatch.setattr(rows, "ROOT", tmp_path)
+    rows.gained("mnist", tmp_path)
+    for depth in (1, 2):
+        (networks / f"depth0{depth}.onnx").touch()
+    rows.gained("mnist", tmp_path)
+    left_out = capsys.readouterr().out.splitlines()
+    assert "no published networks of two depths" in left_out[0]
+    assert f"{tmp_path} has none of MNIST" in left_out[1]
+    (tmp_path / "MNIST").mkdir()
+    labels, drawn = tiny_data.validation.labels, []
+    answers = {"depth01": torch.zeros(30), "depth02": labels}
+    monkeypatch.setattr(
+        "studies.export.logits_of", lambda path, _: torch.nn.functional.one_hot(answers[path.stem].long(), 3).numpy()
+    )
+    monkeypatch.setattr(rows.data, "load", lambda *_: tiny_data)
+    monkeypatch.setattr(plots, "pictures", lambda *shown: drawn.extend(shown))
+    rows.gained("mnist", tmp_path, drawn=5)
+    wrong = int((labels != 0).sum())
+    assert (
+        f"Of 30 validation images depth 2 has {wrong} right that depth 1 has wrong, and 0 the"
+        in capsys.readouterr().out
+    )
+    assert len(drawn[0]) == 5
+    assert drawn[1][0] == f"{int(labels[labels != 0][0])}\ndepth 1:\n0"
 
 
 def test_settings_are_those_that_the_rule_uses():
@@ -112,6 +165,19 @@ def test_settings_are_those_that_the_rule_uses():
     assert "patience" not in equal.index
     shown = rows.settings(tiny_recipe(depth_epochs=3))
     assert shown.loc["depth_epochs", ["value", "overridden"]].tolist() == ["3", True]
+
+
+def settings_by_rule(row):
+    """The settings of a row at full width as a table in Markdown, a column per rule."""
+    profiles = {rule: "quick" if rule == "equal" else "paper" for rule in RULES}
+    columns = {rule: rows.settings(recipes.resolve(row, profile=x, rule=rule)) for rule, x in profiles.items()}
+    values = pd.DataFrame({rule: table["value"] for rule, table in columns.items()}).fillna("").reindex(rows.SHOWN)
+    return report.markdown_table(values.rename_axis("setting").assign(meaning=rows.SHOWN).reset_index())
+
+
+@pytest.mark.parametrize(("number", "row"), run_all.ROW_OF_NOTEBOOK.items())
+def test_a_rows_notebook_shows_the_settings_that_its_rules_use(number, row):
+    assert settings_by_rule(row) in nbformat.read(run_all.NOTEBOOKS[number], 4).cells[1].source
 
 
 def test_structure_is_the_papers_at_full_width():
@@ -154,6 +220,7 @@ def test_latency_is_measured_once_and_judged(tmp_path):
     odn, full = pretended(tmp_path, last_depth=8)
     lines = latency.measure(odn, full)
     assert lines["batch"].tolist() == [1, 128]
+    assert (lines["ratio_low"] <= lines["ratio_high"]).all()
     assert (lines[["odn_ms", "full_ms"]] > 0).all(axis=None)
     pd.testing.assert_frame_equal(latency.measure(odn, full), lines)
     assert latency.table(tmp_path, "paper")["macs_ratio"].round(1).tolist() == [3.9, 3.9]
@@ -169,7 +236,7 @@ def test_latency_is_measured_once_and_judged(tmp_path):
 
 def test_figures_say_what_they_are_evidence_of(tmp_path):
     recipe = recipes.resolve("mnist", profile="reduced", train_images=1500, threads=1, architecture="resnet34")
-    said = "resnet34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
+    said = "ResNet-34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
     assert plots.evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table I"
     assert ", rule released with threads 1, 3 seeds - " in plots.evidence(recipe, "3 seeds", varied=("train_images",))
     run = recipes.read_run(pretend_run(tmp_path, rule="fast", width=64))

@@ -53,7 +53,8 @@ def test_a_study_done_again_with_other_targets_replaces_the_one_before(tmp_path)
     reuse.write(tmp_path, "smoke")
     assert {path.name for path in (tmp_path / "smoke").glob("*.csv")} == {"reuse.csv", "reuse_answers.csv"}
     assert [path.name for path in (tmp_path / "smoke" / "figures").iterdir()] == ["reuse-resnet18-equal.png"]
-    next((tmp_path / "smoke" / "runs").glob("*-full-*")).joinpath("result.json").unlink()
+    arm = read_json(tmp_path / "smoke" / "reuse.json")["studies"][0]["plain"]
+    (tmp_path / "smoke" / "runs" / arm / "result.json").unlink()
     assert len(reuse.table(tmp_path, "smoke")) < len(lines), "without an arm there is nothing to compare"
 
 

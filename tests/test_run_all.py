@@ -1,5 +1,6 @@
 """run_all.sh and the notebooks, as a user starts them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +11,12 @@ import nbformat
 import pytest
 
 import run_all
+import run_show
 from odnlib.__main__ import guarded
 from odnlib.__main__ import main as train
 from odnlib.files import ROOT
 from tests.conftest import wait_for
+from tests.pretend import pretend_run
 
 TINY = "width=8 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
 SETTINGS = [f"--set={setting}" for setting in TINY.split()]
@@ -82,6 +85,7 @@ def test_a_row_and_the_comparison_and_the_second_time_nothing_is_trained(tmp_pat
         (["--profile", "big"], ["profile 'big' does not exist"]),
         (["--device", "tpu"], ["device 'tpu' is not here"]),
         (["--jobs", "0"], ["jobs '0': cpu has room for 1 to "]),
+        (["--images", "nowhere"], ["images and target belong together", "images nowhere is no folder"]),
         (["--set", "last_depth=9"], ["last_depth 9 does not exist: resnet18 has depths 1 to 8"]),
     ],
 )
@@ -101,7 +105,7 @@ def test_a_folder_that_cannot_be_written_is_named(capsys, tmp_path):
 
 def test_which_notebooks_are_executed():
     expected = {
-        "": "01 02 03 04 05 06 07 09 10 11 12 13",  # the benchmark wants an idle machine
+        "": "01 02 03 04 05 06 07 09 10 11 12 13 14",  # the benchmark wants an idle machine
         "--rows svhn --seeds 0,1,2": "04 04 04 07",
         "--only 3,08": "03 08",
         "--profile quick": "01 02 03 04 05 07",  # by `equal`, which has no warm-up to leave out
@@ -120,12 +124,20 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
     trend, own, families, reuse = (job.parameters for job in planned(*arguments, "9,10,11,13"))
     assert trend["rows"] == ["mnist", "svhn", "emnist"]
     assert (own["seed"], own["overrides"]) == (3, {})  # somebody's own images are all used
-    assert (families["row"], families["seeds"], families["overrides"]["target_pct"]) == ("mnist", [3], 75.0)
+    assert (families["row"], families["seeds"], families["overrides"]["target_pct"]) == ("mnist", [3], 25.0)
     assert ("svhn", "mnist") in reuse["pairs"]
     assert not {"rule", "seeds", "row"} & set(planned("--only", "06")[0].parameters)
     studies = planned("--fresh", "--only", "6,8,9,11,12,13")
     assert all(job.parameters["since"].startswith("20") for job in studies), "older runs start over"
     assert planned("--only", "9", "--profile", "reduced")[0].parameters["architectures"] == ["", "resnet18"]
+
+
+def test_own_images_are_given_to_their_notebook(tmp_path):
+    (job,) = planned("--images", str(tmp_path), "--target", "90")
+    expected = {"images": str(tmp_path), "target_pct": 90.0, "profile": "quick"}
+    assert (job.source.name, job.parameters | expected) == ("10_your_dataset.ipynb", job.parameters)
+    (job,) = planned("--images", str(tmp_path), "--target", "90", "--profile", "smoke")
+    assert job.parameters["profile"] == "smoke"
 
 
 def test_a_task_of_an_array_runs_the_notebook_of_its_number(tmp_path):
@@ -175,12 +187,48 @@ def test_slots_are_gpus_or_cores_and_no_two_share_one(monkeypatch):
             slots_for(jobs, device, None)
 
 
+def test_what_came_out_stands_beside_the_papers(tmp_path):
+    """Means over the seeds; and real images that lie there are named with the command that uses them."""
+    arguments = run_all.parser().parse_args(["--only", "1,7", "--seeds", "0,1", "--results-dir", str(tmp_path)])
+    jobs, runs = run_all.plan(arguments)
+    for run in runs:
+        pretend_run(
+            tmp_path, **vars(run) | {"depth": 3 + run.seed if run.variant == "odn" else 8, "accuracy": 97.0 + run.seed}
+        )
+    arguments.data_dir = tmp_path / "data"
+    (arguments.data_dir / "cifar-10-batches-py").mkdir(parents=True)
+    for job, state in zip(jobs, ("done", "failed", "done"), strict=True):
+        job.state = state
+    told = "\n".join(run_show.conclusion(arguments, jobs, ["mnist"], runs))
+    for text in (
+        "stand-in images, an illustration",
+        "MNIST          depth 3.5 of 8 (2): 97.50 % (99.31), the whole network 97.50 % (99.61)",
+        "failed: 01 MNIST with ResNet-18, seed 1, ",
+        f"report: {tmp_path}/smoke/report.html",
+        f"real images lie in {tmp_path}/data; to train with them: ./run_all.sh --profile quick --rows cifar10",
+    ):
+        assert text in told
+
+
+def test_on_a_terminal_a_line_for_each_notebook_and_a_bar(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    jobs = planned("--only", "3,7")
+    jobs[0].state, jobs[0].seconds = "done", 9.0
+    with run_show.Block(jobs, tmp_path) as block:
+        block.show()
+    last = capsys.readouterr().out.rstrip("\n").split("\n")[-3:]
+    for text, line in zip(
+        ("ResNet-34: done (9 s)", "hold?: waiting", "1 of 2, less than a minute left |"), last, strict=True
+    ):
+        assert text in line
+
+
 @pytest.mark.slow
 def test_side_by_side_some_fail_and_the_comparison_comes_last(monkeypatch, tmp_path, capsys):
     """In two slots, where TMPDIR is too long for sockets: a cell raises, a kernel dies, the others name their slot."""
     (tmp_path / ("long" * 30)).mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))
-    monkeypatch.setattr(run_all, "REPORT_EVERY", 2)
+    monkeypatch.setattr(run_show, "REPORT_EVERY", 2)
     source = "import os, time\nstart = time.time(); time.sleep(1)\nprint(os.environ['SLOT'], start, time.time())"
     failing = {"06": "def broken():\n    return 1 / 0\n\nbroken()", "09": "import os\nos.kill(os.getpid(), 9)"}
     numbers = ("06", "07", "09", "11", "12")
@@ -189,11 +237,21 @@ def test_side_by_side_some_fail_and_the_comparison_comes_last(monkeypatch, tmp_p
     monkeypatch.setattr(run_all, "slots_for", lambda *_: [{"SLOT": "a"}, {"SLOT": "b"}])
     status = tmp_path / "smoke" / "runs" / "some-run" / "status.json"
     status.parent.mkdir(parents=True)
-    status.write_text('{"where": "depth 3, 2.5 of 9 epochs"}')
+    now = {"where": "depth 3, 2.5 of 9 epochs", "notebook": "12", "val_acc_pct": 41.2, "seconds_left": 70.4}
+    status.write_text(json.dumps(now))
+    status.with_name("recipe.json").write_text('{"row": "mnist", "architecture": "resnet18"}')
     os.utime(status, (time.time() + 600,) * 2)  # as if it were written all the time
     assert launch("--results-dir", tmp_path, "--only", ",".join(numbers)) == 1
     shown = capsys.readouterr().out
-    for text in ("some-run: depth 3, 2.5 of", "return 1 / 0", "ZeroDivisionError: division by zero", "DeadKernelError"):
+    told = "12 seed = 0: mnist with resnet18, depth 3, 2.5 of 9 epochs, 41.2 % right, 70 s left"
+    for text in (
+        told,
+        "of 5, less than a minute left",
+        "failed: 06 seed = 0, ",
+        "return 1 / 0",
+        "ZeroDivisionError: division by zero",
+        "DeadKernelError",
+    ):
         assert text in shown
     executed = {x.stem: nbformat.read(x, 4).cells[-1].outputs for x in (tmp_path / "smoke" / "notebooks").iterdir()}
     assert executed["06"][-1].ename == "ZeroDivisionError"  # what there is of it is kept

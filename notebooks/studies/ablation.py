@@ -118,12 +118,12 @@ def figure(lines: pd.DataFrame) -> Figure:
     """Draw Figure 3 anew: accuracy and loss with and without warm-up, for the smallest seed of one study."""
     folders = lines[FOLDERS].iloc[0]
     run = recipes.read_run(folders["folder"])
-    drawn, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained", sharey="row", sharex=True)
+    drawn, axes = plt.subplots(2, 2, figsize=(plots.WIDTH, 5.2), layout="constrained", sharey="row", sharex=True)
     for (above, below), arm, folder in zip(axes.T, ARMS, folders, strict=True):
         epochs = pd.read_csv(folder / "epochs.csv")
         plots.curves(above, epochs, "acc_pct", "-")
         plots.curves(below, epochs, "loss", "-", titled=False)
-        above.axhline(run.goal_pct, color=plots.GREEN, linestyle="--", label=f"goal {run.goal_pct:g} %")
+        above.axhline(run.goal_pct, color=plots.GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=48)
         below.set_xlabel("epoch")
     papers = not run.embedded and run.width == 64  # then the axes of its figure
@@ -131,7 +131,7 @@ def figure(lines: pd.DataFrame) -> Figure:
     axes[1, 0].set(ylabel="loss", ylim=(0, 1.4) if papers else None)
     reference.behind(axes[:, 0], run)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return plots.caption(drawn, run)
+    return plots.caption(drawn, run, f"seed {run.seed}, one of {lines['n'].max()} pairs (the table has all)")
 
 
 def write(results_dir: Path | str, profile: str) -> None:

@@ -18,7 +18,7 @@ from odnlib.files import processor
 from odnlib.recipes import resolve
 from odnlib.trainer import ALL_DEPTHS, Run
 from studies import common
-from studies.plots import BLUE, RED, save, small_print
+from studies.plots import FOUND, WIDTH, save, small_print
 
 MACS_PER_PRODUCT = 2048**3  # multiply-accumulates of one of `matrix_products`
 KINDS = {"rate: more is better": ".*/s", "cost: less is better": "TMAC|MMAC|s|ms"}  # of measures, with their units
@@ -124,21 +124,21 @@ def table(results_dir: Path | str) -> pd.DataFrame:
 def figure(lines: pd.DataFrame) -> Figure:
     """Draw each measure of benchmark.csv as ours / reference (each has its own baseline), rates and costs apart."""
     kinds = {better: lines[lines["unit"].str.fullmatch(units)] for better, units in KINDS.items()}
-    heights, size = [len(kind) + 1 for kind in kinds.values()], (10, 1.8 + 0.3 * len(lines))
+    heights, size = [len(kind) + 1 for kind in kinds.values()], (WIDTH, 1.6 + 0.22 * len(lines))
     drawn, axes = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
     for axis, (better, kind) in zip(axes, kinds.items(), strict=True):
         names = kind["measure"].str.replace("_", " ")
-        axis.hlines(names, 1, kind["ratio"], color=BLUE, linewidth=3)
-        axis.plot(kind["ratio"], names, "o", color=BLUE)
-        axis.axvline(1, color=RED, linewidth=1)
+        axis.hlines(names, 1, kind["ratio"], color=FOUND, linewidth=3)
+        axis.plot(kind["ratio"], names, "o", color=FOUND)
+        axis.axvline(1, color="0.3", linewidth=1)
         axis.set(xscale="log", xlabel=f"ours / reference ({better})", xmargin=0.15)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(False, axis="y")
-        axis.tick_params(axis="y", labelsize=9)
+        axis.tick_params(axis="y", labelsize=8)
         axis.invert_yaxis()
         for place, ratio in enumerate(kind["ratio"]):
             side = "left" if ratio >= 1 else "right"
-            axis.annotate(f"  {ratio:.3g}  ", (ratio, place), va="center", ha=side, fontsize=9)
+            axis.annotate(f"  {ratio:.3g}  ", (ratio, place), va="center", ha=side, fontsize=8)
     return small_print(drawn, f"steps, warm-up and latency at full width - {lines['machine'].iloc[0]}")
 
 

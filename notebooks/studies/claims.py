@@ -14,23 +14,6 @@ from studies.judgements import Judgement
 
 WARMUP, COMPRESS, REUSE = "06_warmup_ablation", "12_compress_further", "13_reuse_the_depth"
 NEED_NONE = ("mnist_98_64", "svhn_96_44", "reductions", "over_95", "flops_mean_latency")  # claims without training
-# Where the paper contradicts itself or its released code: subject, one place, another.
-CONTRADICTIONS = (
-    ("Initial learning rate", "Section IV: 0.1", "released code: 0.01 (SVHN: 0.1)"),
-    ("Learning-rate decay", "Section III-C: reduced by 60 % (x 0.4)", "Algorithm 1 line 28 and released code: x 0.6"),
-    ("Warm-up", "Algorithm 1 lines 1-9: the full depth only", "Sections III and III-B: all depth levels"),
-    ("When the rate decays", "Algorithm 1 line 27: at each improvement too", "Section III-C: 5 epochs without one"),
-    ("Restart of a depth", "Algorithm 1: best accuracy, counter, rate are kept", "Section III: training is restarted"),
-    ("Fine-tuning", "absent from Algorithm 1", "Section III-D: the final step"),
-    ("Target never met", "Algorithm 1 returns D_f + 1", "Eq. 1: no such depth"),
-    ("When the target is met", "Algorithm 1 line 14: above it", "released code: at most half a point below it"),
-    ("What the accuracy is of", "Algorithm 1 line 22: not said of which images", "Section III-C: the validation set"),
-    ("Network returned", "Algorithm 1 line 33: the present one", "line 24 and released code: the best one"),
-    ("ODN accuracy on MNIST", "abstract and Table I: 99.31 %", "contributions: 99.39 %"),
-    ("Best accuracy at a new depth", "released code: reset", "its stored logs: carried over (our `carry_best`)"),
-    ("Full-depth baselines", "Table I lists them", "neither text nor released code says how they were trained"),
-    ("Architectures", "Section I: ResNet-24", "Section IV: ResNet-18, -34, -50"),
-)
 
 
 def judged_by_study(results_dir: Path, profile: str, study: ModuleType, notebook: str, *question: object) -> Judgement:

@@ -90,6 +90,13 @@ def seeds_of(lines: pd.DataFrame) -> str:
     return f"seeds {', '.join(map(str, sorted(set(lines['seed']))))}"
 
 
+def hours(runs: pd.DataFrame) -> str:
+    """Return how many hours a run took in the mean, and on what, as text."""
+    made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in runs["folder"]])
+    machines = made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])
+    return f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(sorted(set(machines)))}"
+
+
 def figure_file(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:
     """Return the path of a study's figure; the columns of `study` are the profile, then its other keys."""
     profile, *values = study.iloc[0]

@@ -169,11 +169,6 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def accuracies(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of `compare` that hold a measured test accuracy."""
-    return frame[(frame["cell"] == "test_acc_pct") & (frame["n"] > 0)]
-
-
 def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the best line of `compare` for each of the 55 numbers of Table I: comparable with the paper if possible,
     then of the profile with most work, then with the fewest overrides, then with the most seeds.
@@ -188,7 +183,8 @@ def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
 
 def sensitivity(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the comparable accuracies with the verdicts that fixed tolerances of 0.25, 0.5 and 1 point would give."""
-    table = accuracies(frame[frame["verdict"] != "not comparable"])[[*GROUP, "paper", "measured", "verdict"]]
+    table = frame.query("cell == 'test_acc_pct' and n > 0 and verdict != 'not comparable'")
+    table = table[[*GROUP, "paper", "measured", "verdict"]]
     for tolerance in (0.25, 0.5, 1.0):
         verdicts = [agreement(line.paper, line.measured, tolerance) for line in table.itertuples()]
         table = table.assign(**{f"at {tolerance:g}": verdicts})
@@ -242,6 +238,7 @@ def headline(runs: pd.DataFrame) -> pd.DataFrame:
             accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
             line["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             line["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
+        line["hours"] = common.hours(seeds) + ", this depth alone" * bool(alone)
         (narrow if first["not_comparable"] else lines[row]).append(line | {"grade": grades.grade(seeds, runs)})
     for row, of_row in lines.items():
         of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no complete search at full width"}]

@@ -26,14 +26,14 @@ from odnlib import recipes
 from odnlib.data import Data, Split, generator
 from odnlib.files import processor, write_csv
 from odnlib.search import one_cycle
-from studies import common, export, latency
-from studies.plots import BLUE, GREEN, ORANGE, caption
+from studies import common, export, latency, plots
+from studies.plots import caption
 
 CALIBRATION_IMAGES = 256
 SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away
 EPOCHS, RATE = 3, 0.02  # of training after that
 DEEP, WHOLE, AS_TRAINED = "optimally deep", "whole", "as trained"  # networks, and the method that changes nothing
-COLORS = {WHOLE: ORANGE, DEEP: BLUE}
+COLORS = {WHOLE: plots.WHOLE, DEEP: plots.FOUND}
 METHODS = {AS_TRAINED: "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}  # with their markers
 QUESTIONS = [("further", DEEP, method) for method in list(METHODS)[1:]] + [("reach", WHOLE, x) for x in METHODS]
 RECORD = "compression.csv"  # in the folder of a search
@@ -191,21 +191,20 @@ def figure(lines: pd.DataFrame) -> Figure:
     """Draw validation accuracy against zipped bytes of every file of one compression study; chosen files are filled."""
     seeds, accuracy = lines["seed"].nunique(), lines["val_acc_pct"]
     lowest = max(accuracy.min() - 0.5, lines["least_pct"].min() - 7)
-    size = max(10, 4.5 * seeds), 5.4
-    drawn, axes = plt.subplots(1, seeds, figsize=size, layout="constrained", sharey=True, squeeze=False)
+    drawn, axes = plt.subplots(1, seeds, figsize=(plots.WIDTH, 4.2), layout="constrained", sharey=True, squeeze=False)
     for axis, (seed, of_seed) in zip(axes[0], lines.groupby("seed"), strict=True):
         for network, method, chosen in product(COLORS, METHODS, (False, True)):
             files = of_seed[(of_seed[["network", "method", "chosen"]] == [network, method, chosen]).all(axis=1)]
-            filled = {"ms": 10, "mec": "0.1", "mew": 1.5, "label": f"{network}, {method}"}
+            filled = {"ms": 8, "mec": "0.1", "mew": 1.5, "label": f"{network}, {method}"}
             look = {"color": COLORS[network]} | (filled if chosen else {"fillstyle": "none"})
             axis.plot(files["zipped_bytes"] / 1e6, files["val_acc_pct"].clip(lowest), METHODS[method], **look)
-        axis.axhline(of_seed["least_pct"].iloc[0], color=GREEN, linestyle="--")
+        axis.axhline(of_seed["least_pct"].iloc[0], color=plots.GOAL, linestyle="--")
         axis.set(xscale="log", xlabel="zipped file (MB)", title=f"seed {seed}")
         axis.xaxis.set_major_formatter("{x:g}")
     axes[0, 0].set(ylabel="validation accuracy (%)", ylim=(lowest - 0.3, accuracy.max() + 0.5))
     title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
     title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
-    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, title=title)
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, title=title)
     return caption(drawn, recipes.read_run(lines["folder"].iloc[0]), common.seeds_of(lines))
 
 

@@ -23,12 +23,8 @@ ONE_SIZE = {"target_pct": 100.0, "tolerance_pct": 0.0}  # no goal: each network 
 OF_NETWORK = {"architecture", "width", "first_depth", "last_depth", *ONE_SIZE, "bfloat16", "threads"}
 MADE_SMALL = {"train_images", "depth_epochs"}  # by a notebook's usual settings, with stand-ins
 FULL_WIDTH, NARROW, CHAIN, LONGER = "full width", "ResNet-18, narrow", "halving chain", "halving chain, longer"
-KINDS = {
-    FULL_WIDTH: ("o", plots.BLUE),
-    NARROW: ("s", plots.GREEN),
-    CHAIN: ("^", plots.ORANGE),
-    LONGER: ("v", plots.RED),
-}
+_, _, _, _, _, BROWN, PINK, _, _, SKY = sns.color_palette("colorblind")  # the others have their meaning in `plots`
+KINDS = {FULL_WIDTH: ("o", plots.FOUND), NARROW: ("s", BROWN), CHAIN: ("^", PINK), LONGER: ("v", SKY)}
 SMALL = [("resnet18", 8, 1), ("resnet18", 8, 2), ("chain", 8, 1), ("chain", 8, 2), ("chain", 8, 3)]  # for `smoke`
 NETWORKS = [(name, width, depth) for name in ("resnet18", "chain") for width in (16, 32) for depth in (1, 2, 3)]
 NETWORKS += [("chain", 8, 2), ("chain", 8, 3)]  # architecture, width, depth; those of full width are Table I's rows
@@ -124,7 +120,7 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
 def figure(lines: pd.DataFrame) -> Figure:
     """Draw validation accuracy against bytes and multiply-accumulates, a dataset a column, with the paper's points."""
     found, rows = networks(lines), [row for row in TABLE_1 if row in set(lines["row"])]
-    drawn, axes = plt.subplots(2, len(rows), figsize=(4.2 * len(rows), 8), layout="constrained", squeeze=False)
+    drawn, axes = plt.subplots(2, len(rows), figsize=(plots.WIDTH, 5.4), layout="constrained", squeeze=False)
     for column, row in zip(axes.T, rows, strict=True):
         printed = TABLE_1[row]
         for axis, size, label in zip(

@@ -1,10 +1,15 @@
-"""Export a trained network: model.onnx for any runtime, model.safetensors and model.json for PyTorch, a model card.
+"""Export a trained network: model.onnx for any runtime, predict.py, which classifies photographs with it,
+model.safetensors and model.json for PyTorch, and a model card.
 
-model.onnx takes images as files store them - uint8 (N, height, width, channels) - and returns logits (N, classes). The
-weights fit `models.build`, truncated at the depth in model.json.
+model.onnx takes images as files store them - uint8 (N, height, width, channels) - and returns calibrated probabilities
+(N, classes): softmax(logits / temperature), the temperature fitted on validation images (Guo et al., 2017). The weights
+fit `models.build`, truncated at the depth in model.json.
 """
 
 import json
+import math
+import re
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,14 +21,21 @@ import onnxruntime
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
+from torch.nn import functional
 
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
 from odnlib.files import RunConflict, processor, read_json, replace, write_csv, write_json
-from studies import latency
+from studies import latency, predict
 
-CLOSE = 1e-4  # to which logits of model.onnx and of the network may differ
+CLOSE = 1e-4  # to which log-probabilities of model.onnx and of the network may differ
+USE = """
+`python predict.py PHOTO_OR_FOLDER --out answers.csv` prepares photographs as the training images were prepared, and
+classifies them: see `--help`.
+"""
+LEAST = 1e-12  # probability below which they are not compared: its logarithm may be minus infinity
 
 
 class ExportError(RuntimeError):
@@ -31,14 +43,15 @@ class ExportError(RuntimeError):
 
 
 class FromBytes(nn.Module):
-    """A module uint8 (N, H, W, C) -> logits: normalises the images as in training, then applies the network."""
+    """A module uint8 (N, H, W, C) -> probabilities: normalises the images as in training, then applies the network."""
 
-    def __init__(self, network: nn.Module, dataset: Dataset):
+    def __init__(self, network: nn.Module, dataset: Dataset, temperature: float):
         super().__init__()
-        self.network, self.mean, self.std = network, dataset.mean, dataset.std
+        self.network, self.mean, self.std, self.temperature = network, dataset.mean, dataset.std, temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        logits = self.network((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        return (logits / self.temperature).softmax(1)
 
 
 def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> models.TruncatedNetwork:
@@ -60,13 +73,31 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> mode
     return network.eval()
 
 
-def to_onnx(network: nn.Module, dataset: Dataset, path: Path) -> None:
-    """Write `network` with its normalisation as an ONNX file: input uint8 (N, H, W, C), any N; output logits."""
+@torch.inference_mode()
+def logits_of(network: nn.Module, split: Split) -> Tensor:
+    """Return the logits (N, classes) of a network for a split, on the CPU, computed in batches."""
+    parts = split.images.cpu().split(metrics.evaluation_batch(split.dataset.image_shape))
+    return torch.cat([network(split.normalise(part)) for part in parts])
+
+
+def temperature_of(network: nn.Module, split: Split) -> float:
+    """Return the temperature by which to divide logits so that the probabilities of a split's labels are likeliest.
+
+    Labels are smoothed as if each class had been seen once more for every image (Platt, 1999): a network that has all
+    of a few images right is not certain.
+    """
+    logits, labels = logits_of(network, split).double(), split.labels.cpu()
+    smoothed = partial(functional.cross_entropy, target=labels, label_smoothing=1 / (1 + len(labels) / logits.shape[1]))
+    return math.exp(minimize_scalar(lambda x: smoothed(logits / math.exp(x)).item(), bounds=(-5, 5)).x)
+
+
+def to_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float = 1.0) -> None:
+    """Write `network` with its normalisation as an ONNX file: input uint8 (N, H, W, C), any N; output probabilities."""
     images = torch.zeros(2, *dataset.image_shape[1:], dataset.image_shape[0], dtype=torch.uint8)
-    whole = FromBytes(network, dataset).to(memory_format=torch.contiguous_format).eval()
+    whole = FromBytes(network, dataset, temperature).to(memory_format=torch.contiguous_format).eval()
     with warnings.catch_warnings(action="ignore"):  # of the exporter's own affairs
         model = torch.onnx.export(
-            whole, (images,), input_names=["images"], output_names=["logits"],
+            whole, (images,), input_names=["images"], output_names=["probabilities"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}}, dynamo=True, verbose=False,
         ).model_proto  # fmt: skip
     for node in model.graph.node:  # where in the Python code it came from: most of a small file
@@ -89,31 +120,32 @@ def bytes_of(images: Tensor) -> np.ndarray:
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def logits_of(path: Path, images: Tensor) -> np.ndarray:
-    """Return the logits (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W), computed in batches."""
+def outputs_of(path: Path, images: Tensor) -> np.ndarray:
+    """Return the output (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W): probabilities; logits if old."""
     model, parts = session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
 
 
 def accuracy_pct(path: Path, split: Split) -> float:
     """Return the accuracy, in %, of an ONNX file on a split."""
-    return 100 * float((logits_of(path, split.images).argmax(1) == split.labels.cpu().numpy()).mean())
+    return 100 * float((outputs_of(path, split.images).argmax(1) == split.labels.cpu().numpy()).mean())
 
 
-@torch.inference_mode()
-def check(path: Path, network: nn.Module, split: Split) -> float:
-    """Return the largest difference between logits of the ONNX file and of the network on a split.
+def check(path: Path, network: nn.Module, split: Split, temperature: float = 1.0) -> float:
+    """Return the largest difference between log-probabilities (they differ as logits do, however certain the network
+    is) of the ONNX file and of the network on a split.
 
     Raises:
         ExportError: it exceeds `CLOSE`, or the accuracies differ.
     """
-    parts = split.images.cpu().split(metrics.evaluation_batch(split.dataset.image_shape))
-    expected = torch.cat([network(split.normalise(part)) for part in parts]).numpy()
-    logits, labels = logits_of(path, split.images), split.labels.cpu().numpy()
-    largest = float(np.abs(logits - expected).max())
-    right = [int((x.argmax(1) == labels).sum()) for x in (logits, expected)]
-    if largest > CLOSE * max(1.0, float(np.abs(expected).max())) or right[0] != right[1]:
-        raise ExportError(f"{path}: logits differ by up to {largest:.2g}, {right[0]} and {right[1]} images right")
+    expected = (logits_of(network, split) / temperature).softmax(1).numpy()
+    output, labels = outputs_of(path, split.images), split.labels.cpu().numpy()
+    logarithms = [np.log(np.maximum(x, LEAST)) for x in (output, expected)]
+    largest = float(np.abs(logarithms[0] - logarithms[1]).max())
+    right = [int((x.argmax(1) == labels).sum()) for x in (output, expected)]
+    if largest > CLOSE * max(1.0, float(np.abs(logarithms[1]).max())) or right[0] != right[1]:
+        why = f"log-probabilities differ by up to {largest:.2g}, {right[0]} and {right[1]} images right"
+        raise ExportError(f"{path}: {why}")
     return largest
 
 
@@ -121,7 +153,7 @@ def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) 
     """Return each ONNX file's median milliseconds per batch of images (C, H, W); 9 rounds, files in turn."""
     sessions = {name: session(path) for name, path in paths.items()}
     images = {"images": bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
-    return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()})
+    return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()}).median().to_dict()
 
 
 def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
@@ -142,7 +174,7 @@ def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, export
 
 
 def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
-    """Export a finished run's network at a depth it tried: model.onnx, model.safetensors, model.json and README.md.
+    """Export a finished run's network at a depth it tried, as the files that are named above.
 
     Returns the content of model.json. The ONNX file is checked on the validation images; a depth other than the chosen
     one is evaluated on the test images here.
@@ -150,8 +182,10 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
     dataset, run, file = data.train.dataset, recipes.read_run(folder), to / "model.onnx"
     network = network_of(folder, dataset, depth)
     to.mkdir(parents=True, exist_ok=True)
-    to_onnx(network, dataset, file)
-    difference = check(file, network, data.validation)
+    temperature = temperature_of(network, data.validation)
+    to_onnx(network, dataset, file, temperature)
+    difference = check(file, network, data.validation, temperature)
+    replace(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
     replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
     about = {
         "architecture": run.architecture,
@@ -161,6 +195,7 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
         "classes": list(dataset.class_names) or [str(i) for i in range(dataset.classes)],
         "mean": dataset.mean,
         "std": dataset.std,
+        "temperature": temperature,
         **metrics.structure(network, dataset.image_shape),
         "val_acc_pct": accuracy_pct(file, data.validation),
         "test_acc_pct": run.test_acc_pct if depth == run.depth else accuracy_pct(file, data.test),
@@ -170,8 +205,13 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
         "onnx_largest_difference": difference,
     }
     write_json(to / "model.json", about)
-    replace(to / "README.md", lambda path: path.write_text(card(run, about, dataset)))
+    replace(to / "README.md", lambda path: path.write_text(card(run, about, dataset) + USE, encoding="utf-8"))
     return about
+
+
+def escaped(text: str) -> str:
+    """Return somebody's text so that Markdown shows it as it is: a class may be called a|b or $5."""
+    return re.sub(r"([\\`*_{}\[\]<>|$#&~])", r"\\\1", text)
 
 
 def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
@@ -183,30 +223,30 @@ def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
         tested += f" (that depth {run.depth}, where the search ended, was tested on too)"
     met = round(about["val_acc_pct"], run.search_decimals) >= run.goal_pct  # as the search sees it
     table = {
-        "classes": ", ".join(about["classes"]),
+        "classes": ", ".join(map(escaped, about["classes"])),
         "network": f"{run.architecture}, {run.width}/64 of its channels, cut off behind block {blocks} "
         "(Optimally Deep Networks)",
         "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
         "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
         "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
         "goal on validation": f"{run.goal_pct:g} %, {'' if met else 'not '}met",
-        "images": dataset.source,
+        "images": escaped(dataset.source),
         "training": f"rule {run.rule}, profile {run.profile}, seed {run.seed}, {run.epochs} epochs",
         "input of model.onnx": f"`images`: uint8 (N, {height}, {width}, {channels}), as files have them",
-        "output": f"`logits`: float32 (N, {dataset.classes}), in the order of the classes",
+        "output": f"`probabilities`: float32 (N, {dataset.classes}), in the order of the classes; of the logits "
+        f"divided by {about['temperature']:.3g}, which makes those of the validation images likeliest",
         "made by": f"commit {made_by['commit']}, {made_by['start']}",
         "on": made_by["processor"] if made_by["device"] == "cpu" else made_by["device"],
     } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
-    return f"""# {dataset.title}: {run.architecture}, {blocks} blocks
+    return f"""# {escaped(dataset.title)}: {run.architecture}, {blocks} blocks
 
-Classifies {"grey" if channels == 1 else "colour"} images into {dataset.classes} classes. They must have {size} pixels:
-scale the shorter side down and cut the middle out, as was done with the training images.
+Classifies {"grey" if channels == 1 else "colour"} images of {size} pixels into {dataset.classes} classes.
 
 | | |
 |---|---|
 {lines}
 
-It knows these classes only: an image of anything else gets one of them too. It was tested on images held back from
-those it was trained on, and on no others: test it on yours before anything depends on it.
+It knows these classes only: an image of anything else gets one of them too. It was tested on the test images above, and
+on no others: test it on yours before anything depends on it.
 """

@@ -76,21 +76,21 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
 def figure(lines: pd.DataFrame) -> Figure:
     """Draw depth found, bytes and test accuracy of each architecture, a point per seed, for one study of `table`."""
     run, names = recipes.read_run(lines["folder"].iloc[0]), list(lines["architecture"].unique())
-    drawn, axes = plt.subplots(1, 3, figsize=(12, 0.9 + 0.42 * len(names)), layout="constrained", sharey=True)
+    drawn, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 1.1 + 0.28 * len(names)), layout="constrained", sharey=True)
     place = lines["architecture"].map(names.index) + 0.16 * (lines["seed"].rank(method="dense") - 2)
     columns = {
-        "depth found (% of all blocks)": 100 * lines["depth_share"],
-        "bytes (% of the whole network's)": 100 * lines["size_share"],
+        "depth (% of all blocks)": 100 * lines["depth_share"],
+        "bytes (% of the whole's)": 100 * lines["size_share"],
         "test accuracy (%)": lines["test_acc_pct"],
     }
     met, goal = lines["met_goal"], f"met: {run.goal_pct:g} % on validation"
-    kinds = (met, "o", plots.BLUE, f"goal {goal}"), (~met, "X", plots.RED, f"goal not {goal}")
+    kinds = (met, "o", plots.FOUND, f"goal {goal}"), (~met, "X", "0.5", f"goal not {goal}")
     for axis, (label, percent) in zip(axes, columns.items(), strict=True):
         for shown, marker, color, title in kinds:
             if shown.any():
                 axis.plot(percent[shown], place[shown], marker, color=color, label=title, ms=5)
         axis.set_xlabel(label)
-    axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=names)
+    axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=map(plots.network_title, names))
     axes[0].invert_yaxis()
     axes[1].set_xscale("log")
     axes[1].xaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:g}", minor_formatter="")

@@ -94,7 +94,9 @@ def minutes(ladder: list[Recipe], data: Data) -> pd.Series:
     for recipe in ladder:
         network = models.build(ARCHITECTURE, dataset.image_shape[0], dataset.classes, recipe.width).to(images.device)
         logits = partial(network.to(memory_format=torch.channels_last), images, recipe.last_depth)
-        step = latency.in_turns({"": lambda logits=logits: functional.cross_entropy(logits(), labels).backward()}, 3)
+        step = latency.in_turns(
+            {"": lambda logits=logits: functional.cross_entropy(logits(), labels).backward()}, 3
+        ).median()
         milliseconds.append(step[""] * seen / len(images) * recipe.depth_epochs)
     return pd.Series(milliseconds).cumsum() / 60_000
 
@@ -150,7 +152,7 @@ def offered(rungs: list[Rung], best: Rung, results_dir: Path, validation: Split,
     image, lines = validation.normalise(validation.images[:1].cpu()), []
     networks = [export.network_of(folder, validation.dataset) for folder in folders]
     with torch.inference_mode():
-        taken = latency.in_turns({i: partial(network, image) for i, network in enumerate(networks)})
+        taken = latency.in_turns({i: partial(network, image) for i, network in enumerate(networks)}).median()
     for i, (rung, run) in enumerate(zip(rungs, map(recipes.read_run, folders), strict=True)):
         judged = {"judged_pct": rung.accuracy_pct, "points": points(rung.accuracy_pct, images)}
         line = {"width": run.width, "depth": run.depth, "seeds": len(rung.recipes), **judged}
@@ -163,16 +165,16 @@ def figure(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float])
     """Draw judged_pct with its interval against the bytes of all rungs tried, the goal, and what takes no network."""
     drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
     axis.errorbar(
-        "size_mb", "judged_pct", "points", data=offered, fmt="o-", color=plots.BLUE, capsize=3, label="networks"
+        "size_mb", "judged_pct", "points", data=offered, fmt="o-", color=plots.FOUND, capsize=3, label="networks"
     )
     for rung in offered.itertuples():
         place = rung.size_mb, rung.judged_pct
         axis.annotate(f"{rung.width} x {rung.depth}", place, (6, -12), textcoords="offset points", fontsize=9)
     take = offered[offered["chosen"]]
     axis.plot(
-        take["size_mb"], take["judged_pct"], "o", color=plots.RED, ms=14, fillstyle="none", mew=2, label="to take"
+        take["size_mb"], take["judged_pct"], "o", color=plots.CHOSEN, ms=14, fillstyle="none", mew=2, label="to take"
     )
-    axis.axhline(goal_pct, color=plots.GREEN, linestyle="--", label=f"your {goal_pct:g} %")
+    axis.axhline(goal_pct, color=plots.GOAL, linestyle="--", label=f"your {goal_pct:g} %")
     for (name, accuracy_pct), line in zip(simple_pct.items(), (":", "-."), strict=True):
         axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)
     axis.set(xscale="log", xlabel="size on disk (MB)", ylabel="recognised on validation (%)", xmargin=0.15)

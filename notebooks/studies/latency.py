@@ -1,10 +1,9 @@
 """CPU latency: are optimally deep networks faster than full ones by as much as they have fewer MACs?"""
 
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import pandas as pd
@@ -18,38 +17,50 @@ from studies import common
 from studies.plots import AnyRun
 
 BATCHES = (1, 128)  # images, for which latencies are measured
+ROUNDS = 9  # of every measurement
 FILE = "latency.csv"
 
 
-def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, float]:
-    """Return each task's median milliseconds. A round runs every task once; one more round first warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for name, task in list(tasks.items()) * (rounds + 1):
+def in_turns(tasks: dict[object, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
+    """Return milliseconds: a line per round, which runs every task once, and a column per task. One more round first
+    warms up.
+    """
+    lines: list[dict[object, float]] = [{} for _ in range(rounds + 1)]
+    for line, (name, task) in product(lines, tasks.items()):
         start = time.perf_counter()
         task()
-        seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(taken[1:]) for name, taken in seconds.items()}
+        line[name] = 1000 * (time.perf_counter() - start)
+    return pd.DataFrame(lines[1:])
 
 
 @torch.inference_mode()
-def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = 9) -> dict[int, float]:
-    """Return depth -> median milliseconds per batch on the CPU, of untrained networks (speed is the same)."""
+def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = ROUNDS) -> pd.DataFrame:
+    """Return `in_turns` of one batch through an untrained network (speed is the same) cut at `depths`, on the CPU."""
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     whole = whole.to(memory_format=torch.channels_last).eval()
     images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
     return in_turns({depth: partial(whole.truncate(depth), images) for depth in depths}, rounds)
 
 
+def ratio(rounds: pd.DataFrame, odn: object, full: object) -> dict[str, float]:
+    """Return the medians odn_ms and full_ms of two columns, latency_ratio (full / odn), and the quartiles of the ratio
+    within a round, ratio_low and ratio_high.
+    """
+    odn_ms, full_ms = rounds[[odn, full]].median()
+    low, high = (rounds[full] / rounds[odn]).quantile([0.25, 0.75])
+    ratios = {"latency_ratio": full_ms / odn_ms, "ratio_low": low, "ratio_high": high}
+    return {"odn_ms": odn_ms, "full_ms": full_ms, **ratios}
+
+
 def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
-    """Return a line (dict) per batch size: latencies of both networks, their ratio, and the ratio of their MACs."""
+    """Return a line (dict) per batch size: `ratio` of both networks, and the ratio of their MACs."""
     lines, dataset = [], DATASETS[run.row]
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
     macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
     for batch in BATCHES:
-        taken = milliseconds(run, dataset, [odn_depth, full_depth], batch)  # of one network where the search took all
-        odn_ms, full_ms = taken[odn_depth], taken[full_depth]
         line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
-        line |= {"odn_ms": odn_ms, "full_ms": full_ms, "latency_ratio": full_ms / odn_ms}
+        depths = sorted({odn_depth, full_depth})  # one, where the search took all
+        line |= ratio(milliseconds(run, dataset, depths, batch), odn_depth, full_depth)
         lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": processor()})
     return lines
 

@@ -1,31 +1,76 @@
 """Shared by the notebooks: checked parameters, training, display of source code, and live training curves."""
 
 import ast
+import dataclasses
 import html
 import inspect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import get_ipython
 from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import HTML, display
+from pandas.io.formats.style import Styler
 
-from odnlib import data, experiment
+from odnlib import __main__, data, experiment
 from odnlib.files import ROOT
 from odnlib.recipes import Recipe, RecipeError, unknown
+from odnlib.trainer import Listener
 from studies import plots
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
 KINDS = dict.fromkeys(("seed", "depth", "image_size", "rounds"), int) | {"overrides": dict, "targets": dict}
 KINDS |= dict.fromkeys(("seeds", "rows", "architectures", "pairs"), list) | {"target_pct": float}
 KINDS |= {"fresh": bool, "flip": bool}  # every other parameter is a text
+# Columns in words; the other names are words already.
+WORDS = {"params": "parameters", "params_m": "parameters (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
+WORDS |= {"val_acc_pct": "validation (%)", "test_acc_pct": "test (%)", "warmup_val_acc_pct": "after warm-up (%)"}
+WORDS |= {"best_val_acc_pct": "best validation (%)", "goal_pct": "goal (%)", "train_tmacs": "training MACs (10^12)"}
+WORDS |= {
+    "of": "of blocks",
+    "depth_share": "share of blocks",
+    "size_share": "share of bytes",
+    "sparsity_pct": "zeros (%)",
+}
+WORDS |= {
+    "odn_ms": "chosen (ms)",
+    "full_ms": "whole (ms)",
+    "macs_ratio": "times fewer MACs",
+    "low": "from",
+    "high": "to",
+}
+WORDS |= {"latency_ratio": "times faster", "ratio_low": "quartile, lower", "ratio_high": "quartile, upper"}
+WORDS |= {"latency_1_ms": "one image (ms)", "latency_128_ms": "128 images (ms)", "max_depth": "of blocks"}
+
+
+def told(shell: InteractiveShell, kind: type, error: BaseException, _: object, tb_offset: None) -> list[str]:
+    """Show an expected error, or an interruption, in a cell as what it says, without its traceback."""
+    text = " ".join(["Interrupted:", *getattr(error, "__notes__", []), "- run this cell again to go on."])
+    lines = [text if kind is KeyboardInterrupt else f"{kind.__name__}: {error}"]
+    shell._showtraceback(kind, error, lines)
+    return lines
+
+
 if shell := get_ipython():
     shell.enable_matplotlib("inline")  # whatever MPLBACKEND says: figures belong into the notebook
+    shell.set_custom_exc((KeyboardInterrupt, *__main__.CODES), told)
+
+
+def table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> Styler:
+    """Return a table for reading: columns in words, none of them empty; the texts that all lines share stand above."""
+    lines = lines.dropna(axis="columns", how="all")
+    texts = [name for name in lines if not pd.api.types.is_numeric_dtype(lines[name])]
+    alike = [name for name in texts if len(lines) > 1 and lines[name].nunique(dropna=False) == 1]
+    shared = [f"{name.replace('_', ' ')} {lines[name].iloc[0]}" for name in alike if lines[name].iloc[0]]
+    shown = lines.drop(columns=alike).rename(columns=lambda name: WORDS.get(name, str(name).replace("_", " ")))
+    caption = "; ".join(filter(None, [caption, *shared]))
+    return shown.style.format(precision=precision, na_rep="").hide(axis="index").set_caption(caption)
 
 
 def assigned(source: str) -> dict[str, object]:
@@ -72,30 +117,31 @@ def check(cells: Sequence[str], names: str, **kinds: type) -> None:
 
 
 def folder(given: str, usual: str) -> Path:
-    """Return the path `given`, or if that is empty the folder `usual` of this repository."""
-    return Path(given).expanduser() if given else ROOT / usual
+    """Return the path `given`, or if that is empty `usual`; one that is not absolute begins at this repository."""
+    return ROOT / Path(given or usual).expanduser()
 
 
 class Workplace:
     """A notebook's folders and device, with which it loads images and trains.
 
-    Empty folders mean results/mine and data. Runs begun before the time `since` start over; empty: none does.
+    Empty folders mean results/mine and data. Runs start over that began before the time `since`; or all, if it is True.
 
     Raises:
         RecipeError: the device is not available.
     """
 
-    def __init__(self, results_dir: str, data_dir: str, device: str, since: str):
+    def __init__(self, results_dir: str, data_dir: str, device: str, since: str | bool):
         self.results_dir, self.data_dir = folder(results_dir, "results/mine"), folder(data_dir, "data")
         self.device, self.since = experiment.choose_device(device), since
+        self.load = lru_cache(1)(lambda recipe: data.load(recipe, self.data_dir, self.device))
 
     def images(self, recipe: Recipe) -> Callable[[], data.Data]:
         """Return a function without arguments that loads the images of a recipe."""
-        return partial(data.load, recipe, self.data_dir, self.device)
+        return partial(self.load, dataclasses.replace(recipe, variant="odn"))  # the whole network sees the same
 
-    def train(self, recipe: Recipe) -> Path:
+    def train(self, recipe: Recipe, *listeners: Listener) -> Path:
         """Train what a run still lacks and return its folder."""
-        return experiment.run(recipe, self.images(recipe), self.results_dir, fresh=self.since)
+        return experiment.run(recipe, self.images(recipe), self.results_dir, listeners, fresh=self.since)
 
 
 def fold_out(title: str, *functions: Callable) -> HTML:

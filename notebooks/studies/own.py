@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
-from itertools import groupby
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +19,29 @@ from odnlib.data import Data, DataError, Dataset, Split, generator
 from odnlib.files import run_folders
 from odnlib.presets import EXAMPLE
 from studies import pictures, plots
+from studies.predict import prepared
 
 HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
-SHAPES = ("triangle", "star4", "star5", "star8", "hexagon")  # what `embedded.SHAPES` are called
+ALL = "all / classes"  # no folder's name, and so no class's, has a slash
+LONGEST = 40  # characters of a folder's name that name its runs
+UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, what is left of bytes that are no text, and line breaks
+pd.set_option("display.html.use_mathjax", False)  # a class may be called $5
+
+
+@dataclass(frozen=True)
+class Photographs(Dataset):
+    """Describes own images; has beside the rest a pair (name, reason) for each file in the folder that is not used."""
+
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
     """Load the images at `source`, square and of one size, into splits that are the same at every call.
 
     Classes are named by the folders. Folders `train`, `val` and `test` above them are taken as the splits; a missing
-    validation or test split is held back from training, class by class. Images are grey if all of them are. Training
-    images are shifted by up to an eighth and, with `flip`, mirrored.
+    validation or test split is held back from training, class by class. A picture is used once: copies in a later split
+    are left out, and all where classes differ. `findings` tells which files are not used. Images are grey if all of
+    them are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
 
     Args:
         source: a folder with one folder of images per class.
@@ -37,23 +51,37 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
     Raises:
         DataError: what is wrong with the images, and what to do.
     """
-    folder = Path(source).expanduser()
+    folder, source = Path(source).expanduser(), pictures.shown(source)
     if not folder.is_dir():
-        raise DataError(f"images {source!r}: there is no folder {folder.absolute()}")
-    listed, name = pictures.listed(folder), folder.resolve().name
-    classes, splits = _classes(listed, source), _three_splits(listed)
-    every = [path for paths in splits.values() for path in paths]
-    size, channels = pictures.shape(every, source, image_size)
-    need, free = len(every) * channels * size**2 / 1e9, psutil.virtual_memory().available / 1e9
-    if need > free / 2:
-        why = f"{len(every):,} images of {size}x{size} pixels take {need:.1f} GB, and {free:.1f} GB of memory are free"
+        raise DataError(f"images {source!r}: there is no folder {pictures.shown(folder.absolute())}")
+    files = pictures.listed(folder)
+    _classes(files, source)
+    size, channels = pictures.shape(files, source, image_size)
+    used = files[files["reason"] == ""]
+    need, free = len(used) * channels * size**2 / 1e9, psutil.virtual_memory().available / 1e9
+    if need > free / 3:  # read, put together, and as tensors
+        why = f"{len(used):,} images of {size}x{size} pixels take {need:.1f} GB, and {free:.1f} GB of memory are free"
         raise DataError(f"{source}: {why}: pass a smaller image_size, or fewer images")
-    pixels, labels = pictures.pixels(every, size, channels, source), [classes.index(path.parent.name) for path in every]
-    counts, shape = [len(paths) for paths in splits.values()], (channels, size, size)
-    mean, std = _mean_and_std(pixels[: counts[0]])
-    about = Dataset(name, f"folder {name}", shape, len(classes), counts[1], mean, std, size // 8, flip, tuple(classes))
-    parts = (torch.tensor(values, device=device).split(counts) for values in (pixels, labels))
-    return Data(*(Split(*part, about) for part in zip(*parts, strict=True)))
+    prepare = partial(prepared, height=size, width=size, channels=channels)
+    files["pixels"] = pictures.each(files, prepare, source, "reading")
+    pictures.use_once(files)
+    classes, left_out = _classes(files, source), files.loc[files["reason"] != "", ["file", "reason"]]
+    parts = _three_splits(files[files["reason"] == ""])
+    images = [np.stack(part["pixels"].tolist()) for part in parts]
+    name, unused = pictures.shown(folder.resolve().name), f"; {len(left_out)} files not used" * (len(left_out) > 0)
+    mean, std = _mean_and_std(images[0])
+    about = Photographs(
+        name, f"folder {name}, every picture in one split only{unused}", (channels, size, size), len(classes),
+        len(parts[1]), mean, std, size // 8, flip, tuple(classes), tuple(left_out.itertuples(index=False, name=None)),
+    )  # fmt: skip
+    labels = [part["class_name"].map(classes.index).to_numpy() for part in parts]
+    pairs = zip((part.transpose(0, 3, 1, 2) for part in images), labels, strict=True)
+    return Data(*(Split(*(torch.tensor(values, device=device) for values in pair), about) for pair in pairs))
+
+
+def findings(data: Data) -> pd.DataFrame:
+    """Return a line per reason for which files in the folder are not used: how many, and some of their names."""
+    return pictures.findings(pd.DataFrame(data.train.dataset.left_out, columns=["file", "reason"]))
 
 
 def row(data: Data, drawn: bool = False) -> str:
@@ -63,6 +91,7 @@ def row(data: Data, drawn: bool = False) -> str:
     for split in (data.train, data.validation, data.test):
         digest.update(split.sha256().encode())
     plain = re.sub("[^a-z0-9]+", "_", about.title.lower()).strip("_") or "images"
+    plain = plain[:LONGEST].strip("_")
     plain = EXAMPLE if drawn else f"my_{plain}" if plain.startswith(EXAMPLE) else plain
     return f"own_{plain}_{digest.hexdigest()[:8]}"
 
@@ -72,20 +101,30 @@ def summary(data: Data) -> pd.DataFrame:
     classes = pd.Index(data.train.dataset.class_names, name="class")
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = [split.labels.bincount(minlength=len(classes)).tolist() for split in splits.values()]
-    return pd.DataFrame(counts, splits, classes).assign(all=lambda table: table.sum(axis=1))
+    return pd.DataFrame(counts, splits, classes).assign(**{ALL: lambda table: table.sum(axis=1)})
 
 
-def _classes(listed: dict[str, list[Path]], source: str) -> list[str]:
-    """Return the sorted class names; DataError if there are fewer than two, or too few images of one."""
-    classes = sorted({path.parent.name for paths in listed.values() for path in paths})
+def _classes(files: pd.DataFrame, source: str) -> list[str]:
+    """Return the sorted class names; DataError if they cannot be written, or are too few, or have too few images."""
+    used, unused = files[files["reason"] == ""], pictures.told(files)
+    classes = sorted(set(used["class_name"]))
+    if unwritable := [x for x in classes if any(unicodedata.category(sign) in UNWRITABLE for sign in x)]:
+        why = "signs that are not UTF-8, or line breaks and the like, in class names"
+        raise DataError(f"{source}: {why} ({pictures.some(list(map(ascii, unwritable)))}): rename these folders")
     if len(classes) < 2:
         only = f"only the class {classes[0]!r}" if classes else "no images in class folders"
-        raise DataError(f"{source} has {only}: put the images of each class into a folder of its own, two at least")
-    fewest = 5 if len(listed) < 3 else 1  # so that every split has some
-    counts = Counter(path.parent.name for path in listed["train"])
+        why = f"{source} has {only}: put the images of each class into a folder of its own, two at least"
+        raise DataError(why + unused)
+    if gone := sorted(set(files["split"].dropna()) - set(used["split"])):
+        raise DataError(f"{source}, {gone[0]}: no image of its own is left: give it others, or remove it{unused}")
+    counts = Counter(used.loc[used["split"] == "train", "class_name"])
+    if unknown := [repr(name) for name in classes if not counts[name]]:
+        known = ", ".join(map(repr, counts))
+        raise DataError(f"{source}, train: no images of {pictures.some(unknown)}, but of {known}{unused}")
+    fewest = 5 if used["split"].nunique() < 3 else 1  # so that every split has some
     if few := [f"{name!r} {counts[name]}" for name in classes if counts[name] < fewest]:
         why = f"too few images ({pictures.some(few)}): {fewest} per class are the least, hundreds are good"
-        raise DataError(f"{source}, train: {why}")
+        raise DataError(f"{source}, train: {why}{unused}")
     return classes
 
 
@@ -98,26 +137,22 @@ def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
     return mean, max(square - mean**2, 0.0) ** 0.5 or 1.0
 
 
-def _three_splits(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Return split -> images, sorted; a missing validation or test split is taken from training, class by class."""
-    missing = [split for split in ("validation", "test") if split not in listed]
-    splits = {"train": [], "validation": [], "test": []} | listed | {"train": []}
-    for label, (_, paths) in enumerate(groupby(listed["train"], lambda path: path.parent)):
-        paths = list(paths)
-        share = max(1, round(HELD_BACK * len(paths)))
-        shuffled = [paths[i] for i in torch.randperm(len(paths), generator=generator("own split", label))]
-        for split in missing:
-            splits[split] += shuffled[:share]
-            shuffled = shuffled[share:]
-        splits["train"] += shuffled
-    return {split: sorted(paths) for split, paths in splits.items()}
+def _three_splits(files: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the lines of each split; a missing validation or test split is taken from training, class by class."""
+    files, missing = files.copy(), [split for split in pictures.SPLIT_FOLDERS if split not in set(files["split"])]
+    for label, (_, lines) in enumerate(files[files["split"] == "train"].groupby("class_name")):
+        share = max(1, round(HELD_BACK * len(lines)))
+        shuffled = lines.index[torch.randperm(len(lines), generator=generator("own split", label)).numpy()]
+        for number, split in enumerate(missing):
+            files.loc[shuffled[number * share : (number + 1) * share], "split"] = split
+    return [files[files["split"] == split] for split in pictures.SPLIT_FOLDERS]
 
 
 def example(folder: Path) -> Path:
-    """Return a folder of class folders to try this with, ten kinds of drawn shapes; made if missing."""
+    """Return a folder of class folders to try this with, ten of drawn marks; made if missing."""
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
-        names = [f"{shape}_{stripes}" for stripes in ("fine", "coarse") for shape in SHAPES]
+        names = [f"{down}_down_{right}_right" for down, right in embedded.places("cifar10")]  # pixels
         for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from odnlib.files import ROOT
-from studies.plots import AnyRun
+from studies.plots import PAPER, AnyRun
 
 
 def behind(axes: Sequence[Axes], run: AnyRun) -> bool:
@@ -22,9 +22,9 @@ def behind(axes: Sequence[Axes], run: AnyRun) -> bool:
     for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
         own = axis.get_xlim(), axis.get_ylim()
         label = "authors' log: validation accuracy, training loss"
-        axis.plot(log["epoch"], log[column], color="0.55", linewidth=1, zorder=0, label=label)
+        axis.plot(log["epoch"], log[column], color=PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
         for depth, start in log.groupby("depth")["epoch"].min().add(1).items():
-            place = {"transform": axis.get_xaxis_transform(), "fontsize": 7, "color": "0.4", "rotation": 90}
+            place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": PAPER, "rotation": 90}
             axis.text(start, 0.02, f"log: depth {depth}", va="bottom", **place)
         axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
     return True

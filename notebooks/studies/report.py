@@ -6,10 +6,10 @@ import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
 from studies import ablation, benchmark, claims, comparison, compression, families, grades, own, reuse, rows, trend
-from studies.plots import accuracies, save
+from studies.overview import fronts, paper_and_ours, titled
+from studies.plots import save
 
 STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
-TOLD_FIRST = ("within_1_75", "procedure_pays", "warmup_fluctuation", "warmup_convergence", "depth_follows_complexity")
 COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label", "why"]
 WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
@@ -31,31 +31,29 @@ class Report:
     def summary(self) -> list[str]:
         """Return the comparison with the paper as a list of sentences."""
         lines = []
-        for what, judged in {"numbers that Table I prints": self.best, "claims of the text": self.claims}.items():
+        trained = pd.Series([x.cell in comparison.TRAINED_CELLS[x.variant] for x in self.best.itertuples()])
+        kinds = {"numbers of Table I that training decides": self.best[trained]}
+        kinds |= {"numbers of Table I that need no training": self.best[~trained], "claims of the text": self.claims}
+        for what, judged in kinds.items():
             verdicts = judged["verdict"].str.replace("measured; .*", "measured", regex=True)
             counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
             lines.append(f"Of the {len(judged)} {what}: {counts}")
         for profile, runs in self.runs.groupby("profile"):
-            seeds = runs["seed"].nunique()
-            listed = f"{', '.join(runs['row'].unique())}; {seeds} seed{'s' * (seeds > 1)}"
-            lines.append(f"{profile}: {len(runs)} runs ({listed}) - {WORTH[profile]}")
-        told = self.claims["key"].isin(TOLD_FIRST) & ~self.claims["verdict"].isin(["not measured", "not comparable"])
-        lines += [f"{claim.statement}: {claim.verdict}" for claim in self.claims[told].itertuples()]
+            n, seeds = (
+                f"{x} {word}{'s' * (x > 1)}" for x, word in ((len(runs), "run"), (runs["seed"].nunique(), "seed"))
+            )
+            lines.append(f"{profile}: {n} ({', '.join(runs['row'].unique())}; {seeds}) - {WORTH[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
-        return lines
+        return [titled(line) for line in lines]
 
     def provenance(self) -> pd.DataFrame:
         """Return a line for each run: commit, device, processor, threads, start, seconds, cost."""
-        keys = ["commit", "code_unchanged_since_commit", "device", "processor", "threads", "start", "seconds"]
-        lines = []
-        for run in self.runs.itertuples():
-            made_by = read_json(run.folder / "provenance.json")
-            line = {"run": f"{run.profile}/{run.name}"} | {key: made_by[key] for key in keys}
-            line["commit"] = (made_by["commit"] or "none")[:10]
-            line["otherwise_than_commit"] = made_by.get("otherwise_than_commit", "")
-            lines.append(line | {"train_tmacs": run.train_tmacs, "training_version": run.training_version})
-        return pd.DataFrame(lines)
+        made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in self.runs["folder"]])
+        names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor", "threads"]
+        made_by = made_by.reindex(columns=[*names, "start", "seconds"]).fillna("")
+        own = self.runs[["profile", "name", "train_tmacs", "training_version"]]
+        return pd.concat([own.reset_index(drop=True), made_by.assign(commit=made_by["commit"].str[:10])], axis=1)
 
 
 def write(results_dir: Path, profile: str) -> Report:
@@ -67,8 +65,9 @@ def write(results_dir: Path, profile: str) -> Report:
     write_table(report.folder / "comparison.csv", report.comparison)
     write_table(report.folder / "claims.csv", report.claims)
     write_table(report.folder / "table1.csv", comparison.table_1(report.runs))
-    if len(trained := comparison.accuracies(report.comparison)):
-        save(accuracies(trained), report.folder / "figures" / "accuracies.png")
+    for name, draw in {"overview": paper_and_ours, "fronts": fronts}.items():
+        if drawn := draw(report.runs):
+            save(drawn, report.folder / "figures" / f"{name}.png")
     text = ["# Measured beside printed", *report.summary()]
     text += ["## Searches that met their goal, beside the whole network", markdown_table(report.headline)]
     text += [

@@ -18,8 +18,8 @@ from odnlib import recipes
 from odnlib.files import read_json, write_json
 from odnlib.paper import TABLE_1
 from odnlib.recipes import Recipe, RecipeError
-from studies import common
-from studies.plots import BLUE, GREEN, ORANGE, caption
+from studies import common, plots
+from studies.plots import caption
 
 INDEX = "reuse.json"  # which runs make up the studies; all else is read from their folders
 ARMS = {"search": "search", "reused": "plain, at the sibling's depth", "plain": "plain, at its own depth, same cost"}
@@ -134,16 +134,16 @@ def figure(lines: pd.DataFrame) -> Figure:
     """Draw test accuracy and training cost of the three networks per dataset, a point per seed, for one reuse study."""
     pairs = dict(list(lines.groupby(["row", "sibling"], sort=False)))
     names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
-    drawn, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    drawn, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 3.4), layout="constrained")
     for column, axis in zip(("test_acc_pct", "train_tmacs"), axes, strict=True):
         for place, of_pair in enumerate(pairs.values()):
-            for k, (arm, color) in enumerate(zip(ARMS, (BLUE, ORANGE, GREEN), strict=True)):
+            for k, (arm, color) in enumerate(zip(ARMS, (plots.FOUND, "0.5", plots.OTHER), strict=True)):
                 runs = of_pair[of_pair["arm"] == arm]
                 beside = place + 0.22 * (k - 1) + 0.04 * (runs["seed"].rank(method="dense") - 2)
                 axis.plot(beside, runs[column], "o", color=color, label=None if place else ARMS[arm], ms=5)
-                spot, look = (beside.mean(), runs[column].max()), {"fontsize": 7, "color": "0.3", "ha": "center"}
+                spot, look = (beside.mean(), runs[column].max()), {"fontsize": 8, "color": "0.3", "ha": "center"}
                 axis.annotate(", ".join(map(str, runs["depth"])), spot, (0, 7), textcoords="offset points", **look)
-        axis.set(xticks=range(len(pairs)), xticklabels=names, xmargin=0.15)
+        axis.set(xticks=range(len(pairs)), xticklabels=names, xmargin=0.15, ymargin=0.15)
     axes[0].set_ylabel("test accuracy (%), a point per seed;\nnumbers: depths")
     axes[1].set(ylabel="training MACs (10¹²)", ylim=(0, None))
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)

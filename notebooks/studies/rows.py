@@ -1,15 +1,18 @@
 """Notebooks 01 to 05, one per dataset of Table I: settings, structure, outcome, figures, comparison with the paper."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from odnlib import data, experiment, metrics, models, recipes
+from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
+from odnlib.progress import short
 from odnlib.recipes import Recipe
 from studies import common, plots, reference
+from studies.notebook import Workplace
 
 SHOWN = {  # settings that tell rows and rules apart
     "target_pct": "validation accuracy to reach, in %",
@@ -37,12 +40,49 @@ def settings(recipe: Recipe) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["setting", "value", "meaning", "overridden"]).set_index("setting")
 
 
-def samples(images: Callable[[], data.Data], planned: Iterable[Recipe], results_dir: Path, fresh: bool) -> None:
-    """Draw sample images if any of the runs is still to be trained; otherwise load none and say so."""
-    if fresh or any(experiment.status(x, experiment.run_folder(x, results_dir)) != "finished" for x in planned):
-        plots.samples(images().train)
+def images_here(row: str, data_dir: Path) -> bool:
+    """Return whether a row's real images lie in `data_dir`, without reading or downloading them."""
+    places = {
+        "svhn": "train_32x32.mat",
+        "cifar10": "cifar-10-batches-py",
+    }  # others: the class
+    return (data_dir / places.get(row, data.DATASETS[row].source)).exists()
+
+
+def samples(place: Workplace, *planned: Recipe) -> None:
+    """Draw sample images if they are needed, as a run is still to be trained, or at hand; otherwise say so."""
+    folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
+    needed = place.since or any(experiment.status(*run) != "finished" for run in folders.items())
+    if needed or (not planned[0].embedded and images_here(planned[0].row, place.data_dir)):
+        plots.samples(place.images(planned[0])().train)
     else:
         print("Both networks are trained: what follows is drawn from their folders, and no images are loaded.")
+
+
+def gained(row: str, data_dir: Path, most: int = 2000, drawn: int = 10) -> None:
+    """Draw validation images that the published network of one depth gets wrong and that of the next one right.
+
+    Of the first `most`, with counts both ways. Where the networks or the real images are not there, says so.
+    """
+    networks = sorted(next(iter(sorted(ROOT.glob(f"results/*/networks/{row}"))), ROOT).glob("depth*.onnx"))[:2]
+    if len(networks) < 2:
+        return print(f"Left out here: for {TABLE_1[row].title} there are no published networks of two depths.")
+    if not images_here(row, data_dir):
+        return print(
+            f"Left out here: it needs the real images, and {short(data_dir)} has none of {TABLE_1[row].title}."
+        )
+    from studies import export  # onnxruntime takes a second
+
+    split = data.load(recipes.resolve(row, profile=networks[0].parts[-4], rule="equal"), data_dir).validation
+    images, labels = split.images[:most], split.labels[:most]
+    first, then = (torch.tensor(export.logits_of(network, images)).argmax(1) for network in networks)
+    below, above = (int(network.stem[-2:]) for network in networks)
+    better, worse = (first != labels) & (then == labels), (first == labels) & (then != labels)
+    counts = f"{int(better.sum())} right that depth {below} has wrong, and {int(worse.sum())} the other way round"
+    print(f"Of {len(labels):,} validation images depth {above} has {counts} ({networks[0].parent.relative_to(ROOT)}).")
+    names, chosen = split.dataset.class_names or range(split.dataset.classes), better.nonzero().flatten()[:drawn]
+    titles = [f"{names[labels[i]]}\ndepth {below}:\n{names[first[i]]}" for i in chosen]
+    plots.pictures([images[i] for i in chosen], titles)
 
 
 def structure(recipe: Recipe) -> pd.DataFrame:

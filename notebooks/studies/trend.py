@@ -107,33 +107,37 @@ def figure(lines: pd.DataFrame) -> Figure:
     within = lines["tolerance_pct"].min()
     needed = lines[lines["tolerance_pct"] == within]
     rows, kinds = sorted(set(needed["row"]), key=lambda row: TABLE_1[row].odn.depth), needed["architectures"].nunique()
-    drawn, axes = plt.subplots(kinds, 2, figsize=(11, 4.2 * kinds), layout="constrained", squeeze=False)
+    drawn, axes = plt.subplots(kinds, 2, figsize=(plots.WIDTH, 3 * kinds), layout="constrained", squeeze=False)
     for (left, right), (kind, searches) in zip(axes, needed.groupby("architectures", sort=False), strict=True):
         names = [TABLE_1[row].title for row in rows]
         for row, of_row in searches.groupby("row", sort=False):
             place, beside = rows.index(row), of_row["seed"].rank()
-            look = {"marker": "osD^v"[place], "color": f"C{place}"}
+            look = {"marker": "osD^v"[place], "color": plt.get_cmap("viridis")(place / 5)}
             depths = pd.concat([pd.read_csv(folder / "depths.csv") for folder in of_row["folder"]])
-            mean = depths.groupby("depth")["val_acc_pct"].mean().dropna()
+            accuracy = depths.dropna(subset="val_acc_pct").groupby("depth")["val_acc_pct"]
+            mean, lost = accuracy.mean(), accuracy.agg(["min", "max"]) - accuracy.mean().max()
             left.plot(mean - mean.max(), label=names[place], **look)
+            left.fill_between(lost.index, lost["min"], lost["max"].clip(upper=0), color=look["color"], alpha=0.15)
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
-            names[place] += f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
-        title = kind.capitalize() if kind == PAPERS else f"One architecture: {kind}"
+            names[place] = names[place].replace("-", "-\n") + f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
+        title = kind.capitalize() if kind == PAPERS else f"One architecture: {plots.network_title(kind)}"
         if kind == PAPERS:
             printed = [TABLE_1[row].odn.depth for row in rows]
-            right.plot(printed, "_", color="0.1", ms=26, mew=2, label="paper, Table I")
-            right.legend(loc="upper left", fontsize=9, markerscale=14 / 26)
+            right.plot(printed, "D", color=plots.PAPER, ms=8, fillstyle="none", mew=1.5, label="paper, Table I")
+            right.legend(loc="upper left")
         left.axhline(-within, color="0.3", linestyle="--", linewidth=1)
         left.set_yscale("symlog", linthresh=1)
+        left.xaxis.get_major_locator().set_params(integer=True)
         left.yaxis.set_major_formatter("{x:g}")
         left.set(xlabel="depth (residual blocks)", ylabel="points less than the best", ylim=(None, 0.2))
-        left.set_title(f"{title}, validation, seeds' mean; dashed: -{within:g}", fontsize=11)
+        left.set_title(f"{title}\nvalidation: mean, least and most of the seeds", fontsize=9)
         right.set(ylabel="depth needed", ylim=(0, searches["of"].max() + 0.5))
-        right.set_xticks(range(len(rows)), names, fontsize=9)
-        right.set_title(f"Depth within {within:g} points of the best; a point per seed", fontsize=11)
+        right.set_xticks(range(len(rows)), names, fontsize=8)
+        right.set_title(f"Depth within {within:g} points (dashed) of the best\na point per seed", fontsize=9)
         right.yaxis.get_major_locator().set_params(integer=True)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rows))
-    run, architectures = recipes.read_run(needed["folder"].iloc[0]), ", ".join(sorted(set(needed["architecture"])))
+    run = recipes.read_run(needed["folder"].iloc[0])
+    architectures = ", ".join(map(plots.network_title, sorted(set(needed["architecture"]))))
     return plots.caption(drawn, run, common.seeds_of(needed), architectures)
 
 

@@ -1,0 +1,121 @@
+"""How grades are told and look; every row of Table I in two figures: accuracy against bytes, and every search."""
+
+import re
+import textwrap
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from odnlib.paper import TABLE_1
+from studies import common, comparison, grades, plots
+
+GREY = "#666666"
+LOOKS = {  # words in a grade: its sign in tables, marker in figures, colour; the first words that it contains count
+    "not measured": ("·", "", "#ffffff"), "procedure reproduced": ("✔", "o", "#0173b2"), "not ": ("✘", "X", "#b84700"),
+    "corroborated": ("●", "s", "#007a58"), "structure reproduced": ("=", "P", "#5b7a99"),
+    "paper's slip": ("≠", "d", "#8a3f86"), "upper bound": ("≤", "<", GREY), "exploratory": ("○", "v", GREY),
+    "compared": ("○", "^", GREY), "a trend": ("~", "p", GREY), "an illustration": ("~", "p", GREY),
+}  # fmt: skip
+
+
+def look(grade: str) -> tuple[str, str, str]:
+    """Return sign, marker and colour of a grade."""
+    return next(look for words, look in LOOKS.items() if words in grade)
+
+
+def in_short(grade: str) -> str:
+    """Return a grade without n and reasons."""
+    return grade.partition(", ")[0].partition(" (")[0]
+
+
+def titled(text: str) -> str:
+    """Return a text with the titles of datasets in place of the names of rows."""
+    return re.sub(rf"\b({'|'.join(TABLE_1)})\b", lambda row: TABLE_1[row[0]].title, text)
+
+
+def paper_and_ours(runs: pd.DataFrame) -> Figure:
+    """Draw test accuracy against bytes as Table I prints them and as each kind of run found them, means and standard
+    deviations; of `runs`, from `comparison.runs_from`, those that the paper can be compared with, if there are any.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5.8), layout="constrained", sharex=True)
+    kinds, (*axes, legend), entries = comparison.tested(comparison.of_table_1(runs)), axes.flat, {}
+    comparable = kinds["not_comparable"] == ""
+    for axis, (row, printed) in zip(axes, TABLE_1.items(), strict=True):
+        of_row, paper = kinds[(kinds["row"] == row) & (comparable | ~comparable.any())], [printed.odn, printed.full]
+        style = {"color": plots.PAPER, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
+        places = [line.size_mb for line in paper], [line.test_acc_pct for line in paper]
+        axis.plot(*places, "D--", label="paper, Table I", **style)
+        for _, seeds in of_row.groupby(comparison.GROUP, sort=False):
+            grade, mean = grades.grade(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
+            style = dict(zip(("marker", "color"), look(grade)[1:], strict=True)) | {"ms": 8, "ls": "", "capsize": 4}
+            spread = seeds["test_acc_pct"].std() if len(seeds) > 1 else None
+            axis.errorbar(*mean, yerr=spread, label=in_short(grade), **style)
+            axis.annotate(f"n = {len(seeds)}", mean, (9, -3), textcoords="offset points", fontsize=8)
+        if of_row.empty:
+            axis.text(0.05, 0.9, "not measured yet", transform=axis.transAxes, fontsize=9, color=GREY)
+        name, times = printed.architecture.replace("resnet", "ResNet-"), printed.full.size_mb / printed.odn.size_mb
+        title = f"{printed.title}, {name}\npaper: {paper[0].depth} of {paper[1].depth} blocks, {times:.0f} x smaller"
+        axis.set_title(title, fontsize=9.5)
+        axis.set(xscale="log", xmargin=0.1)
+        axis.xaxis.set(major_locator=LogLocator(), major_formatter="{x:g}", minor_formatter="")
+        axis.tick_params(labelsize=9, labelbottom=True)
+        entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    height = max(axis.get_ylim()[1] - axis.get_ylim()[0] for axis in axes) * 1.1
+    for axis in axes:  # a point of accuracy is as high in every panel
+        top = min(sum(axis.get_ylim()) / 2 + height / 2, 100 + height / 20)
+        axis.set_ylim(top - height, top)
+    title = "left: optimally deep network\nright: whole network"
+    legend.legend(entries.values(), entries, loc="center", fontsize=9, title=title, title_fontsize=9)
+    legend.axis("off")
+    figure.supxlabel("size on disk (MB)", fontsize=10)
+    figure.supylabel("test accuracy (%)", fontsize=10)
+    return figure
+
+
+def fronts(runs: pd.DataFrame) -> Figure | None:
+    """Draw validation accuracy against bytes of every depth that was tried, a panel for each kind of search for a row
+    of Table I in `runs`, a line for each seed, ringed where it ended; None without searches.
+    """
+    searches = comparison.of_table_1(runs)
+    searches = searches[searches["variant"] == "odn"]
+    searches = searches.assign(label=common.shared(searches, common.ONE_DEPTH | {"threads", "width"}))
+    kinds = [kind for _, kind in searches.groupby(comparison.GROUP, sort=False) if kind["test_acc_pct"].notna().any()]
+    if not kinds:
+        return None
+    lines = -(-len(kinds) // 3)
+    size = {"figsize": (9, 0.6 + 2.3 * lines), "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(lines, 3, **size)
+    for axis in axes.flat[len(kinds) :]:
+        axis.axis("off")
+    for axis, kind in zip(axes.flat, reversed(kinds), strict=False):  # the profile with most work first
+        first, printed, marked = kind.iloc[0], TABLE_1[kind["row"].iloc[0]], {}
+        for _, seed in kind.groupby("seed"):
+            tables = pd.concat([pd.read_csv(folder / "depths.csv") for folder in seed["folder"]])
+            tried = tables.dropna(subset="val_acc_pct").set_index("depth").sort_index()[["size_mb", "val_acc_pct"]]
+            ended = tried[tried.index.isin(comparison.tested(seed)["depth"])]
+            axis.plot(*tried.to_numpy().T, ".-", color=plots.FOUND, lw=1, label="every depth tried")
+            style = {"color": plots.CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
+            axis.plot(*ended.to_numpy().T, "o", label="where the search ended", **style)
+            marked |= dict(zip(ended["size_mb"], ended.index, strict=True)) | {tried["size_mb"].iloc[0]: tried.index[0]}
+        axis.axhline(first["goal_pct"], color=plots.GOAL, ls="--", lw=1, label="goal")
+        if not first["not_comparable"]:
+            axis.axvline(printed.odn.size_mb, color=plots.PAPER, ls=":", lw=1.5, label="paper, Table I")
+        words = [
+            printed.title,
+            first["profile"],
+            first["rule"],
+            first["label"],
+            f"n\u00a0=\u00a0{kind['seed'].nunique()}",
+        ]
+        axis.set_title(textwrap.fill(", ".join(filter(None, words)), 40), fontsize=8)
+        axis.set(xscale="log", xmargin=0.15, ymargin=0.15)
+        axis.set_xticks(list(marked), [f"{depth}\n{size:.2g} MB" for size, depth in marked.items()])
+        axis.xaxis.set(minor_locator=NullLocator())
+        axis.tick_params(labelsize=8)
+    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries, loc="outside upper center", ncols=4, fontsize=9)
+    figure.supxlabel("depth, and size on disk (logarithmic)", fontsize=10)
+    figure.supylabel("validation accuracy (%)", fontsize=10)
+    return figure

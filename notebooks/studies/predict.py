@@ -1,0 +1,91 @@
+"""Classify photographs with the model.onnx beside this file: one line of CSV for each.
+
+Needs nothing but onnxruntime, numpy and Pillow (pip install onnxruntime numpy pillow). Each photograph is prepared by
+`prepared`, the function that prepared the training images.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+READABLE = set(Image.registered_extensions()) - {".pdf", ".palm"}  # these two are only written
+
+
+def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
+    """Return an opened image as uint8 (height, width, channels): upright, scaled down, the middle cut out, on white.
+
+    Raises:
+        ValueError: its pixels are not whole numbers of at most 16 bits.
+    """
+    grey, enough = channels == 1, 2 * max(height, width)  # pixels a side, below which there is no rough scaling
+    image.draft("L" if grey else "RGB", (enough, enough))  # a large JPEG is decoded small: an eighth of the memory
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"mode {image.mode}, not whole numbers of at most 16 bits")
+        image = Image.fromarray((values // 256).astype(np.uint8))
+    if image.has_transparency_data and image.mode != "RGBA":
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # such as palettes, whose numbers cannot be averaged
+        image = image.convert("RGB")
+    if (factor := min(image.size) // enough) > 1:
+        image = image.reduce(factor)
+    if image.mode == "RGBA":  # on white, as pages show it
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    fitted = ImageOps.fit(image.convert("L" if grey else "RGB"), (width, height))
+    return np.asarray(fitted).reshape(height, width, channels)
+
+
+def photographs(place: Path) -> list[Path]:
+    """Return a file, or those in a folder that look like images; tells how many others there are."""
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    hidden = {path for path in files if any(part[0] == "." for part in path.relative_to(place).parts)}
+    images = [path for path in files if path.suffix.lower() in READABLE and path not in hidden]
+    if others := len(files) - len(images):
+        print(f"{others} other files in {place} are hidden, or no images by their endings: not used", file=sys.stderr)
+    return images if place.is_dir() else [place]
+
+
+def main() -> None:
+    """Read the command line and write the table; exit status 1 if an image could not be read."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+", type=Path, help="image files, or folders that hold some at any depth")
+    parser.add_argument("--out", type=Path, help="the CSV file to write; by default it is printed")
+    parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"), help="%(default)s")
+    asked, failed = parser.parse_args(), 0
+    if missing := [str(path) for path in [*asked.photos, asked.model] if not path.exists()]:
+        parser.error(f"there is no {', '.join(missing)}")
+    if not (files := [file for place in asked.photos for file in photographs(place)]):
+        parser.error(f"no images in {', '.join(map(str, asked.photos))}")
+    session = onnxruntime.InferenceSession(asked.model, providers=["CPUExecutionProvider"])
+    (_, *shape), (_, count) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"]) or list(map(str, range(count)))
+    warnings.simplefilter("ignore")  # Pillow's, of large images and odd headers
+    with open(asked.out or sys.stdout.fileno(), "w", encoding="utf-8", errors="backslashreplace", newline="") as out:
+        table = csv.writer(out)
+        table.writerow(["file", "class", "probability", "problem", *(f"probability of {name}" for name in classes)])
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    pixels = prepared(image, *shape)
+            except Exception as error:  # Pillow raises all kinds on damaged files
+                table.writerow([file, "", "", str(error) or type(error).__name__, *("" for _ in classes)])
+                failed += 1
+            else:
+                (probabilities,) = session.run(None, {"images": pixels[None]})[0]
+                best = probabilities.argmax()
+                table.writerow([file, classes[best], probabilities[best], "", *probabilities])
+    if failed:
+        sys.exit(f"{failed} of {len(files)} images cannot be read: see the column problem")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""Images are looked at before they are trusted: what is used, what is left out and why, what classes may be called."""
+
+import os
+import shutil
+import threading
+import time
+import unicodedata
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from odnlib.data import DataError
+from odnlib.presets import OWN
+from studies import own, pictures, plots, predict
+from tests.test_own import pets, picture
+
+SPLITS = ("train", "val", "test")
+
+
+def counts(data):
+    """Images per split, all classes together."""
+    return own.summary(data)[own.ALL].tolist()
+
+
+def reasons(data):
+    """Reason -> how many files are not used."""
+    return own.findings(data)["files"].to_dict()
+
+
+def saved_again(source, to):
+    """The same pixels in another file format."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(source).save(to)
+
+
+# The same picture twice
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, saved_again])
+def test_a_picture_of_training_is_kept_out_of_validation_and_test(tmp_path, copy):
+    for split in SPLITS:
+        pets(tmp_path / split)
+    copy(tmp_path / "train/cat/3.png", tmp_path / "test/cat/copy.bmp")
+    copy(tmp_path / "train/dog/3.png", tmp_path / "val/dog/copy.bmp")
+    copy(tmp_path / "val/dog/4.png", tmp_path / "test/dog/copy.bmp")
+    data = own.load(str(tmp_path))
+    assert counts(data) == [20, 20, 20]
+    told = own.findings(data)
+    assert told["files"].to_dict() == {
+        "the same picture is in train already": 2,
+        "the same picture is in validation already": 1,
+    }
+    assert "test/cat/copy.bmp = train/cat/3.png" in " ".join(told["which"])
+    assert "3 files not used" in data.train.dataset.source
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_without_an_image_of_its_own_is_refused(tmp_path, split):
+    pets(tmp_path / "train")
+    shutil.copytree(tmp_path / "train", tmp_path / split)
+    with pytest.raises(DataError, match=f"{split}.*no image of its own is left: .*20 the same picture is in train"):
+        own.load(str(tmp_path))
+
+
+def test_a_picture_in_two_classes_has_no_label_and_one_twice_in_a_class_is_used_once(tmp_path):
+    place = pets(tmp_path, images=20)
+    shutil.copy(tmp_path / "cat/0.png", tmp_path / "dog/is_a_cat.png")
+    shutil.copy(tmp_path / "cat/1.png", tmp_path / "cat/again.png")
+    data = own.load(place)
+    assert sum(counts(data)) == 39
+    assert reasons(data) == {"the same picture is in two classes": 2, "the same picture is in train already": 1}
+    shutil.rmtree(tmp_path / "dog")
+    shutil.copytree(tmp_path / "cat", tmp_path / "dog")
+    with pytest.raises(DataError, match=r"no images in class folders.*in two classes"):
+        own.load(place)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("ab"), st.integers(0, 12)), max_size=12))
+def test_no_picture_is_ever_in_two_splits_and_every_file_is_accounted_for(tmp_path_factory, copies):
+    place = tmp_path_factory.mktemp("copies")
+    for split in SPLITS:
+        pets(place / split, images=3, classes="ab")
+    originals = sorted(place.glob("*/*/*.png"))
+    for number, (split, label, source) in enumerate(copies):
+        shutil.copy(originals[source], place / split / label / f"copy{number}.png")
+    try:
+        data = own.load(str(place))
+    except DataError as error:
+        assert "the same picture" in str(error)  # noqa: PT017 (too few may be left)
+        return
+    every = torch.cat([split.images for split in (data.train, data.validation, data.test)]).flatten(1)
+    assert len(every.unique(dim=0)) == len(every) == len(originals) + len(copies) - sum(reasons(data).values())
+
+
+# Files that are not used
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cat/1.HEIC", pictures.UNKNOWN),
+        ("cat/1.orf", pictures.UNKNOWN),
+        ("cat/IMG_0001", pictures.NO_ENDING),
+        ("cat/new/1.png", pictures.NESTED),
+        ("1.png", pictures.OUTSIDE),
+        ("cat/broken.jpg", pictures.DAMAGED),
+        ("cat/link", pictures.LINK),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_named_and_many_are_refused(tmp_path, name, reason):
+    place, elsewhere = pets(tmp_path / "pets", images=20), picture(tmp_path / "elsewhere/1.png")
+    for number in ("", "_2", "_3"):
+        path = (tmp_path / "pets" / name).with_name(Path(name).stem + number + Path(name).suffix)
+        path.parent.mkdir(exist_ok=True)
+        if reason == pictures.LINK:
+            path.symlink_to(elsewhere.parent)
+        else:
+            path.write_bytes(b"no image" if reason == pictures.DAMAGED else elsewhere.read_bytes())
+        if not number:
+            data = own.load(place)
+            assert sum(counts(data)) == 40
+            assert reasons(data) == {reason: 1}
+            assert name in own.findings(data)["which"].item()
+    with pytest.raises(DataError, match=f"too many images would be left out: 3 {reason} .*: put them into the folder"):
+        own.load(place)
+
+
+def test_files_that_are_no_images_are_counted_however_many_there_are(tmp_path):
+    place = pets(tmp_path)
+    for number in range(10):
+        (tmp_path / "cat" / f"{number}.txt").touch()
+    for name in ("README", "Thumbs.db", ".DS_Store", "cat/._0.png"):
+        (tmp_path / name).touch()
+    data = own.load(place)
+    assert reasons(data) == {pictures.HIDDEN: 2, pictures.OTHER: 12}
+    assert "and 7 more" in " ".join(own.findings(data)["which"])
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:200]), lambda path: path.unlink()])
+def test_a_truncated_image_and_a_link_to_nowhere_are_named(tmp_path, spoil):
+    place = pets(tmp_path)
+    (tmp_path / "cat/link.png").symlink_to(tmp_path / "cat/0.png")
+    spoil(tmp_path / "cat/0.png")
+    (tmp_path / "cat/0.png").exists() and (tmp_path / "cat/link.png").unlink()
+    data = own.load(place)
+    assert sum(counts(data)) == 19
+    assert reasons(data) == {pictures.DAMAGED: 1}
+
+
+def test_a_class_behind_a_link_is_a_class_and_a_circle_ends(tmp_path):
+    pets(tmp_path / "elsewhere")
+    for name in ("cat", "dog"):
+        (tmp_path / "pets").mkdir(exist_ok=True)
+        (tmp_path / "pets" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere/cat/circle").symlink_to(tmp_path / "pets")
+    data = own.load(str(tmp_path / "pets"))
+    assert sum(counts(data)) == 20
+    assert reasons(data) == {pictures.LINK: 1}
+
+
+# Names of splits and classes
+
+
+@pytest.mark.parametrize("names", [("Train", "Val", "Test"), ("TRAIN", "Validation", "TEST"), ("training", "", "")])
+def test_splits_may_be_written_in_any_case(tmp_path, names):
+    for name, images in zip(names, (20, 4, 3), strict=True):
+        if name:
+            pets(tmp_path / name, images)
+    data = own.load(str(tmp_path))
+    assert counts(data) == ([40, 8, 6] if all(names) else [28, 6, 6])
+    assert data.train.dataset.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["train", "Test", "val", "training"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_class_may_be_called_like_a_split(tmp_path, name, split):
+    pets(tmp_path / split, classes=(name, "bus"))
+    assert own.load(str(tmp_path)).train.dataset.class_names == tuple(sorted((name, "bus")))
+
+
+def right(place, name, images):
+    """Load a class of this name beside another and check that it is counted, drawn and tabled as itself."""
+    pets(place, images, classes=[name])
+    data = own.load(pets(place, classes=["another one"]))
+    label = data.train.dataset.class_names.index(unicodedata.normalize("NFC", name))
+    table = own.summary(data)
+    assert table.shape == (3, 3)
+    assert table.iloc[:, label].sum() == sum((part.labels == label).sum() for part in vars(data).values()) == images
+    figure = plots.samples(data.train, 2)
+    figure.draw_without_rendering()
+    assert name.strip() == "" or figure.axes[label].get_title() == data.train.dataset.class_names[label]
+    plt.close(figure)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # the figures' font has not every script
+@pytest.mark.parametrize(
+    "name", ["all", "all images", "class", "$1_to_$5", "$5", "a|b", "<b>", r"\frac", "%", "x" * 200]
+)
+def test_a_class_may_be_called_anything(tmp_path, name):
+    right(tmp_path, name, 12)
+
+
+letters = st.characters(codec="utf-8", exclude_categories=own.UNWRITABLE, exclude_characters="/")
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=15, deadline=None)
+@given(st.text(letters, min_size=1, max_size=30).filter(lambda name: name[0] != "."))
+def test_any_text_may_be_a_class(tmp_path_factory, name):
+    right(tmp_path_factory.mktemp("named"), name, 5)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"a\tb", b"\x1b[31m", "line\u2028break".encode()])
+def test_what_cannot_be_written_as_a_class_is_refused_before_images_are_read(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(pictures, "each", lambda *_: pytest.fail("images are being read"))
+    place = pets(tmp_path, classes=("cat", "dog", os.fsdecode(name)))
+    with pytest.raises(DataError, match=r"signs that are not UTF-8, or line breaks .*: rename these folders") as told:
+        own.load(place)
+    assert str(told.value).isprintable()
+
+
+def test_other_names_that_are_no_text_can_be_printed(tmp_path):
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    pets(place)
+    (place / "cat" / os.fsdecode(b"\xff.png")).write_text("no image")
+    picture(place / "dog" / os.fsdecode(b"\xfe.png"))
+    data = own.load(str(place))
+    assert sum(counts(data)) == 21
+    assert own.findings(data).to_string().encode()
+    assert data.train.dataset.title == r"caf\xe9"
+    assert OWN.fullmatch(own.row(data))
+
+
+@pytest.mark.parametrize("length", [40, 41, 200, 255])
+def test_a_long_folder_name_makes_a_short_name_for_its_runs(tmp_path, length):
+    row = own.row(own.load(pets(tmp_path / ("leaf photos " + "x" * 300)[:length])))
+    assert OWN.fullmatch(row)
+    assert len(row) < 60
+
+
+@pytest.mark.parametrize("second", ["", "train/", "test/"])
+def test_two_unicode_spellings_are_one_class(tmp_path, second):
+    first, place = "train/" * bool(second), tmp_path
+    for part, form in ((first, "NFC"), (second, "NFD")):
+        pets(place / part, classes=[unicodedata.normalize(form, "café"), "thé"])
+    data = own.load(str(place))
+    assert data.train.dataset.class_names == ("café", "thé")
+    assert own.summary(data).iloc[:, 0].sum() == 20
+
+
+def test_a_class_that_training_does_not_have_is_named(tmp_path):
+    pets(tmp_path / "train")
+    pets(tmp_path / "test", classes=("Cat", "dog"))
+    with pytest.raises(DataError, match="train: no images of 'Cat', but of 'cat', 'dog'"):
+        own.load(str(tmp_path))
+
+
+# Reading
+
+
+def test_large_images_are_read_one_at_a_time_and_others_side_by_side(tmp_path, monkeypatch):
+    pets(tmp_path, size=(40, 40))
+    files, met, at_once, most = pictures.listed(tmp_path), threading.Barrier(2), [], []
+
+    def count(image):
+        at_once.append(image)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(image)
+
+    monkeypatch.setattr(pictures, "LARGE", 39 * 40)
+    pictures.each(files, count, "pets", "reading")
+    assert max(most) == 1
+    monkeypatch.setattr(pictures, "LARGE", 40 * 40)
+    pictures.each(files, lambda image: met.wait(timeout=20), "pets", "reading")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("jpg", "RGB"), ("jpg", "L"), ("jpg", "CMYK"), ("png", "RGB"), ("png", "P")]
+)
+def test_a_large_photograph_is_scaled_down_roughly_before_it_is_copied_and_looks_the_same(tmp_path, kind, mode):
+    size = (1200, 900)
+    waves = np.sin(np.arange(1200) / 90)[None] * np.cos(np.arange(900) / 60)[:, None]
+    image = Image.fromarray(np.uint8(127 + 100 * waves)).convert("RGB").convert(mode)
+    image.save(tmp_path / f"0.{kind}")
+    with Image.open(tmp_path / f"0.{kind}") as opened:
+        small = predict.prepared(opened, 64, 64, 3)
+        assert opened.size == (size if kind == "png" else (300, 225))  # a JPEG is decoded at a quarter
+    whole = np.asarray(image.convert("RGB").crop((150, 0, 1050, 900)).resize((64, 64)), dtype=float)
+    assert np.abs(small - whole).mean() < 2
