@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
-from odnlib.files import RunConflict, processor, read_json, replace, write_csv, write_json
+from odnlib.files import RunConflict, read_json, replace, write_json
 from studies import latency, predict
 
 CLOSE = 1e-4  # to which log-probabilities of model.onnx and of the network may differ
@@ -154,23 +154,6 @@ def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) 
     sessions = {name: session(path) for name, path in paths.items()}
     images = {"images": bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
     return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()}).median().to_dict()
-
-
-def against_whole(recipe: recipes.Recipe, folder: Path, dataset: Dataset, exported: Path) -> pd.DataFrame:
-    """Time the exported and the (untrained) full network in onnxruntime; return and write a line per batch size."""
-    whole = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-    paths = {"odn_ms": exported / "model.onnx", "full_ms": exported / ".whole.onnx"}
-    to_onnx(whole.truncate(recipe.last_depth), dataset, paths["full_ms"])
-    lines = pd.DataFrame(
-        [{"batch": batch} | latency_ms(paths, dataset.image_shape, batch) for batch in latency.BATCHES]
-    )
-    paths["full_ms"].unlink()
-    lines["latency_ratio"] = lines["full_ms"] / lines["odn_ms"]
-    macs = pd.read_csv(folder / "depths.csv").set_index("depth")["macs_m"]
-    lines["macs_ratio"] = macs[recipe.last_depth] / macs[read_json(exported / "model.json")["depth"]]
-    lines = lines.assign(threads=torch.get_num_threads(), processor=processor())
-    write_csv(exported / "latency.csv", lines)
-    return lines
 
 
 def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
