@@ -13,7 +13,7 @@ DRAWN = {  # row: classes, sizes of marks, pixels from mark to mark, norm (1: di
     "emnist": (26, 2, 7, 2, (1, 28, 28)),
     "fashion_mnist": (10, 1, 7, np.inf, (1, 28, 28)),
     "svhn": (10, 1, 8, 2, (3, 32, 32)),
-    "cifar10": (10, 1, 4, 1, (3, 32, 32)),
+    "cifar10": (10, 1, 6, 1, (3, 32, 32)),
 }
 RADIUS = {1: 2.6, 2: 2.1, np.inf: 1.8}  # of the smaller marks, in pixels
 

@@ -88,7 +88,9 @@ def address(figure: Path, width: int | None = None) -> str:
 def cards(claims: pd.DataFrame, folder: Path) -> HTML:
     """Return the claims as cards with the small figures that lie in `folder`."""
     shown, unanswered = [], []
-    for claim in claims.map(titled, na_action="ignore").to_dict("records"):
+    texts = claims.drop(columns="needs_training").map(titled, na_action="ignore").to_dict("records")
+    for claim, needs_training in zip(texts, claims["needs_training"], strict=True):
+        claim["needs_training"] = needs_training
         answer = next(answer for answer in ANSWERS if claim["verdict"].startswith(answer))
         found = sorted((folder / "figures").glob(f"{FIGURES.get(claim['key'], claim['key'])}*.png"))
         *scale, why = claim["why"].split(" - ", 1) if found or "reduced" in claim["verdict"] else [claim["why"]]
