@@ -145,9 +145,11 @@ def figure(lines: pd.DataFrame) -> Figure:
 
 
 def write(results_dir: Path | str, profile: str) -> None:
-    """Write depth_or_width.csv, one line per network, depth_or_width_answers.csv, and the figure, if there are any."""
+    """Write depth_or_width.csv, one line per network, depth_or_width_answers.csv, and the figure, where this
+    profile has networks of the study's own.
+    """
     lines, folder = table(results_dir, profile if profile == "smoke" else "*"), Path(results_dir) / profile
-    if len(lines):
+    if (table(results_dir, profile)["kind"] != FULL_WIDTH).any():
         write_table(folder / "depth_or_width.csv", networks(lines))
         write_table(folder / "depth_or_width_answers.csv", answers(lines))
         plots.save(figure(lines), folder / "figures" / "depth_or_width.png")

@@ -26,6 +26,7 @@ NETWORKS = {"full": "whole", "odn": "optimally deep"}
 ANSWERS = {"holds": ("✔", "#0173b2"), "does not hold": ("✘", "#b84700"), "open": ("?", "#8a3f86"),
            "not comparable": ("~", GREY), "not measured": ("·", GREY)}  # fmt: skip
 FIGURES = {"warmup_fluctuation": "warmup_ablation", "warmup_convergence": "warmup_ablation",
+           "warmup_jumps": "warmup_ablation",
            "depth_follows_complexity": "depth_by_dataset", "other_families": "families",
            "compress_further": "compression", "compression_cannot_reach": "compression",
            "depth_is_reusable": "reuse", "expansion_matters": "reuse"}  # of claims  # fmt: skip

@@ -5,11 +5,24 @@ from pathlib import Path
 import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
-from studies import ablation, benchmark, claims, comparison, compression, families, grades, own, reuse, rows, trend
+from studies import (
+    ablation,
+    benchmark,
+    claims,
+    comparison,
+    compression,
+    depth_or_width,
+    families,
+    grades,
+    own,
+    reuse,
+    rows,
+    trend,
+)
 from studies.overview import fronts, paper_and_ours, titled
 from studies.plots import save
 
-STUDIES = (rows, ablation, trend, own, families, compression, reuse, benchmark)
+STUDIES = (rows, ablation, trend, own, depth_or_width, families, compression, reuse, benchmark)
 COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label", "why"]
 WORTH = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
