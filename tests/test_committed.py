@@ -23,9 +23,10 @@ def rebuilt(tmp_path_factory):
     """Every profile written again from copies of the run folders and of what was measured apart from them."""
     folder = tmp_path_factory.mktemp("rebuilt")
     for profile in PROFILES:
-        runs = folder / profile / "runs"
         ignore = shutil.ignore_patterns("*.pt", "*.safetensors", "*.replaced*", ".*")
-        shutil.copytree(ROOT / "results" / profile / "runs", runs, ignore=ignore)
+        for kind in ("runs", "cut_short"):
+            if (ROOT / "results" / profile / kind).exists():
+                shutil.copytree(ROOT / "results" / profile / kind, folder / profile / kind, ignore=ignore)
         for name in MEASURED:
             if (ROOT / "results" / profile / name).exists():
                 shutil.copy(ROOT / "results" / profile / name, folder / profile)
