@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, labels (N,) int64
 
 
 class DataError(RuntimeError):
-    """Raised if images cannot be found, read or downloaded; the message says what to do."""
+    """Raised if images cannot be found, read, downloaded or used; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from odnlib.trainer import ALL_DEPTHS, Run
 
 @dataclass
 class Plateau:
-    """The stopping criterion of Section III-C: the rate decays while nothing improves, then training has converged."""
+    """The state of Section III-C's stopping criterion: decays the rate while nothing improves, and counts those epochs.
+
+    `train` stops once they are `patience`.
+    """
 
     rate: float
     best_pct: float = 0.0  # rounded validation accuracy to beat; may be that of a shallower depth

@@ -70,7 +70,9 @@ def cut_short(results_dir: Path | str, profile: str) -> pd.DataFrame:
 
 
 def goals(runs: pd.DataFrame, epochs: list[pd.DataFrame]) -> list[float]:
-    """Return the goal of each search in %; of those without one what their study's pilot gives, nan without a pilot."""
+    """Return the goal of each search in %; where it is 100 (none), the best validation accuracy of its study's pilot
+    beyond depth 1, less `BELOW_PILOT`; nan without a pilot.
+    """
     pilots = {}
     for run, records in zip(runs.itertuples(), epochs, strict=True):
         if run.seed == PILOT and run.warmup_epochs:
@@ -107,7 +109,10 @@ def sentence(line: pd.Series) -> str:
 
 
 def verdict(lines: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
-    """Return (verdict, reason) on a warm-up claim by the first of `statistics`, from the study with most evidence."""
+    """Return (verdict, reason) on a warm-up claim, from the study with most evidence.
+
+    The first of `statistics` decides, the reason tells all.
+    """
     study = common.most_telling(lines, STUDY_KEYS, lambda x: ((x["not_comparable"] == "").all(), x["n"].max()))
     study = study.set_index("statistic", drop=False).loc[statistics]
     why = "; ".join(map(sentence, study.itertuples()))

@@ -80,7 +80,7 @@ def load(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu
 
 
 def findings(data: Data) -> pd.DataFrame:
-    """Return a line per reason for which files in the folder are not used: how many, and some of their names."""
+    """Return a table, a row per reason why files are not used: `files`, how many, and `which`, some of their names."""
     return pictures.findings(pd.DataFrame(data.train.dataset.left_out, columns=["file", "reason"]))
 
 
@@ -129,7 +129,7 @@ def _classes(files: pd.DataFrame, source: str) -> list[str]:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of the pixels, scaled to 0..1; in parts, to save memory."""
+    """Return one mean and one standard deviation over all pixels and channels, scaled to 0..1."""
     mean = square = 0.0
     for part in np.array_split(images.reshape(-1), images.size // 10**7 + 1):
         scaled = part.astype(np.float64) / 255
