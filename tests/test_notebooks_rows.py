@@ -67,7 +67,7 @@ def test_parameters_are_checked_as_a_whole(cells, messages):
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_each_notebook_names_all_its_parameters(path):
     parameters, code, *_ = [x.source for x in nbformat.read(path, 4).cells if x.cell_type == "code"]
-    names, of_its_own = re.search(r'notebook.check\(\s*In, "([^"]+)"(?:, (\w+)=int)?', code).groups()
+    names, of_its_own = re.search(r'notebook.check\(\s*In,\s+"([^"]+)"(?:,\s+(\w+)=int)?', code).groups()
     assert assigned(parameters).keys() == {*names.split(), *filter(None, [of_its_own])}
     check(["", parameters], names, **({of_its_own: int} if of_its_own else {}))
 

@@ -54,7 +54,7 @@ def test_an_array_of_notebooks_goes_on_after_being_queued_again(slurm, tmp_path)
             subprocess.run(how, timeout=3)
     wait_for(lambda: set(queue(job).split()) == {"COMPLETED"}, seconds=600)
     logs = "".join(log.read_text() for log in tmp_path.glob("*.log"))
-    assert logs.count("begun: 01_mnist") == logs.count("begun: 02_emnist") == 2, logs
+    assert logs.count("DUE TO JOB REQUEUE") == logs.count(": done (") == 2, logs
     assert_same_runs(whole, results)
     for log in results.glob("smoke/runs/*-full-*/log.txt"):
         assert "goes on after" in log.read_text()
