@@ -83,7 +83,7 @@ def depths_at_equal_training(parts: pd.DataFrame) -> pd.DataFrame:
     for run in parts.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
         tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct")[["depth", "val_acc_pct"]]
         times = run.depth_epochs / EPOCHS[run.row]  # no longer one had begun before the criteria
-        tried = tried[[times > 1 or not exploratory(run, depth) for depth in tried["depth"]]]
+        tried = tried.loc[[times > 1 or not exploratory(run, depth) for depth in tried["depth"]]]
         tables.append(tried.assign(row=run.row, times=times, goal_pct=run.goal_pct))
     lines = pd.concat(tables).groupby(["row", "depth", "times"])
     return lines.mean().assign(n=lines.size()).reset_index()

@@ -68,7 +68,7 @@ def accuracy_printed(runs: pd.DataFrame, printed_pct: dict[str, float], toleranc
     """
     rows, why = {}, []
     judged = at_full_width(runs, "released")
-    judged = judged[[not grades.exploratory(run) for run in judged.itertuples()]]
+    judged = judged.loc[[not grades.exploratory(run) for run in judged.itertuples()]]
     for row, of_row in judged.groupby("row"):
         if row in printed_pct:
             measured = of_row["test_acc_pct"].mean()
