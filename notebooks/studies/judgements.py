@@ -25,7 +25,8 @@ def within_1_75(runs: pd.DataFrame) -> Judgement:
     for row, seeds, whole in comparison.searches_with_whole_network(runs[runs["not_comparable"] == ""]):
         if len(whole):
             gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
-            gaps[f"{row} {gap:.2f} ({seeds['rule'].iloc[0]}, n = {len(seeds)} and {len(whole)})"] = row, gap
+            by = f"{seeds['rule'].iloc[0]}, n = {len(seeds)}; whole by {whole['rule'].iloc[0]}, n = {len(whole)}"
+            gaps[f"{row} {gap:.2f} ({by})"] = row, gap
     if not gaps:
         trained = comparison.of_table_1(runs)["not_comparable"].ne("").any()
         return "not comparable" if trained else "not measured", f"{why}; no row has both networks at full width"
@@ -35,9 +36,9 @@ def within_1_75(runs: pd.DataFrame) -> Judgement:
 
 def procedure_pays(runs: pd.DataFrame) -> Judgement:
     """Return (verdict, reason): do `released` searches with carry_best gain over 0.20 points on `equal`?"""
-    at_full_width, rows, why = runs[(runs["not_comparable"] == "") & (runs["variant"] == "odn")], {}, []
-    for row, searches in at_full_width.groupby("row"):
-        scratch, by_paper = (searches[searches["rule"] == rule] for rule in ("equal", "released"))
+    rows, why = {}, []
+    for row, by_paper in at_full_width(runs, "released").groupby("row"):
+        scratch = at_full_width(runs[runs["row"] == row], "equal")
         by_paper = by_paper[by_paper["carry_best"].astype(bool) & by_paper["depth"].isin(scratch["depth"])]
         if len(scratch) and len(by_paper):
             names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
@@ -76,9 +77,7 @@ def accuracy_printed(runs: pd.DataFrame, printed_pct: dict[str, float], toleranc
             why.append(f"{row} {measured:.2f} % (n = {len(of_row)}), {printed_pct[row]:.2f} printed")
     if not rows:
         return "not measured", "no row has been trained by the paper's procedure at full width"
-    missing = set(printed_pct) - set(rows)
-    holds = HOLDS + f" in the rows measured; {', '.join(sorted(missing))} not measured" * bool(missing)
-    return (holds if all(rows.values()) else FAILS), "; ".join(why)
+    return common.for_all(all(rows.values()), set(rows), printed_pct), "; ".join(why)
 
 
 def blocks_suffice(runs: pd.DataFrame) -> Judgement:
@@ -141,14 +140,14 @@ def byproducts(runs: pd.DataFrame) -> Judgement:
     """Return (verdict, reason): does a search leave several networks, each more accurate than all smaller ones?"""
     searches = runs[runs["variant"] == "odn"]
     comparable = searches[searches["not_comparable"] == ""]
-    searches, choices = comparable if len(comparable) else searches, []
-    for folder in searches["folder"]:
-        tried = pd.read_csv(folder / "depths.csv").dropna(subset="val_acc_pct")
+    searches, choices, rows = comparable if len(comparable) else searches, [], set()
+    for search in searches.itertuples():
+        tried = pd.read_csv(search.folder / "depths.csv").dropna(subset="val_acc_pct")
         if len(tried) > 1:  # on the front: more accurate than every smaller network
             choices.append((tried["val_acc_pct"].cummax().diff().fillna(1) > 0).sum())
+            rows.add(search.row)
     if not choices:
         return "not measured", "no search has tried more than one depth"
-    rows = set(searches["row"])
     why = f"{len(choices)} searches ({len(rows)} of {len(TABLE_1)} rows) leave {min(choices)} to {max(choices)} "
     why += "networks, each better than all smaller ones"
     if comparable.empty:
