@@ -18,7 +18,7 @@ from odnlib.paper import TABLE_1
 from studies.overview import GREY, in_short, look, titled
 
 TEMPLATES = Path(__file__).parent / "templates"
-TRAINED, UNTRAINED = "training decides", "needs no training; at the printed depth"
+TRAINED, UNTRAINED = "training decides", "no training needed at the printed depth"
 COLUMNS = {"depth": (TRAINED, "Depth"), "params_m": (UNTRAINED, "Parameters (M)"),
            "size_mb": (UNTRAINED, "Size on disk (MB)"), "size_reduction_pct": (UNTRAINED, "Size reduction (%)"),
            "macs_m": (UNTRAINED, "MACs (M)"), "test_acc_pct": (TRAINED, "Test accuracy (%)")}  # fmt: skip
