@@ -1,13 +1,10 @@
 """Images are looked at before they are trusted: what is used, what is left out and why, what classes may be called."""
 
-import os
 import shutil
 import threading
 import time
-import unicodedata
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -16,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from odnlib.data import DataError
-from odnlib.presets import OWN
-from studies import own, pictures, plots, predict
+from studies import own, pictures, predict
 from tests.test_own import pets, picture
 
 SPLITS = ("train", "val", "test")
@@ -163,103 +159,6 @@ def test_a_class_behind_a_link_is_a_class_and_a_circle_ends(tmp_path):
     data = own.load(str(tmp_path / "pets"))
     assert sum(counts(data)) == 20
     assert reasons(data) == {pictures.LINK: 1}
-
-
-# Names of splits and classes
-
-
-@pytest.mark.parametrize("names", [("Train", "Val", "Test"), ("TRAIN", "Validation", "TEST"), ("training", "", "")])
-def test_splits_may_be_written_in_any_case(tmp_path, names):
-    for name, images in zip(names, (20, 4, 3), strict=True):
-        if name:
-            pets(tmp_path / name, images)
-    data = own.load(str(tmp_path))
-    assert counts(data) == ([40, 8, 6] if all(names) else [28, 6, 6])
-    assert data.train.dataset.class_names == ("cat", "dog")
-
-
-@pytest.mark.parametrize("name", ["train", "Test", "val", "training"])
-@pytest.mark.parametrize("split", ["", "train"])
-def test_a_class_may_be_called_like_a_split(tmp_path, name, split):
-    pets(tmp_path / split, classes=(name, "bus"))
-    assert own.load(str(tmp_path)).train.dataset.class_names == tuple(sorted((name, "bus")))
-
-
-def right(place, name, images):
-    """Load a class of this name beside another and check that it is counted, drawn and tabled as itself."""
-    pets(place, images, classes=[name])
-    data = own.load(pets(place, classes=["another one"]))
-    label = data.train.dataset.class_names.index(unicodedata.normalize("NFC", name))
-    table = own.summary(data)
-    assert table.shape == (3, 3)
-    assert table.iloc[:, label].sum() == sum((part.labels == label).sum() for part in vars(data).values()) == images
-    figure = plots.samples(data.train, 2)
-    figure.draw_without_rendering()
-    assert name.strip() == "" or figure.axes[label].get_title() == data.train.dataset.class_names[label]
-    plt.close(figure)
-
-
-@pytest.mark.filterwarnings("ignore:Glyph")  # the figures' font has not every script
-@pytest.mark.parametrize(
-    "name", ["all", "all images", "class", "$1_to_$5", "$5", "a|b", "<b>", r"\frac", "%", "x" * 200]
-)
-def test_a_class_may_be_called_anything(tmp_path, name):
-    right(tmp_path, name, 12)
-
-
-letters = st.characters(codec="utf-8", exclude_categories=own.UNWRITABLE, exclude_characters="/")
-
-
-@pytest.mark.filterwarnings("ignore")
-@settings(max_examples=15, deadline=None)
-@given(st.text(letters, min_size=1, max_size=30).filter(lambda name: name[0] != "."))
-def test_any_text_may_be_a_class(tmp_path_factory, name):
-    right(tmp_path_factory.mktemp("named"), name, 5)
-
-
-@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"a\tb", b"\x1b[31m", "line\u2028break".encode()])
-def test_what_cannot_be_written_as_a_class_is_refused_before_images_are_read(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(pictures, "each", lambda *_: pytest.fail("images are being read"))
-    place = pets(tmp_path, classes=("cat", "dog", os.fsdecode(name)))
-    with pytest.raises(DataError, match=r"signs that are not UTF-8, or line breaks .*: rename these folders") as told:
-        own.load(place)
-    assert str(told.value).isprintable()
-
-
-def test_other_names_that_are_no_text_can_be_printed(tmp_path):
-    place = tmp_path / os.fsdecode(b"caf\xe9")
-    pets(place)
-    (place / "cat" / os.fsdecode(b"\xff.png")).write_text("no image")
-    picture(place / "dog" / os.fsdecode(b"\xfe.png"))
-    data = own.load(str(place))
-    assert sum(counts(data)) == 21
-    assert own.findings(data).to_string().encode()
-    assert data.train.dataset.title == r"caf\xe9"
-    assert OWN.fullmatch(own.row(data))
-
-
-@pytest.mark.parametrize("length", [40, 41, 200, 255])
-def test_a_long_folder_name_makes_a_short_name_for_its_runs(tmp_path, length):
-    row = own.row(own.load(pets(tmp_path / ("leaf photos " + "x" * 300)[:length])))
-    assert OWN.fullmatch(row)
-    assert len(row) < 60
-
-
-@pytest.mark.parametrize("second", ["", "train/", "test/"])
-def test_two_unicode_spellings_are_one_class(tmp_path, second):
-    first, place = "train/" * bool(second), tmp_path
-    for part, form in ((first, "NFC"), (second, "NFD")):
-        pets(place / part, classes=[unicodedata.normalize(form, "café"), "thé"])
-    data = own.load(str(place))
-    assert data.train.dataset.class_names == ("café", "thé")
-    assert own.summary(data).iloc[:, 0].sum() == 20
-
-
-def test_a_class_that_training_does_not_have_is_named(tmp_path):
-    pets(tmp_path / "train")
-    pets(tmp_path / "test", classes=("Cat", "dog"))
-    with pytest.raises(DataError, match="train: no images of 'Cat', but of 'cat', 'dog'"):
-        own.load(str(tmp_path))
 
 
 # Reading

@@ -16,7 +16,6 @@ from odnlib.__main__ import guarded
 from odnlib.__main__ import main as train
 from odnlib.files import ROOT
 from tests.conftest import wait_for
-from tests.pretend import pretend_run
 
 TINY = "width=8 train_images=64 last_depth=2 warmup_epochs=1 depth_epochs=1 finetune_epochs=1 full_epochs=1"
 SETTINGS = [f"--set={setting}" for setting in TINY.split()]
@@ -152,16 +151,6 @@ def test_a_task_of_an_array_runs_the_notebook_of_its_number(tmp_path):
         assert [job.source.stem[:2] for job in planned(*shown)] == [number]
 
 
-def test_only_a_report_of_today_is_named(monkeypatch, tmp_path, capsys):
-    """One left by an earlier launch is not what a launch whose comparison failed has made."""
-    (tmp_path / "smoke").mkdir()
-    (tmp_path / "smoke" / "report.html").touch()
-    for state in ("failed", "done"):
-        monkeypatch.setattr(run_all, "execute", lambda jobs, *_, now=state: [setattr(x, "state", now) for x in jobs])
-        assert launch("--results-dir", tmp_path, "--only", "07") == (state == "failed")
-        assert ("report.html" in capsys.readouterr().out) == (state == "done")
-
-
 def test_fresh_sets_the_rows_runs_aside_or_all_of_smoke(monkeypatch, tmp_path):
     monkeypatch.setattr(run_all, "execute", lambda *_: None)
     folders = [tmp_path / "smoke" / "runs" / f"mnist-{name}-released-seed0" for name in ("odn", "full", "odn-other")]
@@ -185,42 +174,6 @@ def test_slots_are_gpus_or_cores_and_no_two_share_one(monkeypatch):
     for jobs, device in (("4", "cuda"), ("9", "cpu"), ("2", "cuda:1"), ("-1", "cpu"), ("two", "cpu")):
         with pytest.raises(run_all.recipes.RecipeError, match="has room for 1 to"):
             slots_for(jobs, device, None)
-
-
-def test_what_came_out_stands_beside_the_papers(tmp_path):
-    """Means over the seeds; and real images that lie there are named with the command that uses them."""
-    arguments = run_all.parser().parse_args(["--only", "1,7", "--seeds", "0,1", "--results-dir", str(tmp_path)])
-    jobs, runs = run_all.plan(arguments)
-    for run in runs:
-        pretend_run(
-            tmp_path, **vars(run) | {"depth": 3 + run.seed if run.variant == "odn" else 8, "accuracy": 97.0 + run.seed}
-        )
-    arguments.data_dir = tmp_path / "data"
-    (arguments.data_dir / "cifar-10-batches-py").mkdir(parents=True)
-    for job, state in zip(jobs, ("done", "failed", "done"), strict=True):
-        job.state = state
-    told = "\n".join(run_show.conclusion(arguments, jobs, ["mnist"], runs))
-    for text in (
-        "stand-in images, an illustration",
-        "MNIST          depth 3.5 of 8 (2): 97.50 % (99.31), the whole network 97.50 % (99.61)",
-        "failed: 01 MNIST with ResNet-18, seed 1, ",
-        f"report: {tmp_path}/smoke/report.html",
-        f"real images lie in {tmp_path}/data; to train with them: ./run_all.sh --profile quick --rows cifar10",
-    ):
-        assert text in told
-
-
-def test_on_a_terminal_a_line_for_each_notebook_and_a_bar(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    jobs = planned("--only", "3,7")
-    jobs[0].state, jobs[0].seconds = "done", 9.0
-    with run_show.Block(jobs, tmp_path) as block:
-        block.show()
-    last = capsys.readouterr().out.rstrip("\n").split("\n")[-3:]
-    for text, line in zip(
-        ("ResNet-34: done (9 s)", "hold?: waiting", "1 of 2, less than a minute left |"), last, strict=True
-    ):
-        assert text in line
 
 
 @pytest.mark.slow
