@@ -25,6 +25,16 @@ pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SCREENSHOTS = ROOT / "tests" / "screenshots"
 
+SLOW = """\
+import pathlib, time
+from odnlib import progress
+show_at_once = globals().get("show_at_once", progress.ProgressBar.show)  # the cell is run twice
+def show_slowly(self, *told):
+    show_at_once(self, *told)
+    time.sleep(1 if pathlib.Path("hold").exists() else 0)
+progress.ProgressBar.show = show_slowly
+"""
+
 
 @pytest.fixture
 def browser(request):
@@ -47,7 +57,8 @@ def browser(request):
 def jupyterlab(request, tmp_path):
     """Address of a JupyterLab on loopback with a token, serving a copy of a row notebook with a tiny recipe.
 
-    A number as the fixture's parameter: epochs at each depth, instead of one.
+    A number as the fixture's parameter: epochs at each depth, instead of one, each of them a second long while a file
+    named `hold` lies beside the notebook: however slow the browser, it is seen to train.
     """
     notebook = nbformat.read(ROOT / "notebooks" / "01_mnist_resnet18.ipynb", 4)
     settings = {"width": 8, "train_images": 64, "last_depth": 2}
@@ -55,6 +66,7 @@ def jupyterlab(request, tmp_path):
     settings |= {"depth_epochs": getattr(request, "param", 1), "patience": 1000}
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += f"\noverrides = {json.dumps(settings)}\nresults_dir = {str(tmp_path / 'results')!r}"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(SLOW))
     (tmp_path / "studies").symlink_to(ROOT / "notebooks" / "studies")
     nbformat.write(notebook, tmp_path / "row.ipynb")
     token, log = secrets.token_hex(16), tmp_path / "jupyter.log"
@@ -101,6 +113,7 @@ def test_row_notebook_in_jupyterlab(jupyterlab, browser):
 
 @pytest.mark.parametrize("jupyterlab", [120], indirect=True)
 def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp_path):
+    (tmp_path / "hold").touch()
     run_all_cells(browser, jupyterlab)
     shows(browser, " if it takes all 2 depths")  # it tells the time left, and where its log is
     assert re.search(r"log: [^\"]+/log.txt", outputs(browser))
@@ -111,6 +124,7 @@ def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp
     time.sleep(1)
     SCREENSHOTS.mkdir(exist_ok=True)
     browser.save_screenshot(str(SCREENSHOTS / "interrupted_in_jupyterlab.png"))
+    (tmp_path / "hold").unlink()
     run_all_cells(browser, jupyterlab)
     shows(browser, " 100 %|")  # the warm-up's line, replayed, and the first depth's goes on
     browser.get("about:blank")  # the tab is closed while it trains
