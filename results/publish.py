@@ -15,10 +15,10 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 from odnlib import data, experiment, recipes  # noqa: E402
-from odnlib.files import replace, write_json  # noqa: E402
+from odnlib.files import write_atomically, write_json  # noqa: E402
 from studies import export, report  # noqa: E402
 
-CARD = """
+MODEL_CARD_ENDING = """
 ## All depths that were tried
 
 {tried}
@@ -30,10 +30,10 @@ their source's.
 """
 
 
-def main(data_dir: Path, *folders: Path) -> None:
-    """See above."""
+def publish_networks(data_dir: Path, *folders: Path) -> None:
+    """Write a run's networks, model.json and model card; the first run folder is the search's, see above."""
     run, dataset = recipes.read_run(folders[0]), data.DATASETS[recipes.read_run(folders[0]).row]
-    images, to = data.load(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
+    images, to = data.load_splits(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
     tables = [pd.read_csv(x / "depths.csv").dropna(subset="val_acc_pct").assign(folder=x) for x in folders]
     tried = pd.concat(tables).sort_values("depth").drop(columns=["warmup_val_acc_pct", "chosen"]).assign(file="")
     to.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,11 @@ def main(data_dir: Path, *folders: Path) -> None:
     half = 196 * (share * (1 - share) / images_tested) ** 0.5
     interval = {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half, "accuracy": run.test_acc_pct}
     card = export.card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
-    card += CARD.format(tried=report.markdown_table(tried), depth=run.depth, images=images_tested, profile=run.profile,
-                        **interval)  # fmt: skip
-    replace(to / "README.md", lambda path: path.write_text(card))
+    card += MODEL_CARD_ENDING.format(
+        tried=report.markdown_table(tried), depth=run.depth, images=images_tested, profile=run.profile, **interval
+    )
+    write_atomically(to / "README.md", lambda path: path.write_text(card))
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else sys.exit(__doc__)
+    publish_networks(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else sys.exit(__doc__)

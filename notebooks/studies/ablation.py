@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from odnlib import recipes
-from odnlib.files import read_json, write_table
+from odnlib.files import read_json, write_rounded_csv
 from studies import common, plots, reference
 
 ARMS = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
@@ -145,4 +145,4 @@ def write(results_dir: Path | str, profile: str) -> None:
     for _, study in lines.groupby(STUDY_KEYS) if len(lines) else ():
         file = common.figure_file(results_dir, "warmup_ablation", study[STUDY_KEYS])
         plots.save(figure(study), file)
-        write_table(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDERS))
+        write_rounded_csv(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDERS))

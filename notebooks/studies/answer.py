@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from odnlib.data import Data, DataError, Split
-from odnlib.metrics import evaluation_batch
+from odnlib.metrics import evaluation_batch_size
 from odnlib.recipes import RecipeError
 from studies.ladder import Rung, points
 
@@ -53,7 +53,7 @@ def simple_answers(train: Split) -> dict[str, Answer]:
 @torch.inference_mode()
 def probabilities(network: nn.Module, split: Split) -> np.ndarray:
     """Return a network's probabilities (N, classes) for the images of a split."""
-    batches = split.batches(evaluation_batch(split.dataset.image_shape))
+    batches = split.batches(evaluation_batch_size(split.dataset.image_shape))
     return torch.cat([network(images.cpu()).softmax(1) for images, _ in batches]).numpy()
 
 

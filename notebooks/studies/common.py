@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from odnlib import recipes
-from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
+from odnlib.files import TRAINING_VERSION, find_finished_runs, read_json, write_rounded_csv
 from odnlib.paper import TABLE_1
-from odnlib.presets import PROFILES, RULES
+from odnlib.presets import SETTINGS_OF_PROFILE, SETTINGS_OF_RULE
 from studies import plots
 
 COMPARABLE_OVERRIDES = {"carry_best", "bfloat16", "threads"}  # a reading of the paper left open, and speed
@@ -30,7 +30,7 @@ def finished(
     not_comparable, and settings (the overrides as text, without those that are `varied` within a study).
     """
     lines = []
-    for folder in run_folders(results_dir, profile, variant):
+    for folder in find_finished_runs(results_dir, profile, variant):
         line, made_by = vars(recipes.read_run(folder)), read_json(folder / "provenance.json")
         if line["row"] in TABLE_1:
             line |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
@@ -50,7 +50,7 @@ def why_not_comparable_to_paper(run: dict, varied: set[str]) -> str:
     reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
     told = COMPARABLE_OVERRIDES | {"width"} | varied | (ONE_DEPTH if run["rule"] == "equal" else set())
     others = {name: value for name, value in run["changed"].items() if name not in told}
-    return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
+    return ", ".join(reasons + ([f"overridden: {recipes.describe_settings(others)}"] if others else []))
 
 
 def in_common(changed: dict, training_version: int, varied: set[str]) -> str:
@@ -58,7 +58,7 @@ def in_common(changed: dict, training_version: int, varied: set[str]) -> str:
     by different versions must not be pooled.
     """
     version = {"training_version": training_version} if training_version > 1 else {}
-    return recipes.in_words({name: value for name, value in changed.items() if name not in varied} | version)
+    return recipes.describe_settings({name: value for name, value in changed.items() if name not in varied} | version)
 
 
 def shared(runs: pd.DataFrame, varied: set[str]) -> list[str]:
@@ -81,8 +81,9 @@ def most_telling(lines: pd.DataFrame, study: list[str], worth: Callable[[pd.Data
 
     Compared are the profile (most work first), whether the rule still exists, then `worth` (default: number of lines).
     """
-    studies, names = [of_study for _, of_study in lines.groupby(study, sort=False)], list(PROFILES)
-    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, worth(x)))
+    studies, names = [of_study for _, of_study in lines.groupby(study, sort=False)], list(SETTINGS_OF_PROFILE)
+    rules = SETTINGS_OF_RULE
+    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in rules, worth(x)))
 
 
 def seeds_of(lines: pd.DataFrame) -> str:
@@ -116,9 +117,9 @@ def write_study(
     for _, of_study in lines.groupby(study):
         plots.save(figure(of_study), figure_file(results_dir, name, of_study[study]))
     folder = Path(results_dir) / lines["profile"].iloc[0]
-    write_table(folder / f"{name}.csv", lines.drop(columns="folder"))
+    write_rounded_csv(folder / f"{name}.csv", lines.drop(columns="folder"))
     if answers:
-        write_table(folder / f"{name}_answers.csv", answers(lines))
+        write_rounded_csv(folder / f"{name}_answers.csv", answers(lines))
 
 
 def interval(values: pd.Series) -> tuple[float, float, float]:

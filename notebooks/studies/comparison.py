@@ -15,7 +15,7 @@ from odnlib import metrics, models
 from odnlib.architectures import ARCHITECTURES
 from odnlib.data import DATASETS
 from odnlib.paper import TABLE_1
-from odnlib.presets import PROFILES
+from odnlib.presets import SETTINGS_OF_PROFILE
 from studies import common, grades
 
 CELL = ["row", "variant", "cell"]  # what tells the numbers of Table I apart
@@ -38,7 +38,7 @@ SLIPS = {
 
 def stronger(profile: str) -> list[str]:
     """Return the names of this profile and of those with more work (order: smoke, reduced, quick, paper)."""
-    return list(PROFILES)[list(PROFILES).index(profile) :]
+    return list(SETTINGS_OF_PROFILE)[list(SETTINGS_OF_PROFILE).index(profile) :]
 
 
 def runs_from(results_dir: Path, profile: str) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def structure(row: str, variant: str, **other: object) -> dict[str, float]:
     """Return params_m, size_mb, macs_m of a network of Table I at the paper's depth; `other` replaces dataset facts."""
     dataset = dataclasses.replace(DATASETS[row], **other)
     whole = models.build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes)
-    figures = metrics.structure(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
+    figures = metrics.measure_size_and_macs(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
     return {"params_m": figures.pop("params") / 1e6, **figures}
 
 
@@ -174,7 +174,7 @@ def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
     then of the profile with most work, then with the fewest overrides, then with the most seeds.
     """
     worth = {"comparable": frame["verdict"] != "not comparable"}
-    worth |= {"strength": frame["profile"].map(["", *PROFILES].index), "plain": -frame["label"].str.len()}
+    worth |= {"strength": frame["profile"].map(["", *SETTINGS_OF_PROFILE].index), "plain": -frame["label"].str.len()}
     ranked = frame.assign(**worth).sort_values([*worth, "n"])[COLUMNS]
     best = ranked.drop_duplicates(CELL, keep="last").set_index(CELL)
     order = [cell for cell in product(TABLE_1, TRAINED_CELLS, PRINTED_CELLS) if cell in best.index]
@@ -207,7 +207,7 @@ def searches_with_whole_network(runs: pd.DataFrame) -> Iterator[Kind]:
     If there are none, and the searches are comparable with the paper, with all full networks that are.
     """
     runs = tested(of_table_1(runs))
-    runs = runs.assign(strength=-runs["profile"].map(list(PROFILES).index))
+    runs = runs.assign(strength=-runs["profile"].map(list(SETTINGS_OF_PROFILE).index))
     searches = runs[(runs["variant"] == "odn") & runs["met_goal"]]
     for (row, _, *kind), seeds in searches.groupby(["row", "strength", *GROUP[2:]]):
         wholes = runs[(runs["row"] == row) & (runs["variant"] == "full")]

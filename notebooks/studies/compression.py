@@ -23,9 +23,9 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 from odnlib import recipes
-from odnlib.data import Data, Split, generator
-from odnlib.files import processor, write_csv
-from odnlib.search import one_cycle
+from odnlib.data import Data, Split, seeded_generator
+from odnlib.files import describe_processor, write_csv
+from odnlib.search import one_cycle_rate
 from studies import common, export, latency, plots
 from studies.plots import caption
 
@@ -47,9 +47,9 @@ def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: i
     network.train().to(data.train.images.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), RATE, 0.9, weight_decay=5e-4, nesterov=True)
     for epoch in range(EPOCHS):
-        batches = data.train.shuffled_batches(32, False, generator(seed, "compress", epoch))
+        batches = data.train.shuffled_batches(32, False, seeded_generator(seed, "compress", epoch))
         for number, (images, labels) in enumerate(batches):
-            optimizer.param_groups[0]["lr"] = one_cycle(RATE, (epoch + 32 * number / len(data.train)) / EPOCHS)
+            optimizer.param_groups[0]["lr"] = one_cycle_rate(RATE, (epoch + 32 * number / len(data.train)) / EPOCHS)
             optimizer.zero_grad()
             functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
@@ -60,7 +60,7 @@ def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: i
 
 def calibration(split: Split) -> Iterator[dict[str, np.ndarray]]:
     """Yield, one by one, the training images from which the ranges of the 8-bit activations are taken."""
-    chosen = torch.randperm(len(split), generator=generator("calibration"))[:CALIBRATION_IMAGES]
+    chosen = torch.randperm(len(split), generator=seeded_generator("calibration"))[:CALIBRATION_IMAGES]
     return ({"images": image[None]} for image in export.bytes_of(split.images[chosen]))
 
 
@@ -115,7 +115,8 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     for batch in latency.BATCHES:
         taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
-    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
+    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads()}
+    about["processor"] = describe_processor()
     write_csv(search / RECORD, files.assign(**about))
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from odnlib import recipes
-from odnlib.files import write_table
+from odnlib.files import write_rounded_csv
 from odnlib.paper import TABLE_1
 from studies import common, plots
 
@@ -150,6 +150,6 @@ def write(results_dir: Path | str, profile: str) -> None:
     """
     lines, folder = table(results_dir, profile if profile == "smoke" else "*"), Path(results_dir) / profile
     if (table(results_dir, profile)["kind"] != FULL_WIDTH).any():
-        write_table(folder / "depth_or_width.csv", networks(lines))
-        write_table(folder / "depth_or_width_answers.csv", answers(lines))
+        write_rounded_csv(folder / "depth_or_width.csv", networks(lines))
+        write_rounded_csv(folder / "depth_or_width_answers.csv", answers(lines))
         plots.save(figure(lines), folder / "figures" / "depth_or_width.png")

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
-from odnlib.files import RunConflict, read_json, replace, write_json
+from odnlib.files import RunConflict, read_json, write_atomically, write_json
 from studies import latency, predict
 
 CLOSE = 1e-4  # to which log-probabilities of model.onnx and of the network may differ
@@ -76,7 +76,7 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> mode
 @torch.inference_mode()
 def logits_of(network: nn.Module, split: Split) -> Tensor:
     """Return the logits (N, classes) of a network for a split, on the CPU, computed in batches."""
-    parts = split.images.cpu().split(metrics.evaluation_batch(split.dataset.image_shape))
+    parts = split.images.cpu().split(metrics.evaluation_batch_size(split.dataset.image_shape))
     return torch.cat([network(split.normalise(part)) for part in parts])
 
 
@@ -105,7 +105,7 @@ def to_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float
         node.ClearField("doc_string")
     del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {"classes": json.dumps(dataset.class_names), "source": "odnlib"})
-    replace(path, lambda temporary: onnx.save(model, temporary))
+    write_atomically(path, lambda temporary: onnx.save(model, temporary))
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -122,7 +122,7 @@ def bytes_of(images: Tensor) -> np.ndarray:
 
 def outputs_of(path: Path, images: Tensor) -> np.ndarray:
     """Return the output (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W): probabilities; logits if old."""
-    model, parts = session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
+    model, parts = session(path), images.split(metrics.evaluation_batch_size(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
 
 
@@ -168,8 +168,8 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
     temperature = temperature_of(network, data.validation)
     to_onnx(network, dataset, file, temperature)
     difference = check(file, network, data.validation, temperature)
-    replace(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
-    replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
+    write_atomically(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
+    write_atomically(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
     about = {
         "architecture": run.architecture,
         "width": run.width,
@@ -179,7 +179,7 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
         "mean": dataset.mean,
         "std": dataset.std,
         "temperature": temperature,
-        **metrics.structure(network, dataset.image_shape),
+        **metrics.measure_size_and_macs(network, dataset.image_shape),
         "val_acc_pct": accuracy_pct(file, data.validation),
         "test_acc_pct": run.test_acc_pct if depth == run.depth else accuracy_pct(file, data.test),
         "test_images": len(data.test),
@@ -188,7 +188,7 @@ def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
         "onnx_largest_difference": difference,
     }
     write_json(to / "model.json", about)
-    replace(to / "README.md", lambda path: path.write_text(card(run, about, dataset) + USE, encoding="utf-8"))
+    write_atomically(to / "README.md", lambda path: path.write_text(card(run, about, dataset) + USE, encoding="utf-8"))
     return about
 
 

@@ -11,7 +11,7 @@ import torch
 
 from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS, Dataset
-from odnlib.files import processor, write_csv
+from odnlib.files import describe_processor, write_csv
 from odnlib.paper import TABLE_1
 from studies import common
 from studies.plots import AnyRun
@@ -56,12 +56,12 @@ def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
     """Return a line (dict) per batch size: `ratio` of both networks, and the ratio of their MACs."""
     lines, dataset = [], DATASETS[run.row]
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
-    macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
+    macs = {depth: metrics.count_macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
     for batch in BATCHES:
         line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
         depths = sorted({odn_depth, full_depth})  # one, where the search took all
         line |= ratio(milliseconds(run, dataset, depths, batch), odn_depth, full_depth)
-        lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": processor()})
+        lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": describe_processor()})
     return lines
 
 

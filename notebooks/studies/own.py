@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from odnlib import embedded, recipes
-from odnlib.data import Data, DataError, Dataset, Split, generator
-from odnlib.files import run_folders
-from odnlib.presets import EXAMPLE
+from odnlib.data import Data, DataError, Dataset, Split, seeded_generator
+from odnlib.files import find_finished_runs
+from odnlib.presets import EXAMPLE_FOLDER
 from studies import pictures, plots
 from studies.predict import prepared
 
@@ -92,7 +92,7 @@ def row(data: Data, drawn: bool = False) -> str:
         digest.update(split.sha256().encode())
     plain = re.sub("[^a-z0-9]+", "_", about.title.lower()).strip("_") or "images"
     plain = plain[:LONGEST].strip("_")
-    plain = EXAMPLE if drawn else f"my_{plain}" if plain.startswith(EXAMPLE) else plain
+    plain = EXAMPLE_FOLDER if drawn else f"my_{plain}" if plain.startswith(EXAMPLE_FOLDER) else plain
     return f"own_{plain}_{digest.hexdigest()[:8]}"
 
 
@@ -142,7 +142,7 @@ def _three_splits(files: pd.DataFrame) -> list[pd.DataFrame]:
     files, missing = files.copy(), [split for split in pictures.SPLIT_FOLDERS if split not in set(files["split"])]
     for label, (_, lines) in enumerate(files[files["split"] == "train"].groupby("class_name")):
         share = max(1, round(HELD_BACK * len(lines)))
-        shuffled = lines.index[torch.randperm(len(lines), generator=generator("own split", label)).numpy()]
+        shuffled = lines.index[torch.randperm(len(lines), generator=seeded_generator("own split", label)).numpy()]
         for number, split in enumerate(missing):
             files.loc[shuffled[number * share : (number + 1) * share], "split"] = split
     return [files[files["split"] == split] for split in pictures.SPLIT_FOLDERS]
@@ -152,8 +152,8 @@ def example(folder: Path) -> Path:
     """Return a folder of class folders to try this with, ten of drawn marks; made if missing."""
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
-        names = [f"{down}_down_{right}_right" for down, right in embedded.places("cifar10")]  # pixels
-        for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
+        names = [f"{down}_down_{right}_right" for down, right in embedded.mark_displacements("cifar10")]  # pixels
+        for number, (image, label) in enumerate(zip(*embedded.draw_stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
         unfinished.rename(folder)
@@ -164,7 +164,7 @@ def write(results_dir: Path, profile: str) -> None:
     """Write two figures for every search for a depth alone, as was made for own images before there was the ladder: the
     choice, and the training history.
     """
-    for folder in run_folders(results_dir, profile, "odn"):
+    for folder in find_finished_runs(results_dir, profile, "odn"):
         if (folder / "front.csv").exists():
             run, offered = recipes.read_run(folder), pd.read_csv(folder / "front.csv")
             figures = folder.parents[1] / "figures"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib.files import read_json, replace, write_table
+from odnlib.files import read_json, write_atomically, write_rounded_csv
 from studies import (
     ablation,
     benchmark,
@@ -75,9 +75,9 @@ def write(results_dir: Path, profile: str) -> Report:
         study.write(results_dir, profile)
     report = Report(results_dir, profile)
     report.folder.mkdir(parents=True, exist_ok=True)
-    write_table(report.folder / "comparison.csv", report.comparison)
-    write_table(report.folder / "claims.csv", report.claims)
-    write_table(report.folder / "table1.csv", comparison.table_1(report.runs))
+    write_rounded_csv(report.folder / "comparison.csv", report.comparison)
+    write_rounded_csv(report.folder / "claims.csv", report.claims)
+    write_rounded_csv(report.folder / "table1.csv", comparison.table_1(report.runs))
     for name, draw in {"overview": paper_and_ours, "fronts": fronts}.items():
         if drawn := draw(report.runs):
             save(drawn, report.folder / "figures" / f"{name}.png")
@@ -89,7 +89,7 @@ def write(results_dir: Path, profile: str) -> Report:
     ]
     text += ["## Table I, number by number", markdown_table(report.best[COLUMNS])]
     text += ["## Claims of the text", markdown_table(report.claims[["section", "statement", "verdict", "why"]])]
-    replace(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
+    write_atomically(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
     return report
 
 

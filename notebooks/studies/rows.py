@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from odnlib import data, experiment, metrics, models, recipes
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
-from odnlib.progress import short
+from odnlib.progress import shorten_path
 from odnlib.recipes import Recipe
 from studies import common, plots, reference
 from studies.notebook import Workplace
@@ -52,7 +52,7 @@ def images_here(row: str, data_dir: Path) -> bool:
 def samples(place: Workplace, *planned: Recipe) -> None:
     """Draw sample images if they are needed, as a run is still to be trained, or at hand; otherwise say so."""
     folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
-    needed = place.since or any(experiment.status(*run) != "finished" for run in folders.items())
+    needed = place.since or any(experiment.run_status(*run) != "finished" for run in folders.items())
     if needed or (not planned[0].embedded and images_here(planned[0].row, place.data_dir)):
         plots.samples(place.images(planned[0])().train)
     else:
@@ -69,11 +69,11 @@ def gained(row: str, data_dir: Path, most: int = 2000, drawn: int = 10) -> None:
         return print(f"Left out here: for {TABLE_1[row].title} there are no published networks of two depths.")
     if not images_here(row, data_dir):
         return print(
-            f"Left out here: it needs the real images, and {short(data_dir)} has none of {TABLE_1[row].title}."
+            f"Left out here: it needs the real images, and {shorten_path(data_dir)} has none of {TABLE_1[row].title}."
         )
     from studies import export  # onnxruntime takes a second
 
-    split = data.load(recipes.resolve(row, profile=networks[0].parts[-4], rule="equal"), data_dir).validation
+    split = data.load_splits(recipes.resolve(row, profile=networks[0].parts[-4], rule="equal"), data_dir).validation
     images, labels = split.images[:most], split.labels[:most]
     first, then = (torch.tensor(export.logits_of(network, images)).argmax(1) for network in networks)
     below, above = (int(network.stem[-2:]) for network in networks)
@@ -89,7 +89,7 @@ def structure(recipe: Recipe) -> pd.DataFrame:
     """Return depth, params, size_mb and macs_m of a recipe's network truncated at every depth, without training."""
     dataset = data.DATASETS[recipe.row]
     network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-    return pd.DataFrame(metrics.structure_per_depth(network, dataset.image_shape, recipe.last_depth))
+    return pd.DataFrame(metrics.measure_every_depth(network, dataset.image_shape, recipe.last_depth))
 
 
 def outcome(odn_folder: Path, full_folder: Path) -> str:

@@ -27,5 +27,5 @@ def table() -> pd.DataFrame:
         whole = models.build(printed.architecture, shape[0], classes)
         for variant, line in {"full": printed.full, "odn": printed.odn}.items():
             cut = whole.truncate(line.depth)
-            lines.append((row, variant, line.macs_m, metrics.macs(cut, shape) / 1e6, thop_macs(cut, shape) / 1e6))
+            lines.append((row, variant, line.macs_m, metrics.count_macs(cut, shape) / 1e6, thop_macs(cut, shape) / 1e6))
     return pd.DataFrame(lines, columns=["row", "variant", "paper", "paper's rule", "thop"])
