@@ -47,10 +47,7 @@ class NotebookJob:
     printed: str = ""
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
-        """Execute the notebook in a process that ends when the pipe `alive` does; set its state and what it printed.
-
-        `free` are the environment variables of devices not in use, see `divide_devices`; one is taken and given back.
-        """
+        """Execute the notebook, in a process that ends when the pipe `alive` does, with one of the `free` devices."""
         slot, self.state, self.began = free.pop(), "running", time.time()
         arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -96,10 +93,9 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     """
     arguments.profile = arguments.profile or ("quick" if arguments.images else "smoke")
     rows, seeds, numbers = arguments.rows, [*map(parse_value, arguments.seeds)], choose_notebooks(arguments)
-    known = recipes.SETTING_FIELDS
-    problems = [recipes.unknown_parameter_message(x, known) for x, _ in arguments.overrides if x not in known]
-    all_known = {"rows": (rows, SETTINGS_OF_ROW), "only": (numbers, NOTEBOOKS), "seeds": (seeds, seeds)}
-    for name, (asked, known) in all_known.items():
+    fields = recipes.SETTING_FIELDS
+    problems = [recipes.unknown_parameter_message(x, fields) for x, _ in arguments.overrides if x not in fields]
+    for name, asked, known in (("rows", rows, SETTINGS_OF_ROW), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     if (arguments.images is None) != (arguments.target is None):
@@ -122,18 +118,15 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     given |= {"rule": arguments.rule} if arguments.rule else {}
     given |= {"rows": rows, "row": rows[0], "pairs": [*permutations(rows, 2)]} if rows else {}
     given |= {"seeds": seeds, "seed": seeds[0]} if seeds else {}
-    given |= (
-        {"images": str(arguments.images.expanduser().resolve()), "target_pct": arguments.target}
-        if arguments.images
-        else {}
-    )
+    if arguments.images:
+        given |= {"images": str(arguments.images.expanduser().resolve()), "target_pct": arguments.target}
     given |= {} if smoke else {"architectures": ["", "resnet18"]}  # each row's own, and the same for all
     jobs = []
     for number in sorted(numbers):
         source = NOTEBOOKS[number]
         defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
-        limits = {"train_images", "validation_images"} if number == OWN_IMAGES_NUMBER else ()  # own images are all used
-        settings = {x: y for x, y in arguments.overrides if x not in limits}
+        all_used = number == OWN_IMAGES_NUMBER  # of one's own images none is left out
+        settings = {x: y for x, y in arguments.overrides if not (all_used and x.endswith("_images"))}
         given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
         searches = [x for x in runs if x.row == ROW_OF_NOTEBOOK.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
@@ -146,8 +139,7 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
 def divide_devices(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
     """Return a dict of environment variables for each notebook at a time: its GPU or its number of CPU threads.
 
-    `jobs` is a number as text, or auto: one per GPU, or as many as fit with so many `threads` each. RecipeError if
-    `device` has no room for them.
+    `jobs` is a number as text, or auto: one per GPU, or as many as fit with so many `threads` each. Else RecipeError.
     """
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     own = gpus.split(",") if device == "cuda" else []
@@ -195,8 +187,7 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         rename_old_runs(arguments, runs)
     with ProgressBlock(jobs, results / "runs") as block:
         for last in (False, True):
-            now = [job for job in jobs if (job.source == NOTEBOOKS[COMPARISON_NUMBER]) == last]
-            execute_jobs(now, slots, block)
+            execute_jobs([x for x in jobs if (x.source == NOTEBOOKS[COMPARISON_NUMBER]) == last], slots, block)
         block.show()
     print(f"{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
     unfinished = {job.source.stem[:2] for job in jobs if job.state != "done"}

@@ -11,8 +11,9 @@ from statistics import fmean
 import nbformat
 from tqdm import tqdm
 
-from odnlib import experiment, files, recipes
+from odnlib import experiment, files
 from odnlib.paper import TABLE_1
+from odnlib.recipes import Recipe, read_run
 
 REPORT_EVERY_SECONDS, TRACEBACK_LINES = 60, 12  # where the output is a file; shown of a notebook that failed
 TORCHVISION_FOLDERS = ("MNIST/raw", "EMNIST/raw", "FashionMNIST/raw", "train_32x32.mat", "cifar-10-batches-py")
@@ -26,10 +27,7 @@ def notebook_title(job) -> str:
 
 
 def describe_progress(job, runs: Path) -> str:
-    """Return how far a `NotebookJob` is, in words: its state or, while it runs, what its run's status.json tells.
-
-    `runs` is the folder of all run folders.
-    """
+    """Return how far a `NotebookJob` is, in words: its state or what its status.json in the folder `runs` tells."""
     if job.state != "running":
         return f"{job.state} ({job.seconds:.0f} s)" if job.seconds else job.state
     told = [(file.stat().st_mtime, file) for file in runs.glob("*/status.json")]
@@ -73,23 +71,18 @@ class ProgressBlock(AbstractContextManager):
             line.close()  # and leave it on the screen
 
 
-def summarise_row(row: str, runs: list[recipes.Recipe], results_dir: Path) -> str:
-    """Return a text of what a dataset's runs found (means over seeds), depth and accuracy, in brackets the paper's.
-
-    `row` is the dataset, `runs` are the recipes of all finished runs, `results_dir` holds their folders.
-    """
+def summarise_row(row: str, runs: list[Recipe], results_dir: Path) -> str:
+    """Return a text of what a dataset's runs found (means over seeds), depth and accuracy, in brackets the paper's."""
     paper, found = TABLE_1[row], {"odn": [], "full": []}
     for run in (run for run in runs if run.row == row):
-        found[run.variant].append(recipes.read_run(experiment.run_folder(run, results_dir)))
+        found[run.variant].append(read_run(experiment.run_folder(run, results_dir)))
     means = [(fmean(x.depth for x in of), fmean(x.test_acc_pct for x in of)) for of in found.values()]
     (depth, odn), (whole, full) = means
     text = f"{paper.title:<14} depth {depth:g} of {whole:g} ({paper.odn.depth}): {odn:.2f} % ({paper.odn.test_acc_pct})"
     return f"{text}, the whole network {full:.2f} % ({paper.full.test_acc_pct})"
 
 
-def summarise_launch(
-    asked: argparse.Namespace, jobs: list, rows: list[str], runs: list[recipes.Recipe]
-) -> Iterator[str]:
+def summarise_launch(asked: argparse.Namespace, jobs: list, rows: list[str], runs: list[Recipe]) -> Iterator[str]:
     """Yield the lines of text at the end of run_all.sh: what was found, what failed and why, and where results lie.
 
     `asked` is the parsed command line, `rows` are the datasets whose `NotebookJob`s are done, `runs` their recipes.

@@ -40,23 +40,20 @@ def split_at_commas(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
-def parse_folder(text: str) -> Path:
-    """Return a command-line path with "~" replaced by the home folder; it need not exist."""
-    return Path(text).expanduser()
-
-
 def build_shared_options() -> argparse.ArgumentParser:
     """Return an argparse parent with the options of `python -m odnlib` and run_all.sh, e.g. --profile and --set."""
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add = shared.add_argument
     add("--profile", default="smoke", help="smoke (default), reduced, quick or paper")
     add("--rule", default="", help="released, printed or equal (default: released; in quick, equal)")
-    add("--data-dir", type=parse_folder, default=ROOT / "data", help="torchvision's datasets (default: data)")
-    add("--results-dir", type=parse_folder, default=ROOT / "results/mine", help="for results (default: results/mine)")
+    folder = {"type": lambda text: Path(text).expanduser()}
+    add("--data-dir", **folder, default=ROOT / "data", help="where torchvision keeps the datasets (default: data)")
+    add("--results-dir", **folder, default=ROOT / "results/mine", help="where to write (default: results/mine)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--fresh", action="store_true", help="start over; what is there is kept beside it")
     several = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
-    add("--set", dest="overrides", type=parse_override, **several, help="a setting of the recipe; may be repeated")
+    settings = "override a setting of the recipe, e.g. width=16 depth_epochs=5; may be repeated"
+    add("--set", dest="overrides", type=parse_override, **several, help=settings)
     return shared
 
 
@@ -71,10 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def train_row(arguments: argparse.Namespace) -> None:
-    """Train one dataset's networks by parsed arguments (row, variants, seed, ...); print each run's folder and result.
-
-    RecipeError names invalid settings.
-    """
+    """Train one dataset's networks as the parsed command line asks; print each run's folder and result (JSON)."""
     if recipes.OWN_ROW_PATTERN.fullmatch(arguments.row):
         raise recipes.RecipeError(f"row {arguments.row!r} is of own images: 10_your_dataset trains with them")
     device = experiment.choose_device(arguments.device)
@@ -87,10 +81,7 @@ def train_row(arguments: argparse.Namespace) -> None:
 
 
 def run_command(command: object, arguments: argparse.Namespace) -> int:
-    """Call `command(arguments)` and return its exit code, or 0 if it returns none.
-
-    Expected errors (see `EXIT_CODE_OF_ERROR`, also Ctrl-C and a full disk) become lines on stderr and their exit codes.
-    """
+    """Call `command(arguments)` and return its exit code or 0; for an expected error print it and return its code."""
     again = "the same command" + " without --fresh" * getattr(arguments, "fresh", False)
     try:
         return command(arguments) or 0
@@ -108,10 +99,7 @@ def run_command(command: object, arguments: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line (by default sys.argv's) and return its exit code.
-
-    0: done, 1: failed, 2: invalid input, 75: another process works on the run, 130: interrupted by Ctrl-C.
-    """
+    """Run the command line; return 0: done, 1: failed, 2: invalid input, 75: run in use elsewhere, 130: interrupted."""
     said = logging.StreamHandler()
     said.setFormatter(logging.Formatter("odnlib: %(message)s"))
     said.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)  # a line a minute where there is no bar

@@ -47,47 +47,42 @@ def projection_shortcut(channels_in: int, channels_out: int, stride: int) -> lis
 class ResidualBlock(nn.Module):
     """Computes relu(body(x) + shortcut(x)) of features (N, C, H, W), as in ResNets (He et al., 2016).
 
-    The shortcut is the identity, or a projection if `body` changes the channels or, by its stride, the image size.
+    Args:
+        channels: into the body, between its convolutions, and out. kernels: sides of its convolutions, in pixels.
+        stride: of the first 3x3 convolution. The shortcut is a projection where the body changes the shape.
     """
 
-    def __init__(self, body: list[nn.Module], channels_in: int, channels_out: int, stride: int):
+    def __init__(self, channels: tuple[int, ...], kernels: tuple[int, ...], stride: int):
         super().__init__()
-        self.body = nn.Sequential(*body)
-        same_shape = stride == 1 and channels_in == channels_out
-        projection = [] if same_shape else projection_shortcut(channels_in, channels_out, stride)
+        body, strides = [], [stride if number == kernels.index(3) else 1 for number in range(len(kernels))]
+        for step in zip(channels, channels[1:], kernels, strides, strict=False):
+            body += [*convolution_and_batch_norm(*step), nn.ReLU()]
+        self.body = nn.Sequential(*body[:-1])  # the last ReLU is that of the sum
+        same_shape = stride == 1 and channels[0] == channels[-1]
+        projection = [] if same_shape else projection_shortcut(channels[0], channels[-1], stride)
         self.shortcut = nn.Sequential(*projection)  # without a module the identity
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, channels[-1], H / stride, W / stride) for features (N, channels[0], H, W)."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
 def basic_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
     """Return a residual block of ResNet-18 and 34: two 3x3 convolutions with BatchNorm; the first has the stride."""
-    body = [
-        *convolution_and_batch_norm(channels_in, channels_out, 3, stride),
-        nn.ReLU(),
-        *convolution_and_batch_norm(channels_out, channels_out, 3),
-    ]
-    return ResidualBlock(body, channels_in, channels_out, stride)
+    return ResidualBlock((channels_in, channels_out, channels_out), (3, 3), stride)
 
 
 def bottleneck_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
     """Return a residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, a quarter of `channels_out` inside."""
     inner = channels_out // 4
-    body = [
-        *convolution_and_batch_norm(channels_in, inner, 1),
-        nn.ReLU(),
-        *convolution_and_batch_norm(inner, inner, 3, stride),
-        nn.ReLU(),
-        *convolution_and_batch_norm(inner, channels_out, 1),
-    ]
-    return ResidualBlock(body, channels_in, channels_out, stride)
+    return ResidualBlock((channels_in, inner, inner, channels_out), (1, 3, 1), stride)
 
 
 class GlobalAveragePool(nn.Module):
     """Averages features over their pixels: (N, C, H, W) -> (N, C). A module, so that `metrics.count_macs` sees it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the means (N, C) of features (N, C, H, W)."""
         return x.mean((2, 3))
 
 

@@ -14,7 +14,7 @@ from odnlib import files, metrics, models
 from odnlib.data import Data
 from odnlib.files import RunConflict, lock_folder, read_json, write_csv, write_json
 from odnlib.progress import ProgressBar, StatusFile
-from odnlib.recipes import SETTING_FIELDS, Recipe, RecipeError
+from odnlib.recipes import DEFAULT_SETTINGS, Recipe, RecipeError
 from odnlib.search import train_variant
 from odnlib.trainer import Listener, Run, log
 
@@ -65,7 +65,7 @@ def run_folder(recipe: Recipe, results_dir: Path | str) -> Path:
 def list_differences(recipe: Recipe, folder: Path) -> list[str]:
     """Return a text for each setting in which a run's folder differs from `recipe`, and for the training version."""
     # A setting that did not exist then was what its default is now.
-    recorded = {name: item.default for name, item in SETTING_FIELDS.items()} | read_json(folder / "recipe.json")
+    recorded = DEFAULT_SETTINGS | read_json(folder / "recipe.json")
     wanted = dataclasses.asdict(recipe)
     found = [(name, recorded.get(name), wanted.get(name)) for name in sorted(recorded.keys() | wanted.keys())]
     lines = [f"{name}: there {there}, wanted {want}" for name, there, want in found if there != want]
@@ -85,16 +85,9 @@ def run_status(recipe: Recipe, folder: Path) -> str:
 
 
 def run(
-    recipe: Recipe,
-    images: Callable[[], Data],
-    results_dir: Path | str,
-    listeners: Iterable[Listener] = (),
-    *,
-    fresh: bool | str = False,
-    wait: bool = True,
-    network: NetworkMaker | None = None,
-    tested: bool = True,
-) -> Path:
+    recipe: Recipe, images: Callable[[], Data], results_dir: Path | str, listeners: Iterable[Listener] = (), *,
+    fresh: bool | str = False, wait: bool = True, network: NetworkMaker | None = None, tested: bool = True,
+) -> Path:  # fmt: skip
     """Do one training run, or what is left of it: train, choose the depth, test, write results; return its folder.
 
     Args:
@@ -168,10 +161,7 @@ def _train(
 
 
 def record_origin(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
-    """Write a new run's recipe.json and provenance.json; for a begun run record what has changed since.
-
-    `checksums` are the images' SHA-256 by split; RunConflict if they have changed.
-    """
+    """Write recipe.json and provenance.json, or what changed since the run began; RunConflict if the images did."""
     now, begun = files.collect_provenance(device, checksums), read_json(folder / "provenance.json")
     if begun is None:
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))

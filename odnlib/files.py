@@ -41,10 +41,7 @@ class FolderLocked(RuntimeError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
-    """Write a file that is never half there: call `write` with a temporary path and rename that file to `path`.
-
-    `durable` waits until the disk has it, so that it survives a power failure.
-    """
+    """Write a file atomically: `write(temporary)` makes it, then it is renamed to `path`; `durable` syncs the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
@@ -67,7 +64,7 @@ def write_rounded_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_json(path: Path, content: dict, durable: bool = True) -> None:
-    """Write a dict as an indented JSON file, atomically; `durable` waits until the disk has it."""
+    """Write a dict as an indented JSON file, atomically; `durable` syncs the disk."""
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"), durable)
 
 
@@ -121,13 +118,10 @@ def rename_replaced_folder(folder: Path) -> None:
 
 
 def find_finished_runs(results_dir: Path | str, profile: str = "*", variant: str | None = None) -> list[Path]:
-    """Return the sorted folders below `results_dir` of the runs that have a result, without replaced ones.
-
-    By default of every profile and of both variants, the search (odn) and the whole network (full).
-    """
-    finished = [file.parent for file in sorted(Path(results_dir).glob(f"{profile}/runs/*/result.json"))]
-    folders = [folder for folder in finished if ".replaced" not in folder.name]
-    return [x for x in folders if variant in (None, read_json(x / "result.json")["variant"])]
+    """Return the sorted folders of runs with a result, of one profile or variant (odn, full) or all; none replaced."""
+    results = sorted(Path(results_dir).glob(f"{profile}/runs/*/result.json"))
+    kept = [x for x in results if ".replaced" not in x.parent.name]
+    return [x.parent for x in kept if variant in (None, read_json(x)["variant"])]
 
 
 def _git(*arguments: str) -> str | None:
@@ -154,10 +148,7 @@ def describe_processor() -> str:
 
 
 def collect_provenance(device: str, checksums: dict[str, str]) -> dict:
-    """Return the dict recorded of a run's origin: commit, versions, hardware, threads, start time (UTC).
-
-    `checksums` are the SHA-256 of its images, by split.
-    """
+    """Return the dict recorded of a run's origin: commit, versions, hardware, `checksums` of images, start (UTC)."""
     changed = _git("status", "--porcelain", "--", "odnlib", "requirements.lock")
     return {
         "commit": _git("rev-parse", "HEAD"),

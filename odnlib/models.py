@@ -77,6 +77,7 @@ class TruncatedNetwork(nn.Module):
         self.stem, self.blocks, self.pool, self.head = stem, nn.Sequential(*blocks), pool, head
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) for images (N, C, H, W)."""
         return self.head(self.pool(self.blocks(self.stem(x))))
 
 

@@ -76,10 +76,7 @@ def optimal_depth(
 
 
 def split_images(images: Tensor | TorchDataset, labels: Tensor | None, held_out: float, seed: int, device: str) -> Data:
-    """Return images (N, C, H, W) and labels (N,), or a dataset of pairs, split at random (by the seed) on the device.
-
-    Validation and test get the share `held_out` each. DataError if images and labels do not match.
-    """
+    """Return images and labels, split by the seed; validation and test get the share `held_out` each; or DataError."""
     if labels is None:
         pairs = [images[number] for number in range(len(images))]
         images, labels = torch.stack([x for x, _ in pairs]), torch.tensor([int(label) for _, label in pairs])

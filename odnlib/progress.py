@@ -124,15 +124,12 @@ class ProgressBar(ProgressListener, AbstractContextManager):
                 tqdm.write(f"log: {shorten_path(self.folder / 'log.txt')}", self.file)
         self.accuracy = f"validation {last['val_acc_pct']:.2f} %" if last else self.accuracy
         self.bar.total = max(expected, math.ceil(epochs))
-        told = self.accuracy, self.format_time_left(work, expected - epochs)
-        self.bar.set_postfix_str(", ".join(filter(None, told)), False)
+        told = filter(None, (self.accuracy, self.format_time_left(work, expected - epochs)))
+        self.bar.set_postfix_str(", ".join(told), False)
         self.bar.update(epochs - self.bar.n)
 
     def format_time_left(self, work: float, epochs: float) -> str:
-        """Return the time left for `epochs` more of this stage, and for all depths of a search, as text, or "".
-
-        `work` is what has been done so far, in epochs of one block.
-        """
+        """Return the time left for `epochs` more and for all depths, as text; `work` is done, in epochs of a block."""
         recipe, (stage, depth) = self.recipe, self.stage
         if not self.began or work <= self.began[1]:
             return ""

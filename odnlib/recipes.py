@@ -97,8 +97,7 @@ class Recipe:
     @property
     def overridden(self) -> dict[str, Any]:
         """The dict of settings, by name, whose values differ from those that dataset, profile and rule imply."""
-        usual = {name: item.default for name, item in SETTING_FIELDS.items()}
-        usual |= presets.preset_settings(self.row, self.profile, self.rule)
+        usual = DEFAULT_SETTINGS | presets.preset_settings(self.row, self.profile, self.rule)
         if self.architecture in ARCHITECTURES:  # its largest depth follows
             usual["last_depth"] = ARCHITECTURES[self.architecture].depth
         return {name: getattr(self, name) for name in SETTING_FIELDS if getattr(self, name) != usual[name]}
@@ -133,6 +132,7 @@ def describe_settings(overridden: dict[str, Any]) -> str:
 
 
 SETTING_FIELDS = {item.name: item for item in dataclasses.fields(Recipe) if item.metadata}  # all that may be overridden
+DEFAULT_SETTINGS = {name: item.default for name, item in SETTING_FIELDS.items()}
 
 
 def resolve(
@@ -181,11 +181,10 @@ def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
 
 def read_run(folder: Path) -> SimpleNamespace:
     """Return a run's recorded settings, results (if finished), goal_pct, label, name and folder as attributes."""
-    recorded = {name: item.default for name, item in SETTING_FIELDS.items()} | read_json(folder / "recipe.json")
-    result = read_json(folder / "result.json") or {"changed": Recipe(**recorded).overridden}
-    goal = round(recorded["target_pct"] - recorded["tolerance_pct"], 6)
-    about = {"goal_pct": goal, "label": describe_settings(result["changed"]), "name": folder.name, "folder": folder}
-    return SimpleNamespace(**recorded | result | about)
+    recipe = Recipe(**DEFAULT_SETTINGS | read_json(folder / "recipe.json"))
+    result = read_json(folder / "result.json") or {"changed": recipe.overridden}
+    about = {"goal_pct": recipe.goal_pct, "label": describe_settings(result["changed"]), "name": folder.name}
+    return SimpleNamespace(**vars(recipe) | result | about, folder=folder)
 
 
 def unknown_parameter_message(name: str, known: Iterable[str]) -> str:
@@ -212,26 +211,24 @@ def _problem(name: str, value: Any) -> str | None:
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
-    largest = ARCHITECTURES[recipe.architecture].depth
-    problems = [
-        f"{name} {depth} does not exist: {recipe.architecture} has depths 1 to {largest}"
-        for name, depth in {"first_depth": recipe.first_depth, "last_depth": recipe.last_depth}.items()
-        if depth > largest
-    ]
-    if not problems and recipe.first_depth > recipe.last_depth:
-        problems.append(f"first_depth {recipe.first_depth} is beyond last_depth {recipe.last_depth}")
+    largest, odn = ARCHITECTURES[recipe.architecture].depth, recipe.variant == "odn"
+    first, last, equal = recipe.first_depth, recipe.last_depth, recipe.one_cycle
     limits = ("warmup_epochs", "finetune_epochs")  # the last depth has no others: it is fine-tuned at once
-    if recipe.one_cycle or recipe.variant == "full":
-        limits = ("full_epochs" if recipe.variant == "full" else "depth_epochs",)
-    if all(getattr(recipe, limit) == 0 for limit in limits):
-        depth = f"depth {recipe.last_depth}" if recipe.variant == "odn" else "the network"
-        problems.append(f"{' = '.join(limits)} = 0 leaves {depth} untrained: allow at least one epoch")
-    if recipe.one_cycle and None in (recipe.depth_epochs, recipe.full_epochs):
-        problems.append("rule equal needs depth_epochs and full_epochs: whole numbers, not none")
-    if recipe.one_cycle and (recipe.warmup_epochs or recipe.finetune_epochs):
-        problems.append("rule equal has no warm-up and no fine-tuning: leave warmup_epochs and finetune_epochs at 0")
-    if recipe.nesterov and recipe.momentum == 0:
-        problems.append("nesterov needs a momentum above 0")
-    if recipe.tolerance_pct > recipe.target_pct:
-        problems.append(f"tolerance_pct {recipe.tolerance_pct:g} is larger than target_pct {recipe.target_pct:g}")
-    return problems
+    if equal or not odn:
+        limits = ("depth_epochs" if odn else "full_epochs",)
+    untrained = f"{' = '.join(limits)} = 0 leaves {f'depth {last}' if odn else 'the network'} untrained"
+    missing = f"does not exist: {recipe.architecture} has depths 1 to {largest}"
+    holds = {
+        f"first_depth {first} {missing}": first > largest,
+        f"last_depth {last} {missing}": last > largest,
+        f"first_depth {first} is beyond last_depth {last}": last < first <= largest,
+        f"{untrained}: allow at least one epoch": all(getattr(recipe, limit) == 0 for limit in limits),
+        "rule equal needs depth_epochs and full_epochs: whole numbers, not none":
+            equal and None in (recipe.depth_epochs, recipe.full_epochs),
+        "rule equal has no warm-up and no fine-tuning: leave warmup_epochs and finetune_epochs at 0":
+            equal and (recipe.warmup_epochs or recipe.finetune_epochs),
+        "nesterov needs a momentum above 0": recipe.nesterov and recipe.momentum == 0,
+        f"tolerance_pct {recipe.tolerance_pct:g} is larger than target_pct {recipe.target_pct:g}":
+            recipe.tolerance_pct > recipe.target_pct,
+    }  # fmt: skip
+    return [problem for problem, is_so in holds.items() if is_so]

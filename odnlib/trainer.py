@@ -27,6 +27,7 @@ from odnlib.models import MultiExitNetwork, batch_norm_as_in_separate_passes
 from odnlib.recipes import Recipe, stage_title
 
 ALL_DEPTHS = 0  # in place of a depth: every exit at once
+RESTORED_ATTRIBUTES = ("warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum")  # of a `Run`
 SAVE_EVERY_SECONDS = 60.0  # a checkpoint, within a long epoch
 MIN_SECONDS_BETWEEN_SAVES = 2.0  # at least, after short epochs: writing would then take a noticeable part of the time
 NOTIFY_EVERY_SECONDS, LOG_EVERY_SECONDS = 1.0, 60.0  # between calls of the listeners, and between lines in the log
@@ -181,9 +182,7 @@ class Run:
                 self.seen += len(labels)
 
     def record(self, measured: dict, best_pct: float, epochs_without_improvement: int) -> None:
-        """Complete an epoch's record by the plateau rule's best accuracy (%) and epochs without a better one, write
-        epochs.csv and timing.csv, and call the listeners.
-        """
+        """Complete an epoch's record by the plateau rule's results, write epochs.csv and timing.csv, call listeners."""
         judged = {"best_val_acc_pct": best_pct, "epochs_without_improvement": epochs_without_improvement}
         assert not self.replaying or judged.items() <= measured.items(), "replay went another way than the run"
         self.records.append(measured | judged)
@@ -207,16 +206,14 @@ class Run:
         """Write a checkpoint; TrainingDiverged, and the last good one stays, if a weight or the loss is not finite."""
         self.count_seconds()
         self.raise_if_diverged()
-        kept = ("records", "warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum", "seconds")
-        state = {name: getattr(self, name) for name in kept}
+        state = {name: getattr(self, name) for name in (*RESTORED_ATTRIBUTES, "records", "seconds")}
         state |= {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         checkpoint.write_checkpoint(self.folder, state)
         self.saved_at = time.monotonic()
 
     def restore_checkpoint(self) -> None:
         """Put the tensors and the optimiser of the checkpoint back, which ends replaying."""
-        for name in ("warm", "warmup_accuracy_pct", "best", "seen", "loss_sum", "correct_sum"):
-            setattr(self, name, self.saved[name])
+        vars(self).update({name: self.saved[name] for name in RESTORED_ATTRIBUTES})
         self.network.load_state_dict(self.saved["network"])
         self.optimizer.load_state_dict(self.saved["optimizer"])
         self.saved = None

@@ -115,9 +115,8 @@ def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
     for batch in latency.BATCHES:
         taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
-    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads()}
-    about["processor"] = describe_processor()
-    write_csv(search / RECORD, files.assign(**about))
+    about = {"threads": torch.get_num_threads(), "processor": describe_processor()}
+    write_csv(search / RECORD, files.assign(seed=recipes.read_run(search).seed, **about))
 
 
 def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
