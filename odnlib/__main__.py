@@ -52,8 +52,7 @@ def build_shared_options() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--fresh", action="store_true", help="start over; what is there is kept beside it")
     several = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
-    settings = "override a setting of the recipe, e.g. width=16 depth_epochs=5; may be repeated"
-    add("--set", dest="overrides", type=parse_override, **several, help=settings)
+    add("--set", dest="overrides", type=parse_override, **several, help="a setting, e.g. width=16; may be repeated")
     return shared
 
 

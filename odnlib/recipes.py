@@ -181,10 +181,10 @@ def resolve_all(wanted: Iterable[dict[str, Any]]) -> list[Recipe]:
 
 def read_run(folder: Path) -> SimpleNamespace:
     """Return a run's recorded settings, results (if finished), goal_pct, label, name and folder as attributes."""
-    recipe = Recipe(**DEFAULT_SETTINGS | read_json(folder / "recipe.json"))
-    result = read_json(folder / "result.json") or {"changed": recipe.overridden}
-    about = {"goal_pct": recipe.goal_pct, "label": describe_settings(result["changed"]), "name": folder.name}
-    return SimpleNamespace(**vars(recipe) | result | about, folder=folder)
+    recorded = DEFAULT_SETTINGS | read_json(folder / "recipe.json")  # those of old runs hold more than a `Recipe`
+    result = read_json(folder / "result.json") or {"changed": Recipe(**recorded).overridden}
+    about = {"goal_pct": round(recorded["target_pct"] - recorded["tolerance_pct"], 6), "name": folder.name}
+    return SimpleNamespace(**recorded | result | about, label=describe_settings(result["changed"]), folder=folder)
 
 
 def unknown_parameter_message(name: str, known: Iterable[str]) -> str:
