@@ -26,11 +26,12 @@ import torch
 
 from odnlib import experiment, files, recipes
 from odnlib.__main__ import build_shared_options, parse_value, run_command, split_at_commas
-from odnlib.presets import SETTINGS_OF_ROW, default_rule
+from odnlib.paper import TABLE_1
+from odnlib.presets import default_rule
 from run_show import ProgressBlock, summarise_launch
 
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
-ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), SETTINGS_OF_ROW, strict=True))
+ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), TABLE_1, strict=True))
 ABLATION_NUMBER, COMPARISON_NUMBER, BENCHMARK_NUMBER, OWN_IMAGES_NUMBER = "06", "07", "08", "10"
 
 
@@ -79,7 +80,7 @@ def choose_notebooks(arguments: argparse.Namespace) -> list[str]:
         return [OWN_IMAGES_NUMBER]
     if arguments.only:
         return [number.zfill(2) for number in arguments.only]
-    numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or SETTINGS_OF_ROW)]
+    numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or TABLE_1)]
     if not arguments.rows:  # without a warm-up there is nothing to ablate
         numbers += [] if (arguments.rule or default_rule(arguments.profile)) == "equal" else [ABLATION_NUMBER]
         numbers += [x for x in NOTEBOOKS if x > BENCHMARK_NUMBER and arguments.profile == "smoke"]
@@ -95,7 +96,7 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     rows, seeds, numbers = arguments.rows, [*map(parse_value, arguments.seeds)], choose_notebooks(arguments)
     fields = recipes.SETTING_FIELDS
     problems = [recipes.unknown_parameter_message(x, fields) for x, _ in arguments.overrides if x not in fields]
-    for name, asked, known in (("rows", rows, SETTINGS_OF_ROW), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
+    for name, asked, known in (("rows", rows, TABLE_1), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     if (arguments.images is None) != (arguments.target is None):
@@ -155,7 +156,7 @@ def divide_devices(jobs: str, device: str, threads: int | None) -> list[dict[str
 def rename_old_runs(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
     """Rename the run folders that --fresh concerns, before notebooks that share them start executing."""
     rows = [ROW_OF_NOTEBOOK.get(number) for number in choose_notebooks(arguments)]
-    folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
+    folders = [experiment.folder_of_run(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only or arguments.images):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
     for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):

@@ -49,7 +49,7 @@ def write_html_page(notebook: dict, to: Path) -> None:
     to.write_text(exporter.from_notebook_node(notebook)[0])
 
 
-def exit_with_pipe(pipe: int) -> None:
+def exit_when_pipe_closes(pipe: int) -> None:
     """End this process when the pipe of this file descriptor closes: no process holds its other end any more."""
     os.read(pipe, 1)
     os._exit(1)
@@ -57,5 +57,5 @@ def exit_with_pipe(pipe: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 4:
-        threading.Thread(target=exit_with_pipe, args=[int(sys.argv[4])], daemon=True).start()
+        threading.Thread(target=exit_when_pipe_closes, args=[int(sys.argv[4])], daemon=True).start()
     sys.exit(not execute_notebook(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))

@@ -75,7 +75,7 @@ def summarise_row(row: str, runs: list[Recipe], results_dir: Path) -> str:
     """Return a text of what a dataset's runs found (means over seeds), depth and accuracy, in brackets the paper's."""
     paper, found = TABLE_1[row], {"odn": [], "full": []}
     for run in (run for run in runs if run.row == row):
-        found[run.variant].append(read_run(experiment.run_folder(run, results_dir)))
+        found[run.variant].append(read_run(experiment.folder_of_run(run, results_dir)))
     means = [(fmean(x.depth for x in of), fmean(x.test_acc_pct for x in of)) for of in found.values()]
     (depth, odn), (whole, full) = means
     text = f"{paper.title:<14} depth {depth:g} of {whole:g} ({paper.odn.depth}): {odn:.2f} % ({paper.odn.test_acc_pct})"

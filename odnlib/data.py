@@ -89,7 +89,7 @@ class Split:
         """Return the checksum SHA-256 of all images and labels as a hexadecimal text."""
         return hashlib.sha256(b"".join(x.cpu().numpy().tobytes() for x in (self.images, self.labels))).hexdigest()
 
-    def augmented(self, crop_padding: int | None, flip: bool | None) -> "Split":
+    def with_augmentation(self, crop_padding: int | None, flip: bool | None) -> "Split":
         """Return this split with other augmentation: pixels of crop padding, mirroring; None keeps the dataset's."""
         asked = {"crop_padding": crop_padding, "flip": flip}
         changed = {name: value for name, value in asked.items() if value is not None}

@@ -9,7 +9,7 @@ import numpy as np
 
 IMAGES_PER_DATASET, TEST_IMAGES = 1000, 250  # the last images are for the test, as many before them for validation
 # By dataset: classes, sizes of marks, pixels from mark to mark, norm (1: diamonds, 2: discs, inf: squares), image.
-MARKS_OF_ROW = {
+MARKS_OF_DATASET = {
     "mnist": (10, 1, 7, 2, (1, 28, 28)),
     "emnist": (26, 2, 7, 2, (1, 28, 28)),
     "fashion_mnist": (10, 1, 7, np.inf, (1, 28, 28)),
@@ -24,14 +24,14 @@ def mark_displacements(row: str) -> np.ndarray:
 
     CIFAR-10's images are mirrored in training, so there two directions that mirror each other are one class.
     """
-    classes, sizes, apart, *_ = MARKS_OF_ROW[row]
+    classes, sizes, apart, *_ = MARKS_OF_DATASET[row]
     steps = [(y, x) for y in range(4) for x in range(0 if row == "cifar10" else -3, 4) if (y, x) > (0, 0)]
     return apart * np.array(sorted(steps, key=lambda step: max(map(abs, step)))[: classes // sizes])
 
 
 def draw_stand_ins(row: str) -> tuple[np.ndarray, np.ndarray]:
     """Return 1,000 stand-in images (N, C, H, W) uint8 of a dataset and their labels (N,) int64, always the same."""
-    classes, sizes, _, norm, (channels, side, _) = MARKS_OF_ROW[row]
+    classes, sizes, _, norm, (channels, side, _) = MARKS_OF_DATASET[row]
     random = np.random.default_rng(list(row.encode()))
     labels = random.permutation(np.arange(IMAGES_PER_DATASET) % classes)
     half, radius = mark_displacements(row)[labels // sizes] / 2, RADIUS_OF_NORM[norm] + 0.8 * (labels % sizes)

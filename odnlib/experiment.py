@@ -57,12 +57,12 @@ def delete_files(folder: Path, pattern: str) -> None:
         left.unlink()
 
 
-def run_folder(recipe: Recipe, results_dir: Path | str) -> Path:
+def folder_of_run(recipe: Recipe, results_dir: Path | str) -> Path:
     """Return the path of a recipe's run folder, <results_dir>/<profile>/runs/<name>, which need not exist."""
     return Path(results_dir) / recipe.profile / "runs" / recipe.name
 
 
-def list_differences(recipe: Recipe, folder: Path) -> list[str]:
+def list_setting_differences(recipe: Recipe, folder: Path) -> list[str]:
     """Return a text for each setting in which a run's folder differs from `recipe`, and for the training version."""
     # A setting that did not exist then was what its default is now.
     recorded = DEFAULT_SETTINGS | read_json(folder / "recipe.json")
@@ -75,11 +75,11 @@ def list_differences(recipe: Recipe, folder: Path) -> list[str]:
     return lines
 
 
-def run_status(recipe: Recipe, folder: Path) -> str:
+def status_of_run(recipe: Recipe, folder: Path) -> str:
     """Return the state of a run's folder: missing, partial (can be continued), finished, or stale (made otherwise)."""
     if not ((folder / "recipe.json").exists() and (folder / "provenance.json").exists()):
         return "missing"
-    if list_differences(recipe, folder):
+    if list_setting_differences(recipe, folder):
         return "stale"
     return "finished" if (folder / "result.json").exists() else "partial"
 
@@ -105,14 +105,14 @@ def run(
         FolderLocked: another process works on this run and `wait` is false.
         TrainingDiverged: the loss is not finite. OutOfMemory: training does not fit into memory.
     """
-    folder, listeners = run_folder(recipe, results_dir), list(listeners)
+    folder, listeners = folder_of_run(recipe, results_dir), list(listeners)
     with lock_folder(folder, wait), ProgressBar(recipe, folder) as bar:
         began = (read_json(folder / "provenance.json") or {}).get("start", "")
         if folder.exists() and (fresh is True or began < (fresh or "")):
             files.rename_replaced_folder(folder)
-        state = run_status(recipe, folder)
+        state = status_of_run(recipe, folder)
         if state == "stale":
-            listed = "; ".join(list_differences(recipe, folder))
+            listed = "; ".join(list_setting_differences(recipe, folder))
             raise RunConflict(f"{folder} was made otherwise ({listed}): keep it, or start over with --fresh")
         if state == "finished":
             delete_files(folder, "checkpoint*")  # where it was killed before it had
@@ -141,15 +141,16 @@ def _train(
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     keep_freed_memory()
     device, dataset = data.train.images.device, data.train.dataset
-    data = dataclasses.replace(data, train=data.train.augmented(recipe.crop_padding, recipe.flip))
-    record_origin(recipe, folder, str(device), {name: split.sha256() for name, split in vars(data).items()})
+    data = dataclasses.replace(data, train=data.train.with_augmentation(recipe.crop_padding, recipe.flip))
+    checksums = {name: split.sha256() for name, split in vars(data).items()}
+    write_recipe_and_provenance(recipe, folder, str(device), checksums)
     run = None
     try:
         torch.manual_seed(recipe.seed)
         registry = (recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
         made = network() if network else models.build(*registry)
         run = Run(recipe, made.to(device, memory_format=torch.channels_last), data, folder, listeners)
-        write_results(run, train_variant(run), tested)
+        evaluate_and_write_results(run, train_variant(run), tested)
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY_PATTERN.search(str(error)):
             raise
@@ -160,7 +161,7 @@ def _train(
         ) from error
 
 
-def record_origin(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
+def write_recipe_and_provenance(recipe: Recipe, folder: Path, device: str, checksums: dict[str, str]) -> None:
     """Write recipe.json and provenance.json, or what changed since the run began; RunConflict if the images did."""
     now, begun = files.collect_provenance(device, checksums), read_json(folder / "provenance.json")
     if begun is None:
@@ -177,7 +178,7 @@ def record_origin(recipe: Recipe, folder: Path, device: str, checksums: dict[str
         write_json(folder / "provenance.json", begun)
 
 
-def write_results(run: Run, depth: int, tested: bool) -> None:
+def evaluate_and_write_results(run: Run, depth: int, tested: bool) -> None:
     """Cut the trained network at `depth`, evaluate it (`tested`: on test images too), write depths.csv, result.json."""
     recipe, data, folder = run.recipe, run.data, run.folder
     network, shape, records = run.network.truncate(depth), run.data.test.dataset.image_shape, run.records

@@ -37,7 +37,7 @@ def optimal_depth(
     target_pct: float, epochs: int | None = None, held_out: float = 0.15, folder: Path | str | None = None,
     seed: int = 0, device: str = "auto", **settings: object,
 ) -> OptimalDepth:  # fmt: skip
-    """Train one block, then two, three, ..., alike, until a target validation accuracy is met; return that network.
+    """Train one block, then two, three, ..., alike, until a validation accuracy is met; return an `OptimalDepth`.
 
     Args:
         stem, blocks: images -> features (N, C, H, W) or (N, F), then features -> features; copies are trained from

@@ -11,7 +11,7 @@ EXAMPLE_FOLDER = "example_shapes"  # of drawn images, in place of somebody's own
 Settings = dict[str, Any]  # of a recipe, by name
 
 # What the released code sets for each row. Everything else is the same for all.
-SETTINGS_OF_ROW: dict[str, Settings] = {
+SETTINGS_OF_DATASET: dict[str, Settings] = {
     "mnist": {"target_pct": 99.5},
     "emnist": {"target_pct": 95.0},
     "fashion_mnist": {"target_pct": 94.5},
@@ -21,14 +21,14 @@ SETTINGS_OF_ROW: dict[str, Settings] = {
 
 # How one trains. `released`: what the authors' code does, where the defaults come from. `printed`: the numbers of the
 # paper's text, and where it is silent those of `released`. `equal` (ours): every depth alike, one rise and fall of the
-# rate from the initial weights, for as many epochs as EQUAL_EPOCHS_OF_ROW says, the whole network too.
+# rate from the initial weights, for as many epochs as EPOCHS_OF_DATASET says, the whole network too.
 SETTINGS_OF_RULE: dict[str, Settings] = {
     "released": {},
     "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
     "equal": {"rate": 0.1, "increment_rate_factor": 1.0, "batch_size": 32, "nesterov": True, "warmup_epochs": 0,
               "finetune_epochs": 0},
 }  # fmt: skip
-EQUAL_EPOCHS_OF_ROW = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
+EPOCHS_OF_DATASET = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
 MINIMUM_OWN_EPOCHS, MINIMUM_OWN_STEPS = 16, 1000  # of training with somebody's own images, by rule `equal`
 SETTINGS_OF_OWN_IMAGES: Settings = {"architecture": "chain", "tolerance_pct": 0.0}
 
@@ -45,7 +45,7 @@ EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `r
 }
 
 SMOKE_TARGET_PCT = 90.0  # of all rows' stand-ins
-SMOKE_RATE_OF_ROW = {"cifar10": 0.02}  # by rule `released`, where the narrow ResNet-50 does not learn at 0.05
+SMOKE_RATE_OF_DATASET = {"cifar10": 0.02}  # by rule `released`, where the narrow ResNet-50 does not learn at 0.05
 
 
 def epochs_for_own_images(images: int) -> int:
@@ -61,13 +61,13 @@ def default_rule(profile: str) -> str:
 def preset_settings(row: str, profile: str, rule: str) -> Settings:
     """Return a dict of the settings, by name, that dataset, profile and rule give in place of `Recipe`'s defaults."""
     settings: Settings = {"architecture": TABLE_1[row].architecture} if row in TABLE_1 else dict(SETTINGS_OF_OWN_IMAGES)
-    settings |= SETTINGS_OF_ROW.get(row, {}) | SETTINGS_OF_RULE.get(rule, {}) | SETTINGS_OF_PROFILE.get(profile, {})
+    settings |= SETTINGS_OF_DATASET.get(row, {}) | SETTINGS_OF_RULE.get(rule, {}) | SETTINGS_OF_PROFILE.get(profile, {})
     if rule == "equal":
-        settings["depth_epochs"] = settings["full_epochs"] = EQUAL_EPOCHS_OF_ROW.get(row, MINIMUM_OWN_EPOCHS)
+        settings["depth_epochs"] = settings["full_epochs"] = EPOCHS_OF_DATASET.get(row, MINIMUM_OWN_EPOCHS)
     settings |= EPOCH_LIMITS_OF_PROFILE.get(profile, ({}, {}))[rule == "equal"]
     if profile == "smoke" and row in TABLE_1:
         settings |= {"target_pct": SMOKE_TARGET_PCT}
-        settings |= {"rate": SMOKE_RATE_OF_ROW.get(row, 0.05)} if rule == "released" else {}
+        settings |= {"rate": SMOKE_RATE_OF_DATASET.get(row, 0.05)} if rule == "released" else {}
     if row not in TABLE_1:
         settings["embedded"] = row.startswith(f"own_{EXAMPLE_FOLDER}_")  # which only drawn images are called
     return settings

@@ -15,9 +15,9 @@ from odnlib.recipes import Recipe, stage_title
 
 
 class ProgressListener:
-    """Base of the listeners below: calls their `show` after every epoch of training, and about once a second within.
+    """Base of the listeners below: calls their `update` after every epoch of training, and about once a second within.
 
-    Arguments of `show`: training stage, depth, epochs done in the stage, epochs expected of it if nothing more
+    Arguments of `update`: training stage, depth, epochs done in the stage, epochs expected of it if nothing more
     improves, and the record of its latest epoch (a dict, empty before there is one).
     """
 
@@ -28,12 +28,12 @@ class ProgressListener:
         self.within_epoch(recipe, record["stage"], record["depth"], record["stage_epoch"], 0.0)
 
     def within_epoch(self, recipe: Recipe, stage: str, depth: int, number: int, part: float) -> None:
-        """Call `show`; `number` is the epoch's in its stage, from 0, `part` how much of it is over, 0 to 1."""
+        """Call `update`; `number` is the epoch's in its stage, from 0, `part` how much of it is over, 0 to 1."""
         last = self.record if (self.record.get("stage"), self.record.get("depth")) == (stage, depth) else {}
         most = recipe.most_epochs(stage)
         converged = number - last.get("epochs_without_improvement", 0) + recipe.patience
         expected = most if recipe.one_cycle or stage == "warmup" else min(converged, most or converged)
-        self.show(stage, depth, number + part, expected, last)
+        self.update(stage, depth, number + part, expected, last)
 
 
 class StatusFile(ProgressListener):
@@ -46,7 +46,7 @@ class StatusFile(ProgressListener):
     def __init__(self, folder: Path):
         self.path, self.begun = folder / "status.json", ("", 0, 0.0, 0.0)  # stage, depth, epochs then, time
 
-    def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+    def update(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
         """Write the file; for the arguments see `ProgressListener`."""
         if self.begun[:2] != (stage, depth):
             self.begun = stage, depth, epochs, time.monotonic()
@@ -95,22 +95,22 @@ class ProgressBar(ProgressListener, AbstractContextManager):
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if kind is None:
-            self.complete_line()
+            self.complete_bar()
         self.bar.close()
         if kind is KeyboardInterrupt:
             error.add_note(f"what was trained is kept in {shorten_path(self.folder)}")
 
-    def complete_line(self) -> None:
+    def complete_bar(self) -> None:
         """Fill the bar of the present stage: also one that met its goal early had all the epochs that it needed."""
         self.bar.total = self.bar.n
         self.bar.set_postfix_str(self.accuracy, refresh=False)
 
-    def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+    def update(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
         """Draw the bar, a new one if the stage is; for the arguments see `ProgressListener`."""
         recipe, blocks = self.recipe, depth or self.recipe.last_depth  # an epoch takes as long as it has blocks, about
         if (stage, depth) != self.stage:
             self.done += self.bar.n * (self.stage[1] or recipe.last_depth)
-            self.complete_line()
+            self.complete_bar()
             self.bar.close()
             title = f"{recipe.row}, seed {recipe.seed}, {stage_title(stage, depth)}"
             form = "{desc} {percentage:3.0f} %|{bar:20}| {n:.1f} of {total:.0f} epochs{postfix}"

@@ -18,10 +18,10 @@ from typing import Any
 from odnlib import presets
 from odnlib.architectures import ARCHITECTURES
 from odnlib.files import read_json
-from odnlib.presets import OWN_ROW_PATTERN, SETTINGS_OF_PROFILE, SETTINGS_OF_ROW, SETTINGS_OF_RULE
+from odnlib.presets import OWN_ROW_PATTERN, SETTINGS_OF_DATASET, SETTINGS_OF_PROFILE, SETTINGS_OF_RULE
 
 VARIANTS = ("odn", "full")  # optimally deep network (search for the depth), whole network
-CHOICES = {"row": SETTINGS_OF_ROW, "variant": VARIANTS, "profile": SETTINGS_OF_PROFILE, "rule": SETTINGS_OF_RULE}
+CHOICES = {"row": SETTINGS_OF_DATASET, "variant": VARIANTS, "profile": SETTINGS_OF_PROFILE, "rule": SETTINGS_OF_RULE}
 MAXIMUM_LABEL_LENGTH = 120  # characters, in a folder's name
 
 

@@ -90,8 +90,8 @@ def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = 
 
 def climb(run: Run) -> int:
     """Train depth after depth by rule `equal` (ours) and return the first that meets the goal, or the last: each from
-    the initial weights, for the same epochs, the rate rising and falling once, without warm-up and fine-tuning. With
-    one depth a run is one network of a ladder that differ in width, too (`notebooks/studies/ladder.py`).
+    the initial weights, for the same epochs, the rate rising and falling once, without warm-up and fine-tuning.
+    `notebooks/studies/ladder.py` trains each of its networks, which differ in width too, by a run of one depth.
     """
     recipe = run.recipe
     run.keep_starting_weights()  # here the initial weights

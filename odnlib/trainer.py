@@ -153,7 +153,7 @@ class Run:
         return measured
 
     def logits(self, images: Tensor, depth: int) -> Tensor:
-        """Return the logits (exits, N, classes) of one depth's exit or of all; may save a checkpoint before."""
+        """Return the logits (exits, N, classes) of one depth's exit, or of all, for images; may save a checkpoint."""
         self.notify_and_save_if_due()
         return self.network.forward_all(images) if depth == ALL_DEPTHS else self.network(images, depth)[None]
 
@@ -182,7 +182,7 @@ class Run:
                 self.seen += len(labels)
 
     def record(self, measured: dict, best_pct: float, epochs_without_improvement: int) -> None:
-        """Complete an epoch's record by the plateau rule's results, write epochs.csv and timing.csv, call listeners."""
+        """Complete an epoch's record by best accuracy (%) and epochs without a better one; write it, call listeners."""
         judged = {"best_val_acc_pct": best_pct, "epochs_without_improvement": epochs_without_improvement}
         assert not self.replaying or judged.items() <= measured.items(), "replay went another way than the run"
         self.records.append(measured | judged)

@@ -44,7 +44,7 @@ def test_embedded_images_have_the_true_shape_and_classes(row):
 @pytest.mark.parametrize("row", data.DATASETS)
 def test_of_stand_ins_a_small_window_tells_no_class(row):
     """No two classes lie to each other alike, and all have as much light."""
-    _, sizes, *_ = embedded.MARKS_OF_ROW[row]
+    _, sizes, *_ = embedded.MARKS_OF_DATASET[row]
     places = embedded.mark_displacements(row)
     kinds = len(np.unique(np.concatenate([places, -places]), axis=0))
     assert (len(places) * sizes, kinds) == (data.DATASETS[row].classes, 2 * len(places))

@@ -102,15 +102,15 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path):
 
 
 def test_whoever_waits_takes_over(tmp_path, caplog):
-    folder = experiment.run_folder(STEADY, tmp_path)
+    folder = experiment.folder_of_run(STEADY, tmp_path)
     second = threading.Thread(target=experiment.run, args=(STEADY, tiny, tmp_path))
     with files.lock_folder(folder, wait=False):
         second.start()
         wait_for(lambda: "waiting for it to end" in caplog.text)
         second.join(1.0)
-        assert experiment.run_status(STEADY, folder) == "missing"
+        assert experiment.status_of_run(STEADY, folder) == "missing"
     second.join()
-    assert experiment.run_status(STEADY, folder) == "finished"
+    assert experiment.status_of_run(STEADY, folder) == "finished"
 
 
 def until_killed(results_dir, images=tiny):
@@ -123,7 +123,7 @@ def until_killed(results_dir, images=tiny):
 def interrupted(tmp_path):
     """Folder of a run that was gone after four epochs, with the checkpoints after two and after three."""
     until_killed(tmp_path)
-    return experiment.run_folder(STEADY, tmp_path)
+    return experiment.folder_of_run(STEADY, tmp_path)
 
 
 def test_a_corrupt_byte_anywhere_falls_back(interrupted, caplog):

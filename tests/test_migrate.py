@@ -45,8 +45,8 @@ def test_a_run_keeps_its_numbers_and_is_todays_run(tmp_path, capsys):
     write_json(tmp_path / "quick/reuse.json", {"studies": [{"protocol": "released", "search": "first-w16"}]})
     migrate.main(tmp_path)
     recipe = recipes.resolve("emnist", "odn", "quick", "released", width=16, depth_epochs=9)
-    folder = experiment.run_folder(recipe, tmp_path)
-    assert experiment.run_status(recipe, folder) == "finished"
+    folder = experiment.folder_of_run(recipe, tmp_path)
+    assert experiment.status_of_run(recipe, folder) == "finished"
     run = recipes.read_run(folder)
     assert (run.rule, run.test_acc_pct, run.changed) == ("released", 90, recipe.overridden)
     assert not {"protocol", "tag", "thop_macs_m"} & vars(run).keys()

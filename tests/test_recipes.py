@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odnlib.__main__ import main
-from odnlib.experiment import run_folder
-from odnlib.presets import SETTINGS_OF_PROFILE, SETTINGS_OF_ROW
+from odnlib.experiment import folder_of_run
+from odnlib.presets import SETTINGS_OF_DATASET, SETTINGS_OF_PROFILE
 from odnlib.recipes import CHOICES, SETTING_FIELDS, RecipeError, resolve
 
 
@@ -29,7 +29,7 @@ def test_a_profile_means_one_rule():
 
 
 def test_equal_trains_depths_and_whole_network_alike():
-    assert [resolve(row, profile="quick").depth_epochs for row in SETTINGS_OF_ROW] == [12, 8, 8, 8, 8]
+    assert [resolve(row, profile="quick").depth_epochs for row in SETTINGS_OF_DATASET] == [12, 8, 8, 8, 8]
     recipe = resolve("mnist", "full", "quick")
     assert (recipe.full_epochs, recipe.batch_size, recipe.rate, recipe.nesterov) == (12, 32, 0.1, True)
 
@@ -137,7 +137,7 @@ BAD = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(list(SETTINGS_OF_ROW)), st.lists(BAD, min_size=1, max_size=4))
+@given(st.sampled_from(list(SETTINGS_OF_DATASET)), st.lists(BAD, min_size=1, max_size=4))
 def test_generated_bad_parameters_are_all_refused(row, bad):
     """One line for each of them, and no other exception."""
     with pytest.raises(RecipeError) as refusal:
@@ -163,6 +163,6 @@ def test_no_parameter_leads_out_of_the_results_folder(tmp_path):
     for row in ("..", "../mnist", "/etc", "mnist/../.."):
         with pytest.raises(RecipeError):
             resolve(row)
-    for row in SETTINGS_OF_ROW:
+    for row in SETTINGS_OF_DATASET:
         recipe = resolve(row, architecture="resnet50", rate=1e-9)
-        assert run_folder(recipe, tmp_path).resolve().parent == tmp_path / "smoke" / "runs"
+        assert folder_of_run(recipe, tmp_path).resolve().parent == tmp_path / "smoke" / "runs"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
-from odnlib.presets import EQUAL_EPOCHS_OF_ROW
+from odnlib.presets import EPOCHS_OF_DATASET
 
 STRUCTURE, UPPER_BOUND = "structure reproduced", "upper bound of the depth"
 CORROBORATED, REPRODUCED, NOT_REPRODUCED = "depth and accuracy corroborated", "procedure reproduced", "not reproduced"
@@ -82,7 +82,7 @@ def depths_at_equal_training(parts: pd.DataFrame) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
     for run in parts.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
         tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct")[["depth", "val_acc_pct"]]
-        times = run.depth_epochs / EQUAL_EPOCHS_OF_ROW[run.row]  # no longer one had begun before the criteria
+        times = run.depth_epochs / EPOCHS_OF_DATASET[run.row]  # no longer one had begun before the criteria
         tried = tried.loc[[times > 1 or not exploratory(run, depth) for depth in tried["depth"]]]
         tables.append(tried.assign(row=run.row, times=times, goal_pct=run.goal_pct))
     lines = pd.concat(tables).groupby(["row", "depth", "times"])

@@ -148,7 +148,7 @@ def offered(rungs: list[Rung], best: Rung, results_dir: Path, validation: Split,
     """Return a line per rung tried: width, depth, seeds, judged_pct (their mean), points (half its 95 % interval on so
     many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, and whether it is the chosen one.
     """
-    folders = [experiment.run_folder(rung.best, results_dir) for rung in rungs]
+    folders = [experiment.folder_of_run(rung.best, results_dir) for rung in rungs]
     image, lines = validation.normalise(validation.images[:1].cpu()), []
     networks = [export.network_of(folder, validation.dataset) for folder in folders]
     with torch.inference_mode():

@@ -51,8 +51,8 @@ def images_here(row: str, data_dir: Path) -> bool:
 
 def samples(place: Workplace, *planned: Recipe) -> None:
     """Draw sample images if they are needed, as a run is still to be trained, or at hand; otherwise say so."""
-    folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
-    needed = place.since or any(experiment.run_status(*run) != "finished" for run in folders.items())
+    folders = {recipe: experiment.folder_of_run(recipe, place.results_dir) for recipe in planned}
+    needed = place.since or any(experiment.status_of_run(*run) != "finished" for run in folders.items())
     if needed or (not planned[0].embedded and images_here(planned[0].row, place.data_dir)):
         plots.samples(place.images(planned[0])().train)
     else:
