@@ -31,7 +31,7 @@ their source's.
 
 
 def publish_networks(data_dir: Path, *folders: Path) -> None:
-    """Write a run's networks, model.json and model card; the first run folder is the search's, see above."""
+    """Write the ONNX files, model.json and model card of run folders, the search's first; ExportError if one is wrong."""
     run, dataset = recipes.read_run(folders[0]), data.DATASETS[recipes.read_run(folders[0]).row]
     images, to = data.load_splits(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
     tables = [pd.read_csv(x / "depths.csv").dropna(subset="val_acc_pct").assign(folder=x) for x in folders]
@@ -54,13 +54,12 @@ def publish_networks(data_dir: Path, *folders: Path) -> None:
     about["temperature"] = temperature  # of the last line: the chosen network
     about["classes"] = list(dataset.class_names) or [str(i) for i in range(dataset.classes)]
     write_json(to / "model.json", about | {"tried": tried.to_dict("records")})
-    share, images_tested = run.test_acc_pct / 100, len(images.test)
-    half = 196 * (share * (1 - share) / images_tested) ** 0.5
-    interval = {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half, "accuracy": run.test_acc_pct}
+    tested, share = {"images": len(images.test), "accuracy": run.test_acc_pct}, run.test_acc_pct / 100
+    half = 196 * (share * (1 - share) / len(images.test)) ** 0.5
+    tested |= {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half}
     card = export.card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
-    card += MODEL_CARD_ENDING.format(
-        tried=report.markdown_table(tried), depth=run.depth, images=images_tested, profile=run.profile, **interval
-    )
+    table = report.markdown_table(tried)
+    card += MODEL_CARD_ENDING.format(tried=table, depth=run.depth, profile=run.profile, **tested)
     write_atomically(to / "README.md", lambda path: path.write_text(card))
 
 
