@@ -31,7 +31,7 @@ their source's.
 
 
 def publish_networks(data_dir: Path, *folders: Path) -> None:
-    """Write the ONNX files, model.json and model card of run folders, the search's first; ExportError if one is wrong."""
+    """Write the ONNX files, model.json and model card of run folders, the search's first; or ExportError."""
     run, dataset = recipes.read_run(folders[0]), data.DATASETS[recipes.read_run(folders[0]).row]
     images, to = data.load_splits(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
     tables = [pd.read_csv(x / "depths.csv").dropna(subset="val_acc_pct").assign(folder=x) for x in folders]
