@@ -41,10 +41,10 @@ def main(data_dir: Path, *folders: Path) -> None:
     for line in tried[tried["depth"].isin([run.depth - 1, run.depth])].itertuples():
         file, chosen = to / f"depth{line.depth:02d}.onnx", line.depth == run.depth
         split, recorded = (images.test, run.test_acc_pct) if chosen else (images.validation, line.val_acc_pct)
-        network = export.network_of(line.folder, dataset, line.depth)
-        temperature = export.temperature_of(network, images.validation)
-        export.to_onnx(network, dataset, file, temperature)
-        if abs(export.accuracy_pct(file, split) - recorded) * len(split) > 50:  # half an image
+        network = export.load_network(line.folder, dataset, line.depth)
+        temperature = export.fit_temperature(network, images.validation)
+        export.write_onnx(network, dataset, file, temperature)
+        if abs(export.onnx_accuracy_pct(file, split) - recorded) * len(split) > 50:  # half an image
             raise export.ExportError(f"{file}: not the {recorded} % that {line.folder.name} has recorded")
         tried.loc[tried["depth"] == line.depth, "file"] = file.name
     tried = tried.drop(columns="folder")
@@ -57,9 +57,9 @@ def main(data_dir: Path, *folders: Path) -> None:
     share, images_tested = run.test_acc_pct / 100, len(images.test)
     half = 196 * (share * (1 - share) / images_tested) ** 0.5
     interval = {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half, "accuracy": run.test_acc_pct}
-    card = export.card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
-    card += CARD.format(tried=report.markdown_table(tried), depth=run.depth, images=images_tested, profile=run.profile,
-                        **interval)  # fmt: skip
+    card = export.make_model_card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
+    interval |= {"depth": run.depth, "images": images_tested, "profile": run.profile}
+    card += CARD.format(tried=report.format_markdown_table(tried), **interval)
     replace(to / "README.md", lambda path: path.write_text(card))
 
 

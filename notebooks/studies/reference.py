@@ -6,11 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from odnlib.files import ROOT
-from studies.plots import PAPER, AnyRun
+from studies.plots import COLOR_PAPER, RunOrRecipe
 
 
-def behind(axes: Sequence[Axes], run: AnyRun) -> bool:
-    """Draw the authors' accuracy and loss behind a search's curves, if there are any for it; return whether it did.
+def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
+    """Draw the authors' validation accuracy and training loss by epoch behind a search's curves, on the two axes given,
+    if results/reference has any for it; return whether it did.
 
     There are none for narrow networks, stand-in images, rule `equal`, EMNIST and CIFAR-10.
     """
@@ -22,9 +23,9 @@ def behind(axes: Sequence[Axes], run: AnyRun) -> bool:
     for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
         own = axis.get_xlim(), axis.get_ylim()
         label = "authors' log: validation accuracy, training loss"
-        axis.plot(log["epoch"], log[column], color=PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
+        axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
         for depth, start in log.groupby("depth")["epoch"].min().add(1).items():
-            place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": PAPER, "rotation": 90}
+            place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": COLOR_PAPER, "rotation": 90}
             axis.text(start, 0.02, f"log: depth {depth}", va="bottom", **place)
         axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
     return True
