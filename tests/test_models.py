@@ -40,7 +40,7 @@ def test_depths():
 
 def test_a_study_adds_its_families_once_or_twice(monkeypatch):
     registry = {"resnet18": ARCHITECTURES["resnet18"]}
-    monkeypatch.setattr(families_networks, "ARCHITECTURES", registry)
+    monkeypatch.setattr(families_networks.architectures, "ARCHITECTURES", registry)
     for _ in range(2):
         families_networks.register_architectures()
         assert list(registry) == ["resnet18", *UNTRIED_ARCHITECTURES]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from odnlib import recipes
 from odnlib.files import write_table
-from studies import common, plots, reference
+from studies import common, plots
 from studies.common import STUDY_COLUMNS
 
 SETTINGS_WITH_AND_WITHOUT_WARMUP = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
@@ -33,9 +33,7 @@ MEANING_OF_STATISTIC |= {
 
 
 def compute_statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float]:
-    """Return the values of `MEANING_OF_STATISTIC` for one search, from its epochs.csv and its goal in % of validation
-    accuracy; nan where a statistic has no value.
-    """
+    """Return the values of `MEANING_OF_STATISTIC` for a search with this epochs.csv and goal in %; nan where none."""
     search = epochs[epochs["stage"] != "warmup"]
     measured, depth = search[["val_acc_pct", "val_loss"]], search["depth"]
     rise = (measured.groupby(depth).first() - measured.groupby(depth).last().shift()).mean()
@@ -49,9 +47,8 @@ def compute_statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float
 def compare_paired_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """Return a table, one row per statistic: means with_warmup and without_warmup over the n seeds that have both,
     their difference with its 95 % t-interval (low, high), the verdict on the claim that warm-up makes it smaller, and
-    dropped, how many seeds lack the statistic in an arm.
-
-    `seeds` has one row per seed: its statistics with warm-up and, in columns "..._without", those without it.
+    dropped, how many seeds lack it in an arm. `seeds` has one row per seed: its statistics with warm-up and, named
+    "..._without", those without it.
     """
     compared = []
     for statistic, meaning in MEANING_OF_STATISTIC.items():
@@ -107,9 +104,8 @@ def describe_statistic(result: pd.Series) -> str:
 
 
 def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]:
-    """Return (verdict, reason) on a claim about warm-up, from the study in `read_results` with most evidence.
-
-    The first of the names in `statistics` decides, the reason tells all.
+    """Return (verdict, reason) on a warm-up claim, by the study in `results` with most evidence: the first of
+    `statistics`, names, decides, the reason tells all.
     """
     study = common.select_strongest_study(
         results, STUDY_COLUMNS, lambda x: ((x["not_comparable"] == "").all(), x["n"].max())
@@ -120,9 +116,7 @@ def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw Figure 3 anew: accuracy and loss by epoch with and without warm-up, for the smallest seed of one study of
-    `read_results`.
-    """
+    """Draw accuracy and loss by epoch with and without warm-up (Figure 3) for the smallest seed of one study."""
     folders = results[FOLDER_COLUMNS].iloc[0]
     run = recipes.read_run(folders["folder"])
     drawn, axes = plots.make_axes(2, 2, 5.2, sharey="row", sharex=True)
@@ -136,7 +130,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     papers = not run.embedded and run.width == 64  # then the axes of its figure
     axes[0, 0].set(ylabel="accuracy (%)", ylim=(50, 105) if papers else None)
     axes[1, 0].set(ylabel="loss", ylim=(0, 1.4) if papers else None)
-    reference.draw_authors_curves(axes[:, 0], run)
+    plots.draw_authors_curves(axes[:, 0], run)
     plots.legend_above(drawn, axes[0, 0], 3)
     return plots.write_caption(drawn, run, f"seed {run.seed}, one of {results['n'].max()} pairs (the table has all)")
 

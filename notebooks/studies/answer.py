@@ -29,9 +29,7 @@ Classifier = Callable[[Split], np.ndarray]  # a split -> probabilities (N, class
 
 
 def fit_simple_classifiers(train: Split) -> dict[str, Classifier]:
-    """Return what takes no network, by name, fitted to training images: answering the largest class for every image,
-    and logistic regression on the pixels.
-    """
+    """Return, fitted to training images, by name: answering the largest class, and logistic regression on pixels."""
 
     def pixels(split: Split) -> np.ndarray:
         return split.images.flatten(1).cpu().numpy().astype(np.float32)
@@ -53,8 +51,8 @@ def count_effective_images(split: Split) -> float:
 
 
 def score_probabilities(answered: np.ndarray, split: Split) -> dict[str, float]:
-    """Return acc_pct and balanced_pct of a classifier's probabilities (N, classes) for a split, the lower of the two as
-    judged_pct, and points, half its 95 % interval.
+    """Return acc_pct and balanced_pct of probabilities (N, classes), the lower as judged_pct, points: half its
+    interval.
     """
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
     both = {"acc_pct": metrics.accuracy_score, "balanced_pct": metrics.balanced_accuracy_score}
@@ -102,10 +100,8 @@ def check_target(target_pct: float, data: Data) -> str:
 
 
 def choose_network(tried: list[TriedNetwork], goal_pct: float, validation: Split) -> TriedNetwork:
-    """Return the network that met the goal, which is the last tried, or else the most accurate one.
-
-    Raises:
-        DataError: none is better than guessing, as far as these validation images can tell.
+    """Return the network that met the goal, which is the last tried, or else the most accurate one; DataError if none
+    is better than guessing, as far as these validation images can tell.
     """
     best, guess_pct = max(tried, key=lambda network: network.accuracy_pct), 100 / len(validation.labels.unique())
     half = half_interval_pts(best.accuracy_pct, count_effective_images(validation))
@@ -118,9 +114,8 @@ def choose_network(tried: list[TriedNetwork], goal_pct: float, validation: Split
 
 
 def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pct: float, validation: Split) -> str:
-    """Return which network to take in sentences, the interval of its accuracy first.
-
-    `offered` is from `ladder.tabulate_tried_networks`, `simple` the `score_classifiers` of what takes no network.
+    """Return which network to take in sentences; `offered` is from `ladder.tabulate_tried_networks`, `simple` the
+    `score_classifiers` of what takes no network.
     """
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
     low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
@@ -140,9 +135,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
 
 
 def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
-    """Return a table of a classifier's probabilities (N, classes) for a split, one row per class: images, recall_pct
-    (the share recognised) and points, half its 95 % interval.
-    """
+    """Return a table by class of probabilities (N, classes): images, recall_pct, and points, half its 95 % interval."""
     names, labels = split.dataset.class_names, split.labels.cpu().numpy()
     _, recall, _, images = metrics.precision_recall_fscore_support(
         labels, answered.argmax(1), labels=range(len(names)), zero_division=np.nan
@@ -152,9 +145,7 @@ def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
 
 
 def draw_mistakes(answered: np.ndarray, split: Split, most: int = 12) -> Figure:
-    """Draw the confusion matrix of a classifier's probabilities (N, classes) for a split, and up to `most` images of
-    which it was surest and wrong.
-    """
+    """Draw the confusion matrix of probabilities (N, classes) for a split, and `most` images of the surest mistakes."""
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
     names = [name.replace("$", r"\$") for name in split.dataset.class_names]
     figure = plt.figure(figsize=(11, 4 + 0.2 * len(names)), layout="constrained")

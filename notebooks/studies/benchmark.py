@@ -25,18 +25,14 @@ AVERAGED_COLUMNS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct"
 
 
 def make_record(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
-    """Return a record of benchmark.csv on a measure: ours, reference (both in `unit`), ratio = ours / reference, n
-    repetitions, and the machine.
-    """
+    """Return a record of benchmark.csv: a measure, ours, reference (in `unit`), their ratio, n repetitions, machine."""
     machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
     return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
 
 
 def make_random_data(row: str, images: int) -> Data:
-    """Return a `Data` of so many images of random bytes, shaped like those of a dataset (`row`), for each split; speed
-    does not depend on their content.
-    """
+    """Return a `Data` of random bytes shaped like a dataset's (`row`) images, the same `images` in every split."""
     dataset, random = DATASETS[row], torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, *dataset.image_shape), dtype=torch.uint8, generator=random)
     split = Split(pixels, torch.randint(dataset.classes, (images,), generator=random), dataset)
@@ -44,10 +40,9 @@ def make_random_data(row: str, images: int) -> Data:
 
 
 def start_run_on_random_images(row: str, depth: int, images: int, **overrides: object) -> Run:
-    """Return a trainer's `Run` with a dataset's (`row`) settings on so many random images, ready to train a depth
-    (ALL_DEPTHS: the warm-up), that never saves.
-
-    Freed memory is kept from now on, as in real runs; whatever this process times later has that advantage too.
+    """Return a trainer's `Run` with a dataset's (`row`) settings on random images that never saves, ready to train a
+    depth (ALL_DEPTHS: the warm-up). Freed memory is kept from now on, as in real runs; whatever is timed later has
+    that, too.
     """
     keep_freed_memory()
     recipe, dataset = resolve(row, profile="paper", **overrides), DATASETS[row]
@@ -70,9 +65,7 @@ def make_training_epoch(row: str, depth: int, images: int, **overrides: object) 
 
 
 def make_released_warmup_epoch(row: str, images: int) -> Callable[[], None]:
-    """Return a function, to be timed, that trains a warm-up epoch on so many random images as the released code does: a
-    pass per depth.
-    """
+    """Return a function that trains a warm-up epoch on random images as the released code does: a pass per depth."""
     run = start_run_on_random_images(row, ALL_DEPTHS, images)
 
     def once() -> None:
@@ -86,10 +79,8 @@ def make_released_warmup_epoch(row: str, images: int) -> Callable[[], None]:
 
 
 def make_matrix_products(dtype: torch.dtype = torch.float32) -> dict[str, Callable[[], object]]:
-    """Return two functions, by name, to be timed, that multiply two 2048 x 2048 matrices on the CPU; the faster one is
-    the machine's limit.
-
-    torch's own product of float32 matrices is MKL's, slow on other makers' processors; convolutions are oneDNN's.
+    """Return two functions, by name, that multiply two 2048 x 2048 matrices on the CPU; the faster is the machine's
+    limit (torch's float32 product is MKL's, slow on other makers' processors; convolutions are oneDNN's).
     """
     left, right = torch.randn(2, 2048, 2048).to(dtype)
     image, kernels = left.T[None, :, :, None].contiguous(memory_format=torch.channels_last), right.T[:, :, None, None]
@@ -103,9 +94,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def count_training_macs(row: str, depth: int, images: int) -> int:
-    """Return the multiply-accumulates of training a depth of a dataset's (`row`) network at width 64 on so many images
-    once: three times the forward pass's.
-    """
+    """Return the MACs of training a depth at width 64 on so many images once: three times the forward pass's."""
     return 3 * images * start_run_on_random_images(row, depth, images).macs[depth - 1]
 
 

@@ -47,8 +47,7 @@ def read_finished_runs(
 
 
 def why_not_comparable_to_paper(run: dict, varied: set[str]) -> str:
-    """Return, as text, why accuracy and depth of a run (as a dict) cannot be compared with the paper's; "" if they can.
-
+    """Return, as text, why accuracy and depth of a run (a dict) cannot be compared with the paper's; "" if they can.
     Settings named in `varied`, which its study compares, are no reason.
     """
     reasons = ["stand-in images"] if run["embedded"] else []
@@ -60,8 +59,8 @@ def why_not_comparable_to_paper(run: dict, varied: set[str]) -> str:
 
 
 def describe_overrides(changed: dict, training_version: int, varied: set[str]) -> str:
-    """Return overrides (setting -> value) as text without those named in `varied`; a training version after the first
-    is added, since runs made by different versions must not be pooled.
+    """Return overrides (setting -> value) as text without those named in `varied`; with a training version after the
+    first, since runs by different versions must not be pooled.
     """
     version = {"training_version": training_version} if training_version > 1 else {}
     return recipes.in_words({name: value for name, value in changed.items() if name not in varied} | version)
@@ -84,9 +83,8 @@ def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]
 def select_strongest_study(
     results: pd.DataFrame, columns: list[str], strength: Callable[[pd.DataFrame], object] = len
 ) -> pd.DataFrame:
-    """Return the rows of the one study with the most evidence; equal values of `columns` make a study.
-
-    Compared are the profile (most work first), whether the rule still exists, then `strength` of its rows.
+    """Return the rows of the study (equal values of `columns`) with the most evidence: by profile (most work first),
+    whether the rule still exists, then `strength` of its rows.
     """
     studies, names = [study for _, study in results.groupby(columns, sort=False)], list(PROFILES)
     return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, strength(x)))
@@ -105,9 +103,7 @@ def describe_hours(runs: pd.DataFrame) -> str:
 
 
 def figure_path(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:
-    """Return the path of a study's PNG figure, called after `name` and the first row of the table `study`, whose
-    columns are profile, then what else tells such studies apart.
-    """
+    """Return the path of a study's PNG figure, called after `name` and the first row of `study` (profile, keys)."""
     profile, *values = study.iloc[0]
     words = [re.sub(r"[^\w.]+", "_", value) for value in (name, *values) if value]
     return Path(results_dir) / profile / "figures" / f"{'-'.join(words)}.png"
@@ -150,9 +146,7 @@ def describe_interval(low: float, high: float, n: int, form: str = "+.2f") -> st
 
 
 def judge_for_datasets(holds: bool, measured: Iterable[str], asked: Iterable[str] = TABLE_1) -> str:
-    """Return the verdict on a claim about the datasets `asked`: "does not hold", or "holds", qualified where not all of
-    them are in `measured`.
-    """
+    """Return "does not hold", or "holds", qualified where not all the datasets `asked` about are in `measured`."""
     missing = ", ".join(row for row in asked if row not in measured)
     qualified = f"holds in the rows measured; {missing} not measured" if missing else CLAIM_HOLDS
     return qualified if holds else CLAIM_FAILS

@@ -63,9 +63,7 @@ def select_table_1_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_cell_record(row: str, variant: str, cell: str, **measured: object) -> dict:
-    """Return a record of comparison.csv (`COMPARISON_COLUMNS`): the paper's value of a cell of Table I, and what was
-    `measured`; "not measured" if that is nothing.
-    """
+    """Return a record of comparison.csv: the paper's value of a cell of Table I, and what was `measured`, if any."""
     printed, name = TABLE_1[row], cell.removeprefix("found_")
     paper = getattr(printed if name == "size_reduction_pct" else getattr(printed, variant), name)
     about = {"row": row, "variant": variant, "cell": cell} | dict.fromkeys([*GROUP_COLUMNS[2:], "grade"], "")
@@ -74,9 +72,7 @@ def make_cell_record(row: str, variant: str, cell: str, **measured: object) -> d
 
 @functools.cache
 def measure_table_1_network(row: str, variant: str, **other: object) -> dict[str, float]:
-    """Return params_m, size_mb, macs_m of a network of Table I, untrained, at the paper's depth; `other` replaces
-    fields of its `Dataset`, such as classes.
-    """
+    """Return params_m, size_mb, macs_m of a network of Table I; `other` replaces fields of its `Dataset`."""
     dataset = dataclasses.replace(DATASETS[row], **other)
     whole = models.build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes)
     figures = metrics.structure(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
@@ -84,9 +80,7 @@ def measure_table_1_network(row: str, variant: str, **other: object) -> dict[str
 
 
 def judge_agreement(paper: float, measured: float, tolerance: float, more_is_better: bool = True) -> str:
-    """Return how a measured value agrees with the paper's: "equal" (to two decimals), "close" (less than `tolerance`
-    apart), "better" or "worse".
-    """
+    """Return how a value agrees with the paper's: equal (two decimals), close (within tolerance), better or worse."""
     if f"{measured:.2f}" == f"{paper:.2f}":
         return "equal"
     if abs(measured - paper) < tolerance:
@@ -166,9 +160,7 @@ def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
 
 
 def compare_with_paper(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the table comparison.csv (`COMPARISON_COLUMNS`) of `runs`, one row per cell of Table I and group of seeds;
-    a number of the paper that no run measured is "not measured".
-    """
+    """Return comparison.csv of `runs`, one row per cell of Table I and group of seeds, unmeasured cells among them."""
     records = compare_structure() + compare_trained_cells(select_table_1_runs(runs))
     measured = {tuple(record[name] for name in CELL_COLUMNS) for record in records}
     for row, (variant, cells) in product(TABLE_1, CELLS_DECIDED_BY_TRAINING.items()):
@@ -202,19 +194,15 @@ def judge_at_fixed_tolerances(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def average_runs_over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return table1.csv, our Table I: per dataset, variant, profile, rule and overrides the means over n seeds of
-    `AVERAGED_COLUMNS`, and seeds_that_met_the_goal.
-    """
+    """Return table1.csv: `AVERAGED_COLUMNS` of `runs`, means over n seeds, by dataset, variant and settings."""
     grouped = runs.groupby(GROUP_COLUMNS, sort=False)
     counts = [grouped.size().rename("n"), grouped["met_goal"].sum().rename("seeds_that_met_the_goal")]
     return grouped[AVERAGED_COLUMNS].mean().join(counts).reset_index()
 
 
 def pair_searches_with_whole_networks(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Yield (dataset, a group of searches that met the goal, whole networks to compare them with), both from `runs`.
-
-    The whole networks have the settings of the searches; if there are none, and the searches are comparable with the
-    paper, they are all that are.
+    """Yield (dataset, a group of searches that met the goal, whole networks to compare them with), both from `runs`:
+    those with the searches' settings; if there are none, for comparable searches all that are comparable.
     """
     runs = select_table_1_runs(runs).dropna(subset="test_acc_pct")
     runs = runs.assign(strength=-runs["profile"].map(list(PROFILES).index))

@@ -78,9 +78,8 @@ def quantise_to_8_bits(path: Path, split: Split, to: Path) -> None:
 
 
 def compress_network(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
-    """Write ONNX files of a finished run's network into `folder`: unchanged, pruned, quantised, and both.
-
-    Yields a record per file: network (`name`), method, sparsity_pct, file, nonzero (weights), bytes, zipped_bytes and
+    """Write ONNX files of a finished run's network into `folder`: unchanged, pruned, quantised, and both. Yield a
+    record per file: network (`name`), method, sparsity_pct, file, nonzero (weights), bytes, zipped_bytes and
     val_acc_pct.
     """
     dataset, seed = data.train.dataset, recipes.read_run(run).seed
@@ -126,9 +125,7 @@ def measure_compression(search: Path, whole: Path, load: Callable[[], Data]) -> 
 
 
 def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """Return the rows of all compression.csv in a profile's search folders (one per ONNX file), with `STUDY_COLUMNS`,
-    folder and not_comparable.
-    """
+    """Return the rows, one per ONNX file, of a profile's compression.csv files, with `STUDY_COLUMNS` and folder."""
     tables = [pd.DataFrame()]
     for _, run in common.read_finished_runs(results_dir, profile, "odn").iterrows():
         if (file := run["folder"] / RESULTS_FILE).exists():
@@ -164,11 +161,9 @@ def summarise_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_claim(summary: pd.DataFrame, question: str) -> tuple[str, str]:
-    """Return (verdict, reason) on a question (further or reach) of `summarise_over_seeds`, from the study with the most
-    evidence.
-
-    `further` holds if a method makes the optimally deep network smaller with every seed; `reach` holds if no method
-    makes the whole network as small. Zipped files decide, the size on disk that Table I has.
+    """Return (verdict, reason) on a question of `summarise_over_seeds`, from the study with the most evidence:
+    `further` holds if a method makes the optimally deep network smaller with every seed, `reach` if no method makes the
+    whole network as small. Zipped files decide, the size on disk that Table I has.
     """
     study = common.select_strongest_study(summary, STUDY_COLUMNS, lambda study: study["n"].max())
     methods, first = study[study["question"] == question], study.iloc[0]
@@ -199,9 +194,7 @@ def describe_summary(answer: pd.Series) -> str:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw validation accuracy against zipped bytes of every ONNX file of one study in `read_results`, a panel per
-    seed; chosen files are filled.
-    """
+    """Draw validation accuracy against zipped bytes of one study's ONNX files, a panel per seed; chosen ones filled."""
     seeds, accuracy = results["seed"].nunique(), results["val_acc_pct"]
     lowest = max(accuracy.min() - 0.5, results["least_pct"].min() - 7)
     drawn, axes = plots.make_axes(1, seeds, 4.2, sharey=True, squeeze=False)

@@ -35,11 +35,7 @@ RESULT_COLUMNS = [*NETWORK_COLUMNS, "seed", *MEASURED_COLUMNS, "epochs", "settin
 
 
 def plan_recipes(profile: str, rows: Iterable[str], seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
-    """Return the recipes by rule `equal` of this study's networks, each trained alone, per dataset in `rows` and seed.
-
-    Raises:
-        RecipeError: a setting in `overrides` is invalid.
-    """
+    """Return the recipes by `equal` of this study's networks, each trained alone, per dataset in `rows` and seed."""
     same = {"profile": profile, "rule": "equal"} | common.SETTINGS_WITHOUT_GOAL
     networks = SMOKE_NETWORKS if profile == "smoke" else NARROW_NETWORKS
     return recipes.resolve_all(
@@ -62,7 +58,6 @@ def classify_run(run: SimpleNamespace) -> str:
 
 def read_results(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
     """Return a table, one row per network (every depth tried) and seed (`RESULT_COLUMNS`), of a profile or all ("*").
-
     Only depths that were chosen have a test accuracy. Stand-in images count only in profile `smoke`.
     """
     results = [pd.DataFrame(columns=RESULT_COLUMNS)]
@@ -76,9 +71,7 @@ def read_results(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
 
 
 def average_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Return a table, one row per network in `read_results`: means over its n seeds, and std, the standard deviation of
-    the validation accuracy.
-    """
+    """Return a table, one row per network: means of `results` over n seeds, and std of the validation accuracy."""
     seeds = results.groupby([*NETWORK_COLUMNS, "epochs"], sort=False)
     means = seeds[MEASURED_COLUMNS].mean()
     return means.assign(std=seeds["val_acc_pct"].std(), n=seeds.size()).reset_index()
@@ -104,9 +97,7 @@ def compare_at_paper_size(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
-    """Return (verdict, reason), from `read_results`, on our own question: is depth the right thing to adapt? It is
-    where it is more accurate than a chain of as many bytes for most datasets.
-    """
+    """Return (verdict, reason): is depth more accurate than a chain of as many bytes for most datasets in `results`?"""
     compared = compare_at_paper_size(results)
     if compared.empty:
         return "not measured", "no dataset has both networks at full width and the chain"
@@ -124,9 +115,7 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw validation accuracy of the networks in `read_results` against bytes and multiply-accumulates, a dataset a
-    column, with the paper's points.
-    """
+    """Draw validation accuracy against bytes and MACs, a dataset of `results` a column, with the paper's points."""
     found, rows = average_over_seeds(results), [row for row in TABLE_1 if row in set(results["row"])]
     drawn, axes = plots.make_axes(2, len(rows), 5.4, squeeze=False)
     labels = {"size_mb": "MB", "macs_m": "million multiply-accumulates"}
@@ -152,9 +141,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:
-    """Write depth_or_width.csv, one row per network, depth_or_width_answers.csv, and the figure, where this profile has
-    networks of the study's own.
-    """
+    """Write depth_or_width.csv, depth_or_width_answers.csv and the figure, where a profile has the study's networks."""
     folder = Path(results_dir) / profile
     if (read_results(results_dir, profile)["kind"] != FULL_WIDTH_KIND).any():
         results = read_results(results_dir, profile if profile == "smoke" else "*")

@@ -43,9 +43,7 @@ class ExportError(RuntimeError):
 
 
 class ByteImageClassifier(nn.Module):
-    """Turns images as files store them, uint8 (N, H, W, C), into calibrated probabilities (N, classes): normalises them
-    as in training, then applies a network and divides its logits by a temperature.
-    """
+    """Computes probabilities (N, classes) from images as files have them, uint8 (N, H, W, C), by a trained network."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, temperature: float):
         super().__init__()
@@ -57,11 +55,8 @@ class ByteImageClassifier(nn.Module):
 
 
 def load_network(folder: Path, dataset: Dataset, depth: int | None = None) -> models.TruncatedNetwork:
-    """Return the network of a finished run, from its folder, at a depth that it tried (None: the depth that it chose),
-    in evaluation mode on the CPU.
-
-    Raises:
-        RunConflict: the depth was not tried, or its weights are missing, as in results that were committed.
+    """Return the network of a finished run, from its folder, at a depth that it tried (None: the one that it chose), on
+    the CPU; RunConflict if the depth was not tried, or its weights are missing, as in committed results.
     """
     run = recipes.read_run(folder)
     depth = depth or run.depth
@@ -89,10 +84,9 @@ def predict_probabilities(network: nn.Module, split: Split, temperature: float =
 
 
 def fit_temperature(network: nn.Module, split: Split) -> float:
-    """Return the temperature by which to divide a network's logits so that a split's labels are likeliest (Guo et al.).
-
-    Labels are smoothed as if each class had been seen once more for every image (Platt, 1999): a network that has all
-    of a few images right is not certain.
+    """Return the temperature by which to divide a network's logits so that a split's labels are likeliest (Guo et al.,
+    2017), smoothed as if each class had been seen once more for every image (Platt, 1999): few images make none
+    certain.
     """
     logits, labels = compute_logits(network, split).double(), split.labels.cpu()
     smoothed = partial(functional.cross_entropy, target=labels, label_smoothing=1 / (1 + len(labels) / logits.shape[1]))
@@ -100,9 +94,7 @@ def fit_temperature(network: nn.Module, split: Split) -> float:
 
 
 def write_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float = 1.0) -> None:
-    """Write a network on the CPU as an ONNX file that computes `ByteImageClassifier`: input uint8 (N, H, W, C), any N;
-    output probabilities (N, classes).
-    """
+    """Write a network as ONNX: input uint8 (N, H, W, C), normalised inside; output probabilities (N, classes)."""
     images = torch.zeros(2, *dataset.image_shape[1:], dataset.image_shape[0], dtype=torch.uint8)
     whole = ByteImageClassifier(network, dataset, temperature).to(memory_format=torch.contiguous_format).eval()
     with warnings.catch_warnings(action="ignore"):  # of the exporter's own affairs
@@ -142,11 +134,8 @@ def onnx_accuracy_pct(path: Path, split: Split) -> float:
 
 
 def check_onnx_file(path: Path, network: nn.Module, split: Split, temperature: float = 1.0) -> float:
-    """Return the largest difference between log-probabilities (they differ as logits do, however certain the network
-    is) of an ONNX file and of the network that it was written from, on a split.
-
-    Raises:
-        ExportError: it exceeds `LARGEST_DIFFERENCE`, or the accuracies differ.
+    """Return the largest difference between log-probabilities (they differ as logits do) of an ONNX file and its
+    network on a split; ExportError if it exceeds `LARGEST_DIFFERENCE`, or the accuracies differ.
     """
     expected = predict_probabilities(network, split, temperature)
     output, labels = run_onnx(path, split.images), split.labels.cpu().numpy()
@@ -160,9 +149,7 @@ def check_onnx_file(path: Path, network: nn.Module, split: Split, temperature: f
 
 
 def time_onnx_files(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) -> dict[str, float]:
-    """Return each ONNX file's median milliseconds, by name, on the CPU for a batch of so many images of shape
-    (C, H, W); 9 rounds, files in turn.
-    """
+    """Return each file's median milliseconds on the CPU, by name, for a `batch` of images (C, H, W), timed in turns."""
     sessions = {name: open_onnx_session(path) for name, path in paths.items()}
     images = {"images": convert_to_onnx_input(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
     tasks = {name: partial(session.run, None, images) for name, session in sessions.items()}
@@ -170,11 +157,9 @@ def time_onnx_files(paths: dict[str, Path], shape: tuple[int, int, int], batch: 
 
 
 def export_network(folder: Path, data: Data, to: Path, depth: int) -> dict:
-    """Write a finished run's network at a depth it tried into the folder `to`: model.onnx, predict.py, model.json,
-    model.safetensors, and a model card, README.md. Return the content of model.json.
-
-    The ONNX file is checked on the validation images; a depth other than the chosen one is evaluated on the test images
-    here.
+    """Write a finished run's network at a depth it tried into the folder `to`: model.onnx, checked on validation
+    images, predict.py, model.json, model.safetensors, and a model card, README.md. Return the content of model.json. A
+    depth other than the chosen one is tested here.
     """
     dataset, run, file = data.train.dataset, recipes.read_run(folder), to / "model.onnx"
     network = load_network(folder, dataset, depth)
@@ -203,9 +188,7 @@ def escape_markdown(text: str) -> str:
 
 
 def make_model_card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
-    """Return the model card of a run's network as Markdown: purpose, data, metrics, provenance (after Mitchell et al.,
-    2019). `about` is the content of model.json.
-    """
+    """Return a run's model card as Markdown (Mitchell et al., 2019); `about` is the content of model.json."""
     made_by, (channels, height, width) = read_json(run.folder / "provenance.json"), dataset.image_shape
     blocks, size = f"{about['depth']} of {run.max_depth}", f"{width}x{height}"
     tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images"

@@ -19,11 +19,7 @@ RESULT_COLUMNS += ["processor", "folder"]
 
 
 def plan_recipes(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
-    """Return the recipes of a search by rule `equal` on a dataset (`row`) with each architecture and seed.
-
-    Raises:
-        RecipeError: a setting in `overrides` is invalid.
-    """
+    """Return the recipes of a search by rule `equal` on a dataset (`row`) with each architecture and seed."""
     register_architectures()
     same = {"row": row, "profile": profile, "rule": "equal"}
     kinds = [overrides | {"architecture": name, "seed": seed} for name in UNTRIED_ARCHITECTURES for seed in seeds]
@@ -31,9 +27,7 @@ def plan_recipes(profile: str, row: str, seeds: Iterable[int], overrides: dict) 
 
 
 def measure_architectures(row: str) -> pd.DataFrame:
-    """Return a table, one row per architecture, untrained, at width 64 for a dataset (`row`): architecture, blocks,
-    params_m, macs_m (both in millions), and the MB of its first quarters.
-    """
+    """Return a table of the architectures at width 64: blocks, params_m, macs_m, and the MB of their first quarters."""
     register_architectures()
     measured, dataset = [], DATASETS[row]
     for name in UNTRIED_ARCHITECTURES:
@@ -47,10 +41,8 @@ def measure_architectures(row: str) -> pd.DataFrame:
 
 
 def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """Return a table, one row per search of the architecture studies of a profile (`RESULT_COLUMNS`), with the shares
-    of blocks and bytes that were enough, depth_share and size_share.
-
-    Searches that differ only in architecture and seed form a study if it has three architectures.
+    """Return a table (`RESULT_COLUMNS`), one row per search of a profile's studies of at least three architectures,
+    with the shares of blocks and bytes that were enough, depth_share and size_share.
     """
     runs = common.read_finished_runs(results_dir, profile, "odn", VARIED_SETTINGS)
     if runs.empty:
@@ -64,9 +56,7 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
 
 
 def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
-    """Return (verdict, reason), from `read_results`: did every architecture meet the goal before its last block, with
-    every seed?
-    """
+    """Return (verdict, reason): did every architecture meet the goal before its last block, with every seed?"""
     study = common.select_strongest_study(results, STUDY_COLUMNS)
     enough = study["met_goal"] & (study["depth"] < study["of"])
     per, sizes_pct = enough.groupby(study["architecture"]).mean(), 100 * study.loc[enough, "size_share"]
@@ -84,9 +74,7 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw depth found, bytes and test accuracy of each architecture, a point per seed, for one study of
-    `read_results`.
-    """
+    """Draw depth found, bytes and test accuracy of each architecture in one study's `results`, a point per seed."""
     run, names = recipes.read_run(results["folder"].iloc[0]), list(results["architecture"].unique())
     drawn, axes = plots.make_axes(1, 3, 1.1 + 0.28 * len(names), sharey=True)
     place = results["architecture"].map(names.index) + 0.16 * (results["seed"].rank(method="dense") - 2)

@@ -9,20 +9,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from odnlib.architectures import (
-    ARCHITECTURES,
-    FEWEST_CHANNELS,
-    Architecture,
-    Blocks,
-    Exit,
-    GlobalAveragePool,
-    bottleneck_block,
-    convolution_norm,
-    linear_exit,
-    projection,
-    resnet,
-    scaled,
-)
+from odnlib import architectures
+from odnlib.architectures import Architecture, Blocks, Exit, GlobalAveragePool, convolution_norm
 
 Activation = Callable[[], nn.Module]
 
@@ -37,7 +25,9 @@ class PreActivationBlock(nn.Module):
         second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.body = nn.Sequential(*first, nn.ReLU(), second)
         same_shape = stride == 1 and channels_in == channels_out
-        *project, _ = projection(channels_in, channels_out, stride)  # without the BatchNorm, which precedes it here
+        *project, _ = architectures.projection(
+            channels_in, channels_out, stride
+        )  # without the BatchNorm, which precedes it here
         self.shortcut = None if same_shape else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,10 +56,8 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: 1x1, depthwise, 1x1 convolutions, a shortcut if the shape stays (Sandler et al., 2018).
-
-    Args:
-        expansion: inner / input channels. squeeze: with a `SqueezeExcitation` (V3; Howard et al., 2019).
+    """MobileNetV2's block (Sandler et al., 2018): convolutions 1x1 to `expansion` times the channels, depthwise, 1x1, a
+    shortcut if the shape stays; `squeeze`: with a `SqueezeExcitation` (V3; Howard et al., 2019).
     """
 
     def __init__(
@@ -77,7 +65,7 @@ class InvertedResidual(nn.Module):
         activation: Activation = nn.ReLU6, squeeze: bool = False,
     ):  # fmt: skip
         super().__init__()
-        inner = max(FEWEST_CHANNELS, round(channels_in * expansion))
+        inner = max(architectures.FEWEST_CHANNELS, round(channels_in * expansion))
         widen = [*convolution_norm(channels_in, inner, 1), activation()] if inner != channels_in else []
         convolve = [*convolution_norm(inner, inner, kernel, stride, groups=inner), activation()]
         excite = [SqueezeExcitation(inner)] if squeeze else []
@@ -96,24 +84,21 @@ def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> 
 def mobilenet_exit(
     features: int, classes: int, width: int, last: bool, widened: int, activation: Activation, hidden: int = 0
 ) -> Exit:
-    """Return (pool, head) as published for the last exit of a MobileNet, and a `linear_exit` for all others.
-
-    The last pools after a 1x1 convolution to `widened` channels; its head has a layer of `hidden` units unless 0.
+    """Return (pool, head) as published for the last exit of a MobileNet, a `linear_exit` for all others: the last pools
+    after a 1x1 convolution to `widened` channels; its head has a layer of `hidden` units unless 0.
     """
     if not last:
-        return linear_exit(features, classes, width, last)
-    inner = scaled(widened, width)
+        return architectures.linear_exit(features, classes, width, last)
+    inner = architectures.scaled(widened, width)
     pool = nn.Sequential(*convolution_norm(features, inner, 1), activation(), GlobalAveragePool())
     if not hidden:
         return pool, nn.Linear(inner, classes)
-    between = scaled(hidden, width)
+    between = architectures.scaled(hidden, width)
     return pool, nn.Sequential(nn.Linear(inner, between), activation(), nn.Linear(between, classes))
 
 
 def wide_resnet(layers: int, factor: int) -> Architecture:
-    """Return the architecture WRN-layers-factor: three stages of 16, 32, 64 times `factor` channels (Zagoruyko and
-    Komodakis, 2016).
-    """
+    """Return WRN-layers-factor: three stages of 16, 32, 64 x `factor` channels (Zagoruyko and Komodakis, 2016)."""
     count = (layers - 4) // 6  # two convolutions per block; stem and shortcuts are the other four layers
     stages = [Blocks(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
     return Architecture(16, tuple(stages), None, pre_activation_exit)
@@ -148,7 +133,7 @@ MOBILENET_V3_SMALL_BLOCKS = (
 )  # fmt: skip
 
 UNTRIED_ARCHITECTURES = {
-    "resnet101": resnet(bottleneck_block, 4, (3, 4, 23, 3)),
+    "resnet101": architectures.resnet(architectures.bottleneck_block, 4, (3, 4, 23, 3)),
     "wrn_40_2": wide_resnet(40, 2),
     "wrn_16_8": wide_resnet(16, 8),
     "wrn_28_10": wide_resnet(28, 10),
@@ -161,4 +146,4 @@ UNTRIED_ARCHITECTURES = {
 
 def register_architectures() -> None:
     """Add `UNTRIED_ARCHITECTURES` to odnlib's registry, so that recipes may name them; once more changes nothing."""
-    ARCHITECTURES.update(UNTRIED_ARCHITECTURES)
+    architectures.ARCHITECTURES.update(UNTRIED_ARCHITECTURES)

@@ -13,21 +13,15 @@ from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.presets import EPOCHS
 
-CRITERIA_KEY_COLUMNS = ["row", "variant", "rule"]
-
-
-@functools.cache
-def read_results_table(name: str) -> pd.DataFrame:
-    """Return results/<name>.csv: "criteria" (row, variant, rule, quantity, low, high; an empty bound does not bind) or
-    "exploratory" (row, variant, rule, seed, depth of the runs begun before there were criteria).
-    """
-    return pd.read_csv(ROOT / "results" / f"{name}.csv")
+read_csv_once = functools.cache(pd.read_csv)
 
 
 def select_for_run(name: str, run: object) -> pd.DataFrame:
-    """Return the rows of `read_results_table` that have the dataset (row), variant and rule of a run."""
-    table = read_results_table(name)
-    return table[(table[CRITERIA_KEY_COLUMNS] == [getattr(run, key) for key in CRITERIA_KEY_COLUMNS]).all(axis=1)]
+    """Return the rows of results/<name>.csv that have the dataset (row), variant and rule of a run: "criteria"
+    (quantity, low, high; empty does not bind) or "exploratory" (seed, depth of runs begun before there were criteria).
+    """
+    table, keys = read_csv_once(ROOT / "results" / f"{name}.csv"), ["row", "variant", "rule"]
+    return table[(table[keys] == [getattr(run, key) for key in keys]).all(axis=1)]
 
 
 def is_exploratory(run: object, depth: int | None = None) -> bool:
@@ -37,9 +31,7 @@ def is_exploratory(run: object, depth: int | None = None) -> bool:
 
 
 def measure_criteria_quantities(run: object) -> dict[str, float]:
-    """Return what criteria speak of, by name, from a finished run's folder: depth, accuracies in %, epochs (of a depth
-    with its fine-tuning), training losses of the warm-up.
-    """
+    """Return what criteria speak of, by name, from a run's folder: depth, accuracies (%), epochs, warm-up losses."""
     epochs = pd.read_csv(run.folder / "epochs.csv")
     warmup, trained = (epochs[(epochs["stage"] == "warmup") == warming] for warming in (True, False))
     depths = pd.read_csv(run.folder / "depths.csv").set_index("depth")
@@ -58,9 +50,7 @@ def list_missed_criteria(run: object) -> list[str]:
 
 
 def grade_procedure(runs: pd.DataFrame) -> str:
-    """Return the grade of runs by `released` or `printed` at full width that differ only in their seed, one row each:
-    what most of those are that no criterion had been fitted to.
-    """
+    """Return the grade of runs by `released` or `printed` at full width, one per seed: what most judged ones are."""
     first = next(runs.itertuples())
     if first.rule == "released" and first.variant == "odn" and not first.carry_best:
         return f"compared, not judged, n = {len(runs)}"
@@ -73,9 +63,7 @@ def grade_procedure(runs: pd.DataFrame) -> str:
 
 
 def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
-    """Return in words what is wrong with the mean test accuracy of runs of one dataset by our own rules; empty if it
-    lies inside the criterion for the paper's.
-    """
+    """Return in words how the mean test accuracy of a dataset's runs misses the criterion for the paper's rule."""
     criteria = select_for_run("criteria", next(runs.itertuples())._replace(rule="released")).set_index("quantity")
     low, high = criteria.loc["test_acc_pct", ["low", "high"]]
     return [] if low <= runs["test_acc_pct"].mean() <= high else [f"test accuracy not {low:g} to {high:g}"]
@@ -84,8 +72,6 @@ def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
 def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table of every depth that `equal` trained at width 64 on real images, means over n seeds: row, depth,
     times (1: for the usual epochs, 2: for twice as many), val_acc_pct, goal_pct, n. Exploratory ones are left out.
-
-    `runs` is from `common.read_finished_runs`.
     """
     tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
     for run in runs.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
@@ -98,10 +84,8 @@ def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
-    """Return the grade of searches of one dataset by `equal`: `chosen` are those whose depth was tested, `every` all
-    runs, from `common.read_finished_runs`.
-
-    The depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
+    """Return the grade of one dataset's searches by `equal`: `chosen`, whose depth was tested, of `every` run. The
+    depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
     """
     first, n, found = next(chosen.itertuples()), len(chosen), chosen["depth"].mean()
     trained, printed = average_depths_at_equal_training(every[every["row"] == first.row]), TABLE_1[first.row].odn.depth
@@ -117,9 +101,7 @@ def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
 
 
 def grade_runs(runs: pd.DataFrame, every: pd.DataFrame) -> str:
-    """Return the grade, as text, of runs that differ only in their seed, given `every` run (both tables from
-    `common.read_finished_runs`).
-    """
+    """Return the grade, as text, of runs that differ only in their seed, given `every` run (`read_finished_runs`)."""
     first, n = runs.iloc[0], len(runs)
     if first["not_comparable"]:
         return f"{'an illustration' if first['embedded'] else 'a trend'}, n = {n}"

@@ -15,9 +15,7 @@ NOT_TRAINED = "not measured", "no row has been trained by the paper's procedure 
 
 
 def judge_size_reduction(numbers: pd.DataFrame, *rows: str, over_pct: float | None = None) -> VerdictAndReason:
-    """Return (verdict, reason): does the size reduction of the datasets `rows` at the paper's depths equal Table I's,
-    or exceed `over_pct`?
-    """
+    """Return (verdict, reason): do the size reductions of datasets `rows` equal Table I's, or exceed `over_pct`?"""
     cells = numbers[numbers["cell"] == "size_reduction_pct"].set_index("row").loc[list(rows)]
     off = (cells["measured"] - cells["paper"]).abs()
     right = off < 0.05 if over_pct is None else cells["measured"] > over_pct
@@ -42,9 +40,7 @@ def judge_accuracy_gap(runs: pd.DataFrame) -> VerdictAndReason:
 
 
 def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
-    """Return (verdict, reason): do `released` searches with carry_best gain over 0.20 points of test accuracy on plain
-    training (`equal`) at the same depth?
-    """
+    """Return (verdict, reason): do `released` searches gain over 0.20 test points on plain training at equal depth?"""
     rows, why = {}, []
     for row, by_paper in select_runs_at_full_width(runs, "released").groupby("row"):
         plain = select_runs_at_full_width(runs[runs["row"] == row], "equal")
@@ -63,16 +59,12 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
 
 
 def sum_up_rows(rows: dict, why: list[str], nothing: VerdictAndReason, asked: dict = TABLE_1) -> VerdictAndReason:
-    """Return (verdict, reason) on a claim about the datasets `asked` from `rows`, dataset -> whether it holds there,
-    and the reasons `why`; `nothing` where no dataset was measured.
-    """
+    """Return (verdict, reason) on a claim from `rows`, dataset -> whether it holds there, or `nothing` without rows."""
     return (common.judge_for_datasets(all(rows.values()), rows, asked), "; ".join(why)) if rows else nothing
 
 
 def select_runs_at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn") -> pd.DataFrame:
-    """Return the runs of a rule and variant that can be compared with the paper (width 64, real images, usual settings)
-    and have a test accuracy: whole networks, and searches at the depth chosen.
-    """
+    """Return the tested runs of a rule and variant that compare with the paper: width 64, real images, usual rule."""
     found = runs[(runs["not_comparable"] == "") & (runs["variant"] == variant) & (runs["rule"] == rule)]
     return found.dropna(subset="test_acc_pct")
 

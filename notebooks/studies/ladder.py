@@ -62,11 +62,8 @@ def count_network_bytes(network: tuple[int, int], dataset: Dataset) -> int:
 
 def list_networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]:
     """Return the ladder for a dataset's image size as (width, depth), smallest first: the narrowest network at growing
-    depth, then the deepest one at growing width. With `max_bytes` (0: any) those that fit, and on top the widest that
-    fits.
-
-    Raises:
-        RecipeError: none fits.
+    depth, then the deepest at growing width. With `max_bytes` (0: any) those that fit, and on top the widest that fits;
+    RecipeError if none does.
     """
     halvings = int(np.log2(min(dataset.image_shape[1:]) / (FEWEST_PIXELS_LEFT - 0.5)))  # 7 pixels become 4
     deepest = min(max(halvings, 1), ARCHITECTURES[LADDER_ARCHITECTURE].depth)
@@ -84,9 +81,7 @@ def list_networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]
 
 
 def plan_recipes(row: str, profile: str, seed: int, ladder: list[tuple[int, int]], **settings: object) -> list[Recipe]:
-    """Return the recipe of each network (width, depth) of a `ladder`: trained alone by the rule `equal` on the images
-    named by `row`, all by the same settings; RecipeError if one is invalid.
-    """
+    """Return the recipes of a `ladder`'s networks (width, depth), each trained alone by `equal` on images `row`."""
     shared = {"row": row, "profile": profile, "seed": seed, "rule": "equal", **settings}
     shared |= {"architecture": LADDER_ARCHITECTURE}
     named = [{"width": width, "first_depth": depth, "last_depth": depth} for width, depth in ladder]
@@ -94,9 +89,7 @@ def plan_recipes(row: str, profile: str, seed: int, ladder: list[tuple[int, int]
 
 
 def estimate_minutes(ladder: list[Recipe], data: Data) -> pd.Series:
-    """Return the minutes that training takes up to each recipe of a ladder, by one seed each, judged by a few training
-    steps on the device where `data` lies.
-    """
+    """Return the minutes that training takes up to each recipe, by one seed each, judged by a few steps on `data`."""
     dataset, seen = data.train.dataset, len(data.train) + len(data.validation) / 3  # of a step a third is forward
     images, labels = next(data.train.batches(ladder[0].batch_size))
     milliseconds = []
@@ -113,9 +106,7 @@ def estimate_minutes(ladder: list[Recipe], data: Data) -> pd.Series:
 
 
 def half_interval_pts(accuracy_pct: float, images: float) -> float:
-    """Return half the 95 % interval, in points, of an accuracy in % on so many images (Agresti and Coull, 1998:
-    sensible for few images, and at 100 %).
-    """
+    """Return half the 95 % interval, in points, of an accuracy in % on so many images (Agresti and Coull, 1998)."""
     n = images + 4
     p = (accuracy_pct / 100 * images + 2) / n
     return 196 * (p * (1 - p) / n) ** 0.5
@@ -148,9 +139,7 @@ def climb_ladder(
 
 
 def measure_test_accuracy_once(folder: Path, split: Split) -> float:
-    """Return the test accuracy, in %, of a finished run's network; measured on the test images `split` only if it has
-    not been, and kept with the result in the run's folder.
-    """
+    """Return the test accuracy, in %, of a finished run: measured on `split` unless its result has it, then kept."""
     result = read_json(folder / "result.json")
     if result["test_acc_pct"] is None:
         network = export.load_network(folder, split.dataset).to(split.images.device)
@@ -162,9 +151,8 @@ def measure_test_accuracy_once(folder: Path, split: Split) -> float:
 def tabulate_tried_networks(
     tried: list[TriedNetwork], best: TriedNetwork, results_dir: Path, validation: Split, images: float
 ) -> pd.DataFrame:
-    """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), points (half its 95 %
-    interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, and chosen, whether it
-    is `best`.
+    """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), points (half its
+    interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, chosen (it is `best`).
     """
     folders = [experiment.run_folder(network.best_recipe, results_dir) for network in tried]
     image, rows = validation.normalise(validation.images[:1].cpu()), []
@@ -180,9 +168,7 @@ def tabulate_tried_networks(
 
 
 def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float]) -> Figure:
-    """Draw judged_pct with its interval against the bytes of all networks in `tabulate_tried_networks`, the goal, and
-    the accuracies, in %, of what takes no network, by name.
-    """
+    """Draw judged_pct against bytes of the networks `offered`, the goal, and `simple_pct`, accuracies by name, in %."""
     drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
     place = offered["size_mb"], offered["judged_pct"]
     axis.errorbar(*place, offered["points"], fmt="o-", color=plots.COLOR_FOUND, capsize=3, label="networks")

@@ -22,9 +22,7 @@ RESULTS_FILE = "latency.csv"
 
 
 def time_in_turns(tasks: dict[object, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
-    """Return milliseconds: a table with a column per task (name -> function without arguments) and a row per round,
-    which runs every task once. One more round first warms up.
-    """
+    """Return milliseconds, a column per task, a row per round, which runs every task once; one more first warms up."""
     measured: list[dict[object, float]] = [{} for _ in range(rounds + 1)]
     for taken, (name, task) in product(measured, tasks.items()):
         start = time.perf_counter()
@@ -57,9 +55,7 @@ def time_two_depths(run: RunOrRecipe, odn_depth: int, full_depth: int) -> list[d
 
 
 def measure_latency(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """Return `time_two_depths` as a table for the folders of a search and its whole network, at the depths that they
-    have; measured once, stored in the search's folder.
-    """
+    """Return `time_two_depths` of a search and its whole network as a table, kept in the search's folder."""
     file = odn_folder / RESULTS_FILE
     if not file.exists():
         odn = recipes.read_run(odn_folder)
@@ -68,9 +64,7 @@ def measure_latency(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
 
 
 def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
-    """Return `time_two_depths` as a table for Table I's networks at width 64; measured once, kept in the profile's
-    folder.
-    """
+    """Return `time_two_depths` of Table I's networks at width 64 as a table, kept in the profile's folder."""
     file = results_dir / profile / RESULTS_FILE
     if not file.exists():
         rows = {recipes.resolve(row, profile="paper"): printed for row, printed in TABLE_1.items()}
@@ -80,9 +74,7 @@ def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def read_results(results_dir: Path, profile: str) -> pd.DataFrame:
-    """Return a table of all latency measurements of a profile in which the two networks differ, with not_comparable
-    (a reason or "").
-    """
+    """Return a table of a profile's latency measurements of two different networks, with not_comparable (a reason)."""
     runs = common.read_finished_runs(results_dir, profile, "odn").itertuples()
     files = {run.folder / RESULTS_FILE: run.not_comparable for run in runs} | {results_dir / profile / RESULTS_FILE: ""}
     tables = [pd.read_csv(file).assign(not_comparable=why) for file, why in files.items() if file.exists()]
@@ -90,9 +82,7 @@ def read_results(results_dir: Path, profile: str) -> pd.DataFrame:
 
 
 def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
-    """Return (verdict, reason), from `read_results`, on whether fewer MACs mean less latency; measurements at full
-    width take precedence.
-    """
+    """Return (verdict, reason): do fewer MACs mean less latency? Measurements at full width take precedence."""
     comparable = results[results["not_comparable"] == ""]
     judged = results if comparable.empty else comparable
     faster, ratios = (judged["latency_ratio"] > 1).mean(), judged[["latency_ratio", "macs_ratio"]].median()

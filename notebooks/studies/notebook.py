@@ -41,10 +41,7 @@ TITLE_OF_COLUMN = {
 
 
 def show_expected_error(shell: InteractiveShell, kind: type, error: BaseException, *_: object, **__: object) -> list:
-    """Show an expected error, or an interruption, in a cell as what it says, without its traceback; return that.
-
-    Called by IPython (`set_custom_exc`) with the error's type and the error.
-    """
+    """Show an expected error, or an interruption, in a cell without traceback; called by IPython (`set_custom_exc`)."""
     text = " ".join(["Interrupted:", *getattr(error, "__notes__", []), "- run this cell again to go on."])
     lines = [text if kind is KeyboardInterrupt else f"{kind.__name__}: {error}"]
     shell._showtraceback(kind, error, lines)
@@ -57,9 +54,7 @@ if shell := get_ipython():
 
 
 def style_table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> Styler:
-    """Return a data frame as a table for a notebook's reader: columns in words, none of them empty, numbers with so
-    many decimals; above it the caption, and the texts that all rows share.
-    """
+    """Return a data frame for reading: columns in words, none empty; above it the texts that all rows share."""
     lines = lines.dropna(axis="columns", how="all")
     texts = [name for name in lines if not pd.api.types.is_numeric_dtype(lines[name])]
     alike = [name for name in texts if len(lines) > 1 and lines[name].nunique(dropna=False) == 1]
@@ -72,9 +67,7 @@ def style_table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> S
 
 
 def read_assignments(source: str) -> dict[str, object]:
-    """Return name -> value for the plain assignments in a notebook cell's source; a value that is no literal is its own
-    source as bytes.
-    """
+    """Return name -> value of a cell's plain assignments; a value that is no literal is its own source as bytes."""
     values = {}
     with suppress(SyntaxError):
         for line in ast.parse(TransformerManager().transform_cell(source)).body:

@@ -14,11 +14,10 @@ import psutil
 import torch
 from PIL import Image
 
-from odnlib import embedded, recipes
+from odnlib import embedded
 from odnlib.data import Data, DataError, Dataset, Split, generator
-from odnlib.files import run_folders
 from odnlib.presets import EXAMPLE
-from studies import pictures, plots
+from studies import pictures
 from studies.predict import prepare_image
 
 SHARE_HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
@@ -83,16 +82,12 @@ def load_images(source: str, image_size: int = 0, flip: bool = True, device: str
 
 
 def count_unused_files(data: Data) -> pd.DataFrame:
-    """Return a table for own images of `load_images`, one row per reason why files are not used: files, how many, and
-    which, some of their names.
-    """
+    """Return a table by reason why own files are not used: files, how many, and which, some of their names."""
     return pictures.count_unused_files(pd.DataFrame(data.train.dataset.left_out, columns=["file", "reason"]))
 
 
 def make_row_name(data: Data, drawn: bool = False) -> str:
-    """Return the name, own_<folder>_<checksum>, by which recipes and runs call own images of `load_images`; the `drawn`
-    ones of `make_example_folder` have a name of their own.
-    """
+    """Return own_<folder>_<checksum>, the name of own images in recipes and runs; `drawn` examples have another."""
     about = data.train.dataset
     digest = hashlib.sha256(repr((about.image_shape, about.flip, about.class_names)).encode())
     for split in (data.train, data.validation, data.test):
@@ -172,19 +167,3 @@ def make_example_folder(folder: Path) -> Path:
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
         unfinished.rename(folder)
     return folder
-
-
-def write_results(results_dir: Path, profile: str) -> None:
-    """Draw depth choice and training history for a profile's searches of own images that have a front.csv: searches for
-    a depth alone, as were made before there was the ladder.
-    """
-    for folder in run_folders(results_dir, profile, "odn"):
-        if (folder / "front.csv").exists():
-            run, offered = recipes.read_run(folder), pd.read_csv(folder / "front.csv")
-            figures = folder.parents[1] / "figures"
-            best = int(offered.loc[offered["val_acc_pct"].idxmax(), "depth"])
-            choice = plots.draw_depth_choice(offered, run, recommended=run.depth if run.met_goal else best)
-            plots.save_figure(choice, figures / f"{run.name}-choice.png")
-            plots.save_figure(
-                plots.draw_history(pd.read_csv(folder / "epochs.csv"), run), figures / f"{run.name}-history.png"
-            )

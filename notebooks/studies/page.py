@@ -87,9 +87,7 @@ def encode_figure(figure: Path, width: int | None = None) -> str:
 
 
 def render_claims(claims: pd.DataFrame, folder: Path) -> HTML:
-    """Return the table of `claims.judge_claims` as HTML cards with small figures from the folder `figures` in `folder`;
-    those that are not measured stand last.
-    """
+    """Return the table `claims.judge_claims` as HTML cards with small figures from `folder`; not measured ones last."""
     shown, unanswered = [], []
     texts = claims.drop(columns="needs_training").map(insert_dataset_titles, na_action="ignore").to_dict("records")
     for claim, needs_training in zip(texts, claims["needs_training"], strict=True):

@@ -39,9 +39,8 @@ def printable_path(path: Path | str) -> str:
 
 
 def count_unused_files(files: pd.DataFrame) -> pd.DataFrame:
-    """Return a table, indexed by `reason`: `files`, how many files are not used for it; `which`, up to five names.
-
-    `files` is a table with the columns file (a name) and reason (why it is not used; "": it is used).
+    """Return a table by reason in `files` (not "": unused): `files`, how many have it, and `which`, five of their
+    names.
     """
     unused = files[files["reason"] != ""].groupby("reason")["file"]
     return unused.agg(files="count", which=lambda names: list_first_five(list(names)))
@@ -122,10 +121,8 @@ def _reason(name: str, link: bool, split: str | None, deeper: int) -> str:
 
 
 def refuse_many_lost_images(files: pd.DataFrame, source: str) -> None:
-    """Raise DataError if more than one image, and more than `LARGEST_SHARE_LOST` of all, would be left out.
-
-    `files` is from `list_files`, `source` names the folder in the message. Files that are hidden or no images by their
-    endings do not count.
+    """Raise DataError if more than one image, and more than `LARGEST_SHARE_LOST` of all in `list_files`, would be left
+    out; `source` names the folder. Files that are hidden or no images by their endings do not count.
     """
     used, lost = files["reason"] == "", ~files["reason"].isin(["", REASON_HIDDEN, REASON_NO_IMAGE])
     if lost.sum() > max(1, LARGEST_SHARE_LOST * (lost | used).sum()):
@@ -135,9 +132,8 @@ def refuse_many_lost_images(files: pd.DataFrame, source: str) -> None:
 
 
 def choose_image_shape(files: pd.DataFrame, source: str, wanted: int) -> tuple[int, int]:
-    """Return (pixels a side, channels: 1 or 3) to use for all images of `list_files`, judged by their headers.
-
-    `wanted` are the pixels a side; 0: the median of the shorter sides, within limits. DataError if it is out of range.
+    """Return (pixels a side, channels: 1 or 3) for all images of `list_files`, judged by their headers. `wanted` are
+    the pixels; 0: the median of the shorter sides, within limits. DataError if it is out of range.
     """
     if wanted and not SMALLEST_SIDE <= wanted <= 1024:
         raise DataError(f"image_size {wanted} is not 0 or a number of pixels from {SMALLEST_SIDE} to 1024")
@@ -148,10 +144,8 @@ def choose_image_shape(files: pd.DataFrame, source: str, wanted: int) -> tuple[i
 
 
 def apply_to_images(files: pd.DataFrame, do: Callable, source: str, doing: str) -> pd.Series:
-    """Return what `do` gives for each used image of `list_files`, opened by Pillow, by the index of `files`.
-
-    Images that cannot be read get a reason in `files`; DataError if they are many. `doing` labels the progress bar,
-    `source` names the folder in messages.
+    """Return what `do` gives for each used image of `list_files`, opened by Pillow, by the index of `files`. Images
+    that cannot be read get a reason there; DataError if they are many. `doing` labels the progress bar.
     """
 
     def tried(path: Path) -> tuple[object, str]:
@@ -177,10 +171,8 @@ def apply_to_images(files: pd.DataFrame, do: Callable, source: str, doing: str) 
 
 
 def leave_out_duplicates(files: pd.DataFrame) -> None:
-    """Give a reason, in place, to images of `list_files` whose `pixels` (an added column of arrays) are another's.
-
-    All are left out if their classes differ, else all but the first. As training comes before validation and test, no
-    test image is one of the others.
+    """Give a reason, in place, to images of `list_files` whose `pixels` (an added column of arrays) are another's: to
+    all if classes differ, else to all but the first, so that no test image is a training image.
     """
     used = files[files["reason"] == ""]
     same = used.groupby(used["pixels"].map(lambda pixels: hashlib.sha256(pixels).digest()))

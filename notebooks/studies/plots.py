@@ -1,4 +1,4 @@
-"""Figures drawn from data frames; nothing here reads results or trains."""
+"""Figures drawn from data frames; of results only the authors' own training curves are read here."""
 
 import io
 import math
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from odnlib.data import Split
-from odnlib.files import replace
+from odnlib.files import ROOT, replace
 from odnlib.paper import TABLE_1, PrintedRow
 from odnlib.recipes import Recipe, in_words, stage_title
 
@@ -41,10 +41,8 @@ def architecture_title(architecture: str) -> str:
 
 
 def describe_evidence(run: RunOrRecipe, seeds: str = "", architectures: str = "", varied: tuple[str, ...] = ()) -> str:
-    """Return as text what a table or figure is evidence of: architecture, width, rule, settings, seeds, kind of images.
-
-    `run` is a recipe or a finished run; `seeds` and `architectures` are texts in place of its own where there are
-    several; `varied` names settings to leave out.
+    """Return as text what a table or figure of a run or recipe is evidence of: architecture, width, rule, settings,
+    seeds, images. `seeds` and `architectures` are texts for several; `varied` names settings to leave out.
     """
     overridden = run.overridden if isinstance(run, Recipe) else run.changed
     untold = {"architecture", "width", *varied}  # the first two have words of their own below
@@ -81,9 +79,7 @@ def write_below(figure: Figure, text: str) -> Figure:
 
 
 def write_caption(figure: Figure, run: RunOrRecipe, *others: str, varied: tuple[str, ...] = ()) -> Figure:
-    """Write below a figure what `describe_evidence` returns for a run, seeds and architectures (`others`), and return
-    the figure.
-    """
+    """Write `describe_evidence` of a run below a figure, and return the figure; further arguments as there."""
     return write_below(figure, describe_evidence(run, *others, varied=varied))
 
 
@@ -97,9 +93,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:
-    """Mark the first epoch of each stage in a run's `epochs` (its epochs.csv) by a vertical line on an axis against the
-    epoch, with the stage's title above it where there is room, unless `titled` is false.
-    """
+    """Mark where stages begin in epochs.csv by vertical lines on an axis against the epoch, titled above if asked."""
     axis.grid(False, axis="x")
     searched, place = set(epochs.loc[epochs["stage"] == "depth", "depth"]), -math.inf
     for start in epochs[epochs["stage_epoch"] == 1].itertuples():
@@ -131,10 +125,7 @@ def draw_samples(split: Split, count: int = 12) -> Figure:
 
 
 def draw_structure(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRow) -> Figure:
-    """Draw parameters and MACs, in millions, against depth; at width 64, the two networks of a row of Table I, too.
-
-    `depths` is a table with the columns depth, params and macs_m (`rows.measure_depths`).
-    """
+    """Draw parameters and MACs, in millions, of `rows.measure_depths` against depth; at width 64 Table I's two, too."""
     figure, axes = make_axes(1, 2, 2.7)
     depths, paper = depths.assign(params_m=depths["params"] / 1e6), pd.DataFrame([printed.odn, printed.full])
     columns = {"params_m": "parameters (millions)", "macs_m": "MACs per image (millions)"}
@@ -150,13 +141,32 @@ def draw_structure(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRow) 
 
 
 def draw_curves(axis: Axes, epochs: pd.DataFrame, column: str, line: str, titled: bool = True) -> None:
-    """Draw training and validation `column` (acc_pct or loss) of a run's epochs.csv against the epoch on an axis, in
-    the line style `line`, with the training stages marked and, if `titled`, named.
-    """
+    """Draw training and validation `column` (acc_pct or loss) of epochs.csv by epoch on an axis, with stages marked."""
     color = COLOR_WHOLE if "full" in set(epochs["stage"]) else COLOR_FOUND
     axis.plot(epochs["epoch"], epochs[f"train_{column}"], line, color=COLOR_TRAINING, label="training")
     axis.plot(epochs["epoch"], epochs[f"val_{column}"], line, color=color, label="validation")
     mark_training_stages(axis, epochs, titled)
+
+
+def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
+    """Draw the authors' own validation accuracy and training loss (single runs, from their notebooks' outputs) behind a
+    search's curves, if results/reference has any; return whether it did. There are none for narrow networks, stand-in
+    images, rule `equal`, EMNIST and CIFAR-10.
+    """
+    file = ROOT / "results" / "reference" / f"{run.row}.csv"
+    if run.width != 64 or run.embedded or run.rule not in ("released", "printed") or not file.exists():
+        return False
+    log = pd.read_csv(file)
+    log["epoch"] += run.warmup_epochs  # it begins after the warm-up
+    for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
+        own = axis.get_xlim(), axis.get_ylim()
+        label = "authors' log: validation accuracy, training loss"
+        axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
+        for depth, start in log.groupby("depth")["epoch"].min().add(1).items():
+            place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": COLOR_PAPER, "rotation": 90}
+            axis.text(start, 0.02, f"log: depth {depth}", va="bottom", **place)
+        axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
+    return True
 
 
 def draw_history(epochs: pd.DataFrame, run: RunOrRecipe) -> Figure:
@@ -172,24 +182,19 @@ def draw_history(epochs: pd.DataFrame, run: RunOrRecipe) -> Figure:
     return write_caption(figure, run)
 
 
-def draw_depth_choice(
-    depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRow | None = None, recommended: int = 0
-) -> Figure:
-    """Draw validation accuracy of every depth in a search's depths.csv against size, MACs and, if measured, latency.
-
-    Marked are the goal, and the depth that the search chose, or the `recommended` one if given; at width 64 the sizes
-    of the row of Table I in `printed`.
+def draw_depth_choice(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRow) -> Figure:
+    """Draw validation accuracy of every depth in depths.csv against size and MACs, with the goal, the depth chosen and,
+    at width 64, Table I's sizes.
     """
     tried = depths.dropna(subset=["val_acc_pct"])
-    chosen = tried[tried["depth"] == recommended if recommended else tried["chosen"]]
-    ring = "recommended" if recommended else "chosen"
-    columns = {"size_mb": "size on disk (MB)", "macs_m": "MACs (millions)", "latency_ms": "latency, one image (ms)"}
-    columns = {column: label for column, label in columns.items() if column in tried}
-    figure, axes = make_axes(1, len(columns), 3.1, sharey=True)
+    chosen = tried[tried["chosen"]]
+    columns = {"size_mb": "size on disk (MB)", "macs_m": "MACs (millions)"}
+    figure, axes = make_axes(1, 2, 3.1, sharey=True)
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         axis.plot(tried[column], tried["val_acc_pct"], "o-", color=COLOR_FOUND, label="best of each depth (its number)")
-        axis.plot(chosen[column], chosen["val_acc_pct"], "o", color=COLOR_CHOSEN, ms=12, fillstyle="none", label=ring)
-        if printed and run.width == 64 and run.architecture == printed.architecture:
+        ring = {"color": COLOR_CHOSEN, "ms": 12, "fillstyle": "none", "label": "chosen"}
+        axis.plot(chosen[column], chosen["val_acc_pct"], "o", **ring)
+        if run.width == 64 and run.architecture == printed.architecture:
             axis.axvline(getattr(printed.odn, column), color=COLOR_PAPER, linestyle=":", label="the paper's")
         for depth, *place in zip(tried["depth"], tried[column], tried["val_acc_pct"], strict=True):
             axis.annotate(depth, place, (0, 10), textcoords="offset points", fontsize=8, ha="center")
@@ -199,8 +204,8 @@ def draw_depth_choice(
         axis.set_xlim(left=-0.03 * tried[column].max())  # from 0, and room for the first depth
     axes[0].set_ylabel("validation accuracy (%)")
     width = ", width 64" * (run.width != 64)
-    title = [f"the paper chose depth {printed.odn.depth} of {printed.full.depth}{width}"] if printed else []
+    title = f"the paper chose depth {printed.odn.depth} of {printed.full.depth}{width}"
     if round(tried["val_acc_pct"].max(), run.search_decimals) < run.goal_pct:
-        title.append("no depth met the goal")
-    legend_above(figure, axes[0], 2, title="; ".join(title) or None)
+        title += "; no depth met the goal"
+    legend_above(figure, axes[0], 2, title=title)
     return write_caption(figure, run)

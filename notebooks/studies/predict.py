@@ -20,10 +20,7 @@ READABLE_ENDINGS = set(Image.registered_extensions()) - {".pdf", ".palm"}  # the
 
 def prepare_image(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
     """Return an opened Pillow image as uint8 (height, width, channels: 1 or 3): upright, scaled down, the middle cut
-    out, on white.
-
-    Raises:
-        ValueError: its pixels are not whole numbers of at most 16 bits.
+    out, on white; ValueError if its pixels are not whole numbers of at most 16 bits.
     """
     grey, enough = channels == 1, 2 * max(height, width)  # pixels a side, below which there is no rough scaling
     image.draft("L" if grey else "RGB", (enough, enough))  # a large JPEG is decoded small: an eighth of the memory
@@ -46,9 +43,7 @@ def prepare_image(image: Image.Image, height: int, width: int, channels: int) ->
 
 
 def find_photographs(place: Path) -> list[Path]:
-    """Return `place` itself if it is a file, else the files in it, at any depth, that are images by their endings; tell
-    on stderr how many others there are.
-    """
+    """Return `place` if it is a file, else the images in it, at any depth; tell on stderr how many others there are."""
     files = [path for path in sorted(place.rglob("*")) if path.is_file()]
     hidden = {path for path in files if any(part[0] == "." for part in path.relative_to(place).parts)}
     images = [path for path in files if path.suffix.lower() in READABLE_ENDINGS and path not in hidden]

@@ -7,25 +7,10 @@ import pandas as pd
 
 from odnlib.files import read_json, replace, write_table
 from odnlib.paper import TABLE_1
-from studies import (
-    ablation,
-    benchmark,
-    claims,
-    common,
-    comparison,
-    compression,
-    depth_or_width,
-    families,
-    grades,
-    own,
-    reuse,
-    rows,
-    trend,
-)
+from studies import ablation, benchmark, claims, common, comparison, depth_or_width, grades, rows
 from studies.overview import draw_fronts, draw_paper_and_ours, insert_dataset_titles
 from studies.plots import save_figure
 
-STUDY_OF_FILE_NAME = {"depth_by_dataset": trend, "families": families, "compression": compression, "reuse": reuse}
 NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label"]
 NUMBER_COLUMNS += ["why"]
 MEANING_OF_PROFILE = {
@@ -67,10 +52,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 class Report:
-    """Compares the runs of one profile, and of those with more work, with the paper.
-
-    Holds the tables runs (`comparison.read_runs_from_profile`), comparison, best, headline and claims, and the folder
-    <results_dir>/<profile>.
+    """Compares the runs of one profile, and of those with more work, with the paper; holds runs, comparison, best,
+    headline and claims as tables, and the folder <results_dir>/<profile>.
     """
 
     def __init__(self, results_dir: Path, profile: str):
@@ -101,9 +84,7 @@ class Report:
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
     def tabulate_provenance(self) -> pd.DataFrame:
-        """Return a table, one row per run: profile, name, train_tmacs, training_version, commit, device, processor,
-        threads, start, seconds.
-        """
+        """Return a table, one row per run: commit, device, processor, threads, start, seconds, train_tmacs."""
         made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in self.runs["folder"]])
         names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor", "threads"]
         made_by = made_by.reindex(columns=[*names, "start", "seconds"]).fillna("")
@@ -115,9 +96,9 @@ def write_report(results_dir: Path, profile: str) -> Report:
     """Write all tables and figures of a profile into <results_dir>/<profile>: those of every study, table1.csv,
     comparison.csv, claims.csv, comparison.md. Return the `Report` that they were made from.
     """
-    for study in (rows, ablation, own, depth_or_width, benchmark):
+    for study in (rows, ablation, depth_or_width, benchmark):
         study.write_results(results_dir, profile)
-    for name, study in STUDY_OF_FILE_NAME.items():
+    for name, study in claims.STUDY_OF_FILE_NAME.items():
         common.write_study(name, study, results_dir, profile)
     report = Report(results_dir, profile)
     report.folder.mkdir(parents=True, exist_ok=True)

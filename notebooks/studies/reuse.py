@@ -37,9 +37,7 @@ def plan_searches(
     profile: str, rule: str, pairs: Sequence[DatasetAndSibling], seeds: Sequence[int], overrides: dict, targets: dict
 ) -> RecipeOfSearch:
     """Return (dataset, seed) -> recipe of its search, for all datasets in `pairs`; `targets`: dataset -> target_pct.
-
-    Raises:
-        RecipeError: a pair is not of two datasets, or a setting in `overrides` is invalid.
+    RecipeError if a pair is not of two datasets, or a setting in `overrides` is invalid.
     """
     if not pairs or any(len(set(pair)) != 2 for pair in pairs):
         raise RecipeError(f"pairs {pairs} name no two datasets: a dataset, and the sibling whose depth it is given")
@@ -51,9 +49,7 @@ def plan_searches(
 
 
 def plan_training_at_same_cost(search: Recipe, folder: Path) -> Recipe:
-    """Return the recipe of plain training at the depth that a search, finished in `folder`, found, for about as many
-    multiply-accumulates as the search took.
-    """
+    """Return the recipe of plain training at the depth that a finished search found, for about as many MACs."""
     epochs, depth = pd.read_csv(folder / "epochs.csv"), recipes.read_run(folder).depth
     per_epoch = epochs["train_tmacs"].diff().fillna(epochs["train_tmacs"])[epochs["depth"] == depth].iloc[-1]
     most = round(epochs["train_tmacs"].iloc[-1] / per_epoch)
@@ -64,9 +60,8 @@ def plan_training_at_same_cost(search: Recipe, folder: Path) -> Recipe:
 def train_pairs(
     searches: RecipeOfSearch, pairs: Sequence[DatasetAndSibling], results_dir: Path, train: Callable[[Recipe], Path]
 ) -> None:
-    """Train the three networks of each pair and seed, and list their runs in <results_dir>/<profile>/reuse.json.
-
-    `train` trains what a recipe's run still lacks and returns its folder.
+    """Train the three networks of each pair and seed by `train` (recipe -> folder of its run), and list their runs in
+    <results_dir>/<profile>/reuse.json.
     """
     folders, listed = {key: train(recipe) for key, recipe in searches.items()}, []
     for (row, sibling), seed in product(pairs, sorted({seed for _, seed in searches})):
@@ -87,9 +82,7 @@ def train_pairs(
 
 
 def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """Return a table, one row per dataset (row), sibling, seed and arm of a profile's studies of reuse, with
-    `STUDY_COLUMNS` and `MEASURED_COLUMNS`.
-    """
+    """Return a table, one row per dataset, sibling, seed and arm of a profile, with `MEASURED_COLUMNS`."""
     results = []
     for file in Path(results_dir).glob(f"{profile}/{INDEX_FILE}"):
         runs = common.read_finished_runs(results_dir, profile, varied=VARIED_SETTINGS).set_index("name")
@@ -153,9 +146,7 @@ def describe_summary(answer: pd.Series) -> str:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw test accuracy and training cost of the three networks per dataset, a point per seed, for one study of
-    `read_results`.
-    """
+    """Draw test accuracy and training cost of the three arms per dataset in one study's `results`, a point per seed."""
     pairs = dict(list(results.groupby(["row", "sibling"], sort=False)))
     names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
     drawn, axes = plots.make_axes(1, 2, 3.4)

@@ -10,7 +10,7 @@ from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
 from odnlib.progress import short
 from odnlib.recipes import Recipe
-from studies import common, plots, reference
+from studies import common, plots
 from studies.notebook import NotebookTrainer
 
 MEANING_OF_SETTING = {  # settings that tell rows and rules apart
@@ -46,9 +46,7 @@ def has_real_images(row: str, data_dir: Path) -> bool:
 
 
 def draw_samples(place: NotebookTrainer, *planned: Recipe) -> None:
-    """Draw sample images of the first recipe's dataset if they are needed, as a run of a planned recipe is still to be
-    trained, or at hand; otherwise print that they are not.
-    """
+    """Draw sample images if a run of the recipes is still to be trained, or if they are at hand; otherwise say so."""
     folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
     needed = place.since or any(experiment.status(*run) != "finished" for run in folders.items())
     if needed or (not planned[0].embedded and has_real_images(planned[0].row, place.data_dir)):
@@ -58,10 +56,8 @@ def draw_samples(place: NotebookTrainer, *planned: Recipe) -> None:
 
 
 def draw_gained_images(row: str, data_dir: Path, most: int = 2000, drawn: int = 10) -> None:
-    """Draw up to `drawn` validation images of a dataset (`row`) that the published network (results/*/networks/) of one
-    depth gets wrong and that of the next one right, and print the counts both ways among the first `most`.
-
-    Where the networks or the real images are not there, says so.
+    """Draw `drawn` validation images that the published network of one depth gets wrong and that of the next one right,
+    and print the counts among the first `most`; without networks or real images say so.
     """
     title = TABLE_1[row].title
     networks = sorted(next(iter(sorted(ROOT.glob(f"results/*/networks/{row}"))), ROOT).glob("depth*.onnx"))[:2]
@@ -91,9 +87,7 @@ def measure_depths(recipe: Recipe) -> pd.DataFrame:
 
 
 def describe_outcome(odn_folder: Path, full_folder: Path) -> str:
-    """Return what a finished search found as sentences, from its folder and the whole network's; if nothing by rule
-    `equal`, also the smallest depth within half a point of the whole network.
-    """
+    """Return what a finished search found as sentences; if nothing by `equal`, also the depth as good as the whole."""
     odn, full = map(recipes.read_run, (odn_folder, full_folder))
     depths = pd.read_csv(odn_folder / "depths.csv")
     has = f"has {odn.val_acc_pct:.2f} % of the validation images right"
@@ -108,9 +102,7 @@ def describe_outcome(odn_folder: Path, full_folder: Path) -> str:
 
 
 def compare_with_paper(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """Return a table by variant and quantity of Table I, from the folders of a search and its whole network: measured,
-    in the paper, difference.
-    """
+    """Return Table I's quantities of a search and its whole network as a table: measured, in the paper, difference."""
     odn, full = recipes.read_run(odn_folder), recipes.read_run(full_folder)
     printed, values, measured = TABLE_1[odn.row], [], f"measured ({odn.profile})"
     for run, paper in (odn, printed.odn), (full, printed.full):
@@ -123,25 +115,21 @@ def compare_with_paper(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
 
 
 def save_figures(odn_folder: Path, *full_folder: Path) -> None:
-    """Save the figures of a finished search (structure, choice of depth, history) and of its whole network (history),
-    given their folders, into the folder figures beside runs. The authors' own curves stand behind the search's.
-    """
+    """Save structure, depth choice and history of a finished search, and its whole network's history, in figures/."""
     folder, odn = odn_folder.parents[1] / "figures", recipes.read_run(odn_folder)
     depths, printed = pd.read_csv(odn_folder / "depths.csv"), TABLE_1[odn.row]
     plots.save_figure(plots.draw_structure(depths, odn, printed), folder / f"{odn.name}-structure.png")
     plots.save_figure(plots.draw_depth_choice(depths, odn, printed), folder / f"{odn.name}-choice.png")
     for run in map(recipes.read_run, (odn_folder, *full_folder)):
         figure = plots.draw_history(pd.read_csv(run.folder / "epochs.csv"), run)
-        if run.variant == "odn" and reference.draw_authors_curves(figure.axes, run):
+        if run.variant == "odn" and plots.draw_authors_curves(figure.axes, run):
             figure.legends[0].remove()
             plots.legend_above(figure, figure.axes[0], 4)
         plots.save_figure(figure, folder / f"{run.name}-history.png")
 
 
 def write_results(results_dir: Path, profile: str) -> None:
-    """Call `save_figures` for every finished search of a profile with a whole network, or comparable with the paper,
-    whose figures are out of date; drawing takes minutes.
-    """
+    """Call `save_figures` for a profile's searches that have a whole network or are comparable, if out of date."""
     runs = common.read_finished_runs(results_dir, profile)
     for _, pair in runs.groupby(["row", "rule", "label", "seed"]) if len(runs) else ():
         odn, *full = pair.sort_values("variant", ascending=False).itertuples()

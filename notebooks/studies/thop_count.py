@@ -20,9 +20,7 @@ def count_macs_by_thop(network: torch.nn.Module, image_shape: tuple[int, int, in
 
 
 def compare_macs() -> pd.DataFrame:
-    """Return a table of the MACs, in millions, of the ten networks of Table I: columns row, variant, paper (as
-    printed), paper's rule (counted by `odnlib.metrics`), thop.
-    """
+    """Return a table of the MACs, in millions, of Table I's networks: as printed, by the paper's rule, and by thop."""
     counted = []
     for row, printed in TABLE_1.items():
         shape, classes = DATASETS[row].image_shape, DATASETS[row].classes

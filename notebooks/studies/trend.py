@@ -29,11 +29,8 @@ FEWEST_DATASETS = 3  # that make a trend
 def plan_recipes(
     profile: str, rows: Iterable[str], architectures: Iterable[str], seeds: Iterable[int], overrides: dict
 ) -> list[recipes.Recipe]:
-    """Return the recipes of searches by rule `equal` that try every depth: each dataset in `rows` with each
-    architecture ("": the one that the dataset has in the paper) and seed.
-
-    Raises:
-        RecipeError: a setting in `overrides` is invalid, or there are fewer than three datasets.
+    """Return the recipes of searches by `equal` that try every depth: each dataset in `rows` with each architecture
+    ("": its own in the paper) and seed; RecipeError if one is invalid, or there are fewer than three datasets.
     """
     if len(set(rows)) < FEWEST_DATASETS:
         raise recipes.RecipeError(f"rows {list(rows)} are fewer than {FEWEST_DATASETS}: no trend can be read off them")
@@ -45,18 +42,14 @@ def plan_recipes(
 
 
 def find_depth_needed(depths: pd.DataFrame, tolerance_pct: float) -> int:
-    """Return the smallest depth in a search's depths.csv within `tolerance_pct` points of the best validation accuracy
-    at any depth.
-    """
+    """Return the smallest depth in depths.csv within `tolerance_pct` points of the best validation accuracy."""
     near = depths["val_acc_pct"] >= depths["val_acc_pct"].max() - tolerance_pct
     return int(depths.loc[near, "depth"].min())
 
 
 def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """Return a table, one row per search that tried every depth and per tolerance, with the depth needed and the
-    paper's (`RESULT_COLUMNS`).
-
-    A search whose architecture is both its dataset's own and the common one is listed twice.
+    """Return a table (`RESULT_COLUMNS`), one row per tolerance and search that tried every depth: the depth needed, the
+    paper's. A search whose architecture is both its dataset's own and the common one is listed twice.
     """
     runs = common.read_finished_runs(results_dir, profile, "odn", VARIED_SETTINGS)
     if runs.empty:
