@@ -7,7 +7,7 @@ from typing import Any
 from odnlib.paper import TABLE_1
 
 OWN_ROW_PATTERN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # `row` of a recipe for somebody's own images
-EXAMPLE_FOLDER = "example_shapes"  # of drawn images, in place of somebody's own
+EXAMPLE_NAME = "example_shapes"  # of drawn images, in place of somebody's own
 Settings = dict[str, Any]  # of a recipe, by name
 
 # What the released code sets for each row. Everything else is the same for all.
@@ -69,5 +69,5 @@ def preset_settings(row: str, profile: str, rule: str) -> Settings:
         settings |= {"target_pct": SMOKE_TARGET_PCT}
         settings |= {"rate": SMOKE_RATE_OF_DATASET.get(row, 0.05)} if rule == "released" else {}
     if row not in TABLE_1:
-        settings["embedded"] = row.startswith(f"own_{EXAMPLE_FOLDER}_")  # which only drawn images are called
+        settings["embedded"] = row.startswith(f"own_{EXAMPLE_NAME}_")  # which only drawn images are called
     return settings

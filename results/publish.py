@@ -41,10 +41,10 @@ def publish_networks(data_dir: Path, *folders: Path) -> None:
     for line in tried[tried["depth"].isin([run.depth - 1, run.depth])].itertuples():
         file, chosen = to / f"depth{line.depth:02d}.onnx", line.depth == run.depth
         split, recorded = (images.test, run.test_acc_pct) if chosen else (images.validation, line.val_acc_pct)
-        network = export.network_of(line.folder, dataset, line.depth)
-        temperature = export.temperature_of(network, images.validation)
-        export.to_onnx(network, dataset, file, temperature)
-        if abs(export.accuracy_pct(file, split) - recorded) * len(split) > 50:  # half an image
+        network = export.load_network(line.folder, dataset, line.depth)
+        temperature = export.fit_temperature(network, images.validation)
+        export.write_onnx(network, dataset, file, temperature)
+        if abs(export.onnx_accuracy_pct(file, split) - recorded) * len(split) > 50:  # half an image
             raise export.ExportError(f"{file}: not the {recorded} % that {line.folder.name} has recorded")
         tried.loc[tried["depth"] == line.depth, "file"] = file.name
     tried = tried.drop(columns="folder")
@@ -57,8 +57,8 @@ def publish_networks(data_dir: Path, *folders: Path) -> None:
     tested, share = {"images": len(images.test), "accuracy": run.test_acc_pct}, run.test_acc_pct / 100
     half = 196 * (share * (1 - share) / len(images.test)) ** 0.5
     tested |= {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half}
-    card = export.card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
-    table = report.markdown_table(tried)
+    card = export.make_model_card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
+    table = report.format_markdown_table(tried)
     card += MODEL_CARD_ENDING.format(tried=table, depth=run.depth, profile=run.profile, **tested)
     write_atomically(to / "README.md", lambda path: path.write_text(card))
 

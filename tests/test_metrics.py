@@ -10,8 +10,8 @@ from odnlib.architectures import GlobalAveragePool
 from odnlib.data import DATASETS
 from odnlib.models import build
 from odnlib.paper import TABLE_1
-from studies.latency import in_turns
-from studies.thop_count import thop_macs
+from studies.latency import time_in_turns
+from studies.thop_count import count_macs_by_thop
 from tests.conftest import same, tiny_split
 
 # Row, variant: exact parameters; MACs in millions by the paper's rule, and as thop counts them. Three MACs figures
@@ -36,8 +36,10 @@ MISPRINTED_MACS = {("emnist", "full"), ("emnist", "odn"), ("svhn", "full")}
 def test_table_1(row, variant):
     printed, dataset = getattr(TABLE_1[row], variant), DATASETS[row]
     cut = build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes).truncate(printed.depth)
-    shape = dataset.image_shape
-    figures, thop_macs_m = metrics.measure_size_and_macs(cut, shape), thop_macs(cut, shape) / 1e6
+    figures, thop_macs_m = (
+        metrics.measure_size_and_macs(cut, dataset.image_shape),
+        count_macs_by_thop(cut, dataset.image_shape) / 1e6,
+    )
     macs_m = round(figures["macs_m"], 2)
     assert (figures["params"], macs_m, round(thop_macs_m, 2)) == STRUCTURE[row, variant]
     assert figures["size_mb"] == pytest.approx(printed.size_mb, rel=0.003)
@@ -58,7 +60,7 @@ def test_macs_by_hand():
     assert metrics.count_macs(layers, (2, 6, 6)) == 36 * 4 * 18 + 5 * 144 + 144 + 12
 
 
-@pytest.mark.parametrize("measure", [metrics.measure_size_and_macs, thop_macs])
+@pytest.mark.parametrize("measure", [metrics.measure_size_and_macs, count_macs_by_thop])
 def test_measuring_leaves_the_network_as_it_was(measure):
     network = build("resnet18", 1, 10, width=4).truncate(2).train()
     before = metrics.size_bytes(network), copy.deepcopy(network.state_dict())
@@ -88,7 +90,7 @@ def test_accuracy_counts_every_image_once(monkeypatch):
 def test_timing_takes_turns():
     order = []
     tasks = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    assert set(in_turns(tasks, rounds=2)) == {"a", "b"}
+    assert set(time_in_turns(tasks, rounds=2)) == {"a", "b"}
     assert order == ["a", "b"] * 3  # the first round warms up
 
 

@@ -9,15 +9,15 @@ from odnlib import metrics
 from odnlib.architectures import ARCHITECTURES, projection_shortcut
 from odnlib.models import MultiExitNetwork, build
 from studies import families_networks
-from studies.families_networks import FAMILIES
+from studies.families_networks import UNTRIED_ARCHITECTURES
 
-EVERY = [*ARCHITECTURES, *FAMILIES]
+EVERY = [*ARCHITECTURES, *UNTRIED_ARCHITECTURES]
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """The study's families, for one test."""
-    for name, table in FAMILIES.items():
+    for name, table in UNTRIED_ARCHITECTURES.items():
         monkeypatch.setitem(ARCHITECTURES, name, table)
 
 
@@ -40,10 +40,10 @@ def test_depths():
 
 def test_a_study_adds_its_families_once_or_twice(monkeypatch):
     registry = {"resnet18": ARCHITECTURES["resnet18"]}
-    monkeypatch.setattr(families_networks, "ARCHITECTURES", registry)
+    monkeypatch.setattr(families_networks.architectures, "ARCHITECTURES", registry)
     for _ in range(2):
-        families_networks.register()
-        assert list(registry) == ["resnet18", *FAMILIES]
+        families_networks.register_architectures()
+        assert list(registry) == ["resnet18", *UNTRIED_ARCHITECTURES]
 
 
 def test_a_projection_of_few_channels_computes_the_same():
