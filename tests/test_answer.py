@@ -35,11 +35,11 @@ def constant(images, likeliest=0):
 
 
 def rungs(*accuracies_pct):
-    return [ladder.Rung((recipe,), (pct,)) for recipe, pct in zip(LADDER, accuracies_pct, strict=False)]
+    return [ladder.TriedNetwork((recipe,), (pct,)) for recipe, pct in zip(LADDER, accuracies_pct, strict=False)]
 
 
 def test_what_takes_no_network_is_measured_like_one():
-    table = answer.table(answer.simple_answers(UNEQUAL.train), UNEQUAL.validation)
+    table = answer.score_classifiers(answer.fit_simple_classifiers(UNEQUAL.train), UNEQUAL.validation)
     guess, logistic = table.to_dict("records")
     assert guess["acc_pct"] == pytest.approx(94.0)
     assert (guess["balanced_pct"], guess["judged_pct"]) == (50.0, 50.0)
@@ -60,20 +60,20 @@ def test_what_takes_no_network_is_measured_like_one():
 )
 def test_a_target_that_is_no_question_is_refused_with_a_better_one(target_pct, images, kind, words):
     with pytest.raises(kind, match=words):
-        answer.question(target_pct, data(*images))
+        answer.check_target(target_pct, data(*images))
 
 
 def test_what_is_asked_is_told_with_its_interval_and_unequal_classes():
-    said = answer.question(97.0, UNEQUAL)
+    said = answer.check_target(97.0, UNEQUAL)
     assert re.match(r"97 % are asked, which 150 validation images tell to \d\.\d points\. Classes are unequal", said)
     assert "(94.0 % 'a', 6.0 % 'b'), so it is asked of the mean over the classes, too" in said
-    assert "unequal" not in answer.question(90.0, data(300, 300))
+    assert "unequal" not in answer.check_target(90.0, data(300, 300))
 
 
 def test_few_images_of_a_class_are_worth_few_images():
-    assert answer.worth(split(75, 75)) == pytest.approx(150)
-    assert 30 < answer.worth(split(141, 9)) < 40
-    assert answer.worth(split(0, 20, 20)) == pytest.approx(40)
+    assert answer.count_effective_images(split(75, 75)) == pytest.approx(150)
+    assert 30 < answer.count_effective_images(split(141, 9)) < 40
+    assert answer.count_effective_images(split(0, 20, 20)) == pytest.approx(40)
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,18 +81,18 @@ def test_few_images_of_a_class_are_worth_few_images():
 def test_a_constant_classifier_meets_no_target_that_is_accepted_and_is_not_recommended(images, draw):
     """Whichever class it answers, and however unequal they are, 940 against 60 among them."""
     validation = split(*images)
-    judged_pct = answer.scores(constant(validation, draw.draw(st.integers(0, len(images) - 1))), validation)[
-        "judged_pct"
-    ]
+    judged_pct = answer.score_probabilities(
+        constant(validation, draw.draw(st.integers(0, len(images) - 1))), validation
+    )["judged_pct"]
     assert judged_pct <= 100 * max(images) / sum(images)  # below which `question` refuses
     with pytest.raises(DataError, match=r"no network can be told from guessing"):
-        answer.choose(rungs(judged_pct), 99.0, validation)
+        answer.choose_network(rungs(judged_pct), 99.0, validation)
 
 
 def test_a_rung_that_met_the_goal_is_chosen_and_else_the_most_accurate():
     equal = split(60, 60)
-    assert answer.choose(rungs(70.0, 80.0, 90.0), 90.0, equal).recipes[0] == LADDER[2]
-    assert answer.choose(rungs(70.0, 89.0, 88.0), 90.0, equal).recipes[0] == LADDER[1]
+    assert answer.choose_network(rungs(70.0, 80.0, 90.0), 90.0, equal).recipes[0] == LADDER[2]
+    assert answer.choose_network(rungs(70.0, 89.0, 88.0), 90.0, equal).recipes[0] == LADDER[1]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,9 @@ def test_a_rung_that_met_the_goal_is_chosen_and_else_the_most_accurate():
 def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words):
     line = {"width": 16, "depth": 3, "seeds": 1, "judged_pct": judged_pct, "points": 5.0, "size_mb": 0.336}
     offered = pd.DataFrame([line | {"macs_m": 3.7, "latency_ms": 0.4, "chosen": True}])
-    said = answer.recommendation(offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60))
+    said = answer.describe_recommendation(
+        offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60)
+    )
     assert said.startswith(f"{judged_pct - 5:.1f} to {judged_pct + 5:.1f} % are recognised")
     assert f"by guessing 50.0, by logistic regression {logistic_pct:.1f} %" in said
     assert words in said
@@ -116,8 +118,8 @@ def test_recall_by_class_and_pictures_of_the_surest_mistakes():
     images = split(4, 4)
     answered = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1]] * 0.8 + 0.1
     answered[3] = 0.05, 0.95
-    table = answer.by_class(answered, images)
+    table = answer.score_each_class(answered, images)
     assert table["recall_pct"].tolist() == [75.0, 100.0]
     assert table["images"].tolist() == [4, 4]
-    figure = answer.mistakes(answered, images)
+    figure = answer.draw_mistakes(answered, images)
     assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["a as\nb, 95 %"]

@@ -143,24 +143,24 @@ def executed_comparison(tmp_path_factory):
     executed = results_dir / "smoke" / "notebooks" / "07.ipynb"
     executed.parent.mkdir()
     parameters = {"profile": "smoke", "results_dir": str(results_dir)}
-    assert run_one.execute(str(ROOT / "notebooks" / "07_compare_with_paper.ipynb"), str(executed), parameters)
+    assert run_one.execute_notebook(str(ROOT / "notebooks" / "07_compare_with_paper.ipynb"), str(executed), parameters)
     return results_dir / "smoke"
 
 
 def test_report_stands_alone_and_is_a_function_of_the_run_folders(executed_comparison):
     names = ("table1.csv", "comparison.csv", "claims.csv", "comparison.md")
     first = {name: (executed_comparison / name).read_text() for name in names}
-    rewritten = report.write(executed_comparison.parent, "smoke")
+    rewritten = report.write_report(executed_comparison.parent, "smoke")
     assert {name: (executed_comparison / name).read_text() for name in names} == first
     page = (executed_comparison / "report.html").read_text()
     assert "no reproduction" in page
     assert "data:image/png;base64," in page
     assert "import pandas" not in page
     assert not re.search(r"(src=|href=|from |import\()[\"']?https?:", page)
-    assert first["comparison.csv"].splitlines()[0] == ",".join(comparison.COLUMNS)
+    assert first["comparison.csv"].splitlines()[0] == ",".join(comparison.COMPARISON_COLUMNS)
     for row, printed in TABLE_1.items():
         assert f"| {row} | odn | size_mb | {printed.odn.size_mb:.2f} |" in first["comparison.md"]
-    assert any("not comparable yet" in line for line in rewritten.summary())
+    assert any("not comparable yet" in line for line in rewritten.summarise())
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["screen", "phone"])

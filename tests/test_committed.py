@@ -30,7 +30,7 @@ def rebuilt(tmp_path_factory):
         for name in MEASURED:
             if (ROOT / "results" / profile / name).exists():
                 shutil.copy(ROOT / "results" / profile / name, folder / profile)
-    return folder, {profile: report.write(folder, profile) for profile in PROFILES}
+    return folder, {profile: report.write_report(folder, profile) for profile in PROFILES}
 
 
 def written(folder):
@@ -71,7 +71,7 @@ def test_committed_tables_and_figures_are_rebuilt(rebuilt, profile):
 @pytest.mark.slow
 def test_readme_has_the_headline_of_full_width(rebuilt):
     _, reports = rebuilt
-    assert report.markdown_table(reports["quick"].headline) in (ROOT / "README.md").read_text()
+    assert report.format_markdown_table(reports["quick"].headline) in (ROOT / "README.md").read_text()
 
 
 def test_readme_is_short_and_its_links_lead_somewhere():

@@ -8,7 +8,14 @@ import pytest
 
 from odnlib.paper import TABLE_1
 from studies import comparison, overview, page, report
-from studies.comparison import SLIPS, accuracy_tolerance, agreement, best_evidence, compare, headline, runs_from
+from studies.comparison import (
+    PAPER_SLIPS,
+    accuracy_tolerance_pts,
+    compare_with_paper,
+    judge_agreement,
+    read_runs_from_profile,
+    select_best_evidence,
+)
 from tests.pretend import pretend_run
 
 CLAIM_VERDICTS = {"holds", "holds in the rows measured", "does not hold", "open", "not measured", "not comparable"}
@@ -16,7 +23,7 @@ CLAIM_VERDICTS |= {f"{verdict} at reduced scale" for verdict in ("holds", "does 
 
 
 def compared(results_dir):
-    return compare(runs_from(results_dir, "smoke"))
+    return compare_with_paper(read_runs_from_profile(results_dir, "smoke"))
 
 
 def cell(frame, variant, name, row="mnist"):
@@ -26,7 +33,7 @@ def cell(frame, variant, name, row="mnist"):
 
 
 def test_every_printed_number_has_a_verdict(tmp_path):
-    best = best_evidence(compared(tmp_path))
+    best = select_best_evidence(compared(tmp_path))
     assert len(best) == 55
     assert best["verdict"].value_counts().to_dict() == {
         "equal": 27, "close": 9, "paper's slip": 4, "not measured": 15
@@ -35,16 +42,16 @@ def test_every_printed_number_has_a_verdict(tmp_path):
 
 
 def test_slips_are_borne_out_by_computation():
-    lines = pd.DataFrame(comparison.structural_lines())
+    lines = pd.DataFrame(comparison.compare_structure())
     evidence = lines[lines["verdict"] == "paper's slip"]
     found = set(evidence[["row", "variant", "cell"]].itertuples(index=False, name=None))
-    assert found == set(SLIPS)
+    assert found == set(PAPER_SLIPS)
     assert cell(evidence, "full", "macs_m", "svhn").why.endswith("that network has 939.91")
 
 
 def test_a_slip_without_evidence_is_no_slip(monkeypatch):
-    monkeypatch.setitem(SLIPS, ("svhn", "full", "macs_m"), ("no reason", {"image_shape": (3, 28, 28)}))
-    verdict, _ = comparison.structural_verdict("svhn", "full", "macs_m", 939.91, 1164.53)
+    monkeypatch.setitem(PAPER_SLIPS, ("svhn", "full", "macs_m"), ("no reason", {"image_shape": (3, 28, 28)}))
+    verdict, _ = comparison.judge_structure("svhn", "full", "macs_m", 939.91, 1164.53)
     assert verdict == "worse"
 
 
@@ -58,8 +65,8 @@ def test_runs_at_full_width_are_judged_and_averaged(tmp_path):
     assert odn.std == pytest.approx(0.1)
     assert cell(frame, "full", "test_acc_pct").verdict == "worse"
     assert (depth.measured, depth.verdict) == (pytest.approx(7 / 3), "close")
-    assert len(comparison.sensitivity(frame)) == 2
-    assert comparison.table_1(runs_from(tmp_path, "smoke"))["n"].tolist() == [3, 3]
+    assert len(comparison.judge_at_fixed_tolerances(frame)) == 2
+    assert comparison.average_runs_over_seeds(read_runs_from_profile(tmp_path, "smoke"))["n"].tolist() == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -83,17 +90,17 @@ def test_what_is_no_evidence_for_table_1(settings, verdict, why, tmp_path):
 def test_a_comparable_run_is_better_evidence_than_a_stand_in(tmp_path):
     pretend_run(tmp_path, profile="smoke", accuracy=90.0)
     pretend_run(tmp_path, profile="quick", accuracy=99.0)
-    assert cell(best_evidence(compared(tmp_path)), "odn", "test_acc_pct").profile == "quick"
-    assert set(runs_from(tmp_path, "reduced")["profile"]) == {"quick"}
+    assert cell(select_best_evidence(compared(tmp_path)), "odn", "test_acc_pct").profile == "quick"
+    assert set(read_runs_from_profile(tmp_path, "reduced")["profile"]) == {"quick"}
 
 
 def test_accuracy_verdicts():
     """At 99.31 % of 10,000 images one run's binomial standard deviation is 0.083 points."""
-    assert accuracy_tolerance(99.31, float("nan"), 1, 10_000) == pytest.approx(1.96 * 0.0828 * 2**0.5, rel=1e-3)
-    assert accuracy_tolerance(99.31, 0.1, 4, 10_000) > accuracy_tolerance(99.31, 0.1, 100, 10_000) > 0.23
-    verdicts = [agreement(99.31, measured, 0.23) for measured in (99.312, 99.1, 99.6, 99.0)]
+    assert accuracy_tolerance_pts(99.31, float("nan"), 1, 10_000) == pytest.approx(1.96 * 0.0828 * 2**0.5, rel=1e-3)
+    assert accuracy_tolerance_pts(99.31, 0.1, 4, 10_000) > accuracy_tolerance_pts(99.31, 0.1, 100, 10_000) > 0.23
+    verdicts = [judge_agreement(99.31, measured, 0.23) for measured in (99.312, 99.1, 99.6, 99.0)]
     assert verdicts == ["equal", "close", "better", "worse"]
-    depths = [agreement(2, found, 0.5, more_is_better=False) for found in (2, 2.3, 2.5, 1)]
+    depths = [judge_agreement(2, found, 0.5, more_is_better=False) for found in (2, 2.3, 2.5, 1)]
     assert depths == ["equal", "close", "worse", "better"]
 
 
@@ -127,7 +134,7 @@ def test_claims_about_runs(tmp_path):
 def test_seeds_of_different_training_versions_are_not_averaged(tmp_path):
     for seed, version in enumerate([1, 1, 2]):
         pretend_run(tmp_path, seed=seed, training_version=version)
-    assert sorted(comparison.table_1(runs_from(tmp_path, "paper"))["n"]) == [1, 2]
+    assert sorted(comparison.average_runs_over_seeds(read_runs_from_profile(tmp_path, "paper"))["n"]) == [1, 2]
 
 
 def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tmp_path):
@@ -137,7 +144,7 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     pretend_run(tmp_path, profile="reduced", accuracy=97.0, seed=1)
     pretend_run(tmp_path, profile="reduced", accuracy=98.5, variant="full", depth=8)
     pretend_run(tmp_path, profile="paper", accuracy=99.0, met_goal=False)
-    lines = headline(runs_from(tmp_path, "reduced"))
+    lines = report.make_headline_table(read_runs_from_profile(tmp_path, "reduced"))
     none = ["no complete search at full width"] * 4
     assert lines["trained"].tolist() == ["quick, equal, n = 1", *none, "reduced, released, n = 2"]
     full, narrow = lines.iloc[0], lines.iloc[5]
@@ -163,16 +170,16 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     ],
 )
 def test_every_grade_has_a_sign_that_colours_are_not_needed_for(grade, sign):
-    assert overview.look(grade)[0] == sign
-    assert len({(sign, color) for sign, _, color in overview.LOOKS.values()}) == len(
-        {x[0] for x in overview.LOOKS.values()}
+    assert overview.find_look(grade)[0] == sign
+    assert len({(sign, color) for sign, _, color in overview.LOOK_OF_GRADE.values()}) == len(
+        {x[0] for x in overview.LOOK_OF_GRADE.values()}
     )
 
 
 def test_table_1_has_measured_over_printed_with_n_and_spread(tmp_path):
     for seed, accuracy in enumerate([99.2, 99.3, 99.4]):
         pretend_run(tmp_path, seed=seed, accuracy=accuracy)
-    table = page.table_1(best_evidence(compared(tmp_path))).data
+    table = page.render_table_1(select_best_evidence(compared(tmp_path))).data
     assert "<b>○ 99.30</b><br>99.31 printed<br>n = 3 ± 0.10</td>" in table
     assert "<b>= 11.17</b><br>11.17 printed</td>" in table
     assert "<b>· </b><br>96.08 printed</td>" in table
@@ -183,7 +190,7 @@ def test_table_1_has_measured_over_printed_with_n_and_spread(tmp_path):
 def test_every_claim_is_a_card_or_named_as_not_measured(tmp_path):
     pretend_run(tmp_path, accuracy=99.0)
     made = report.Report(tmp_path, "smoke")
-    cards, _, unanswered = page.cards(made.claims, tmp_path).data.partition("Not measured here")
+    cards, _, unanswered = page.render_claims(made.claims, tmp_path).data.partition("Not measured here")
     for claim in made.claims.itertuples():
         told = html.escape(claim.statement).replace("&#x27;", "&#39;")[1:]
         assert told in (unanswered if claim.verdict == "not measured" else cards), claim.statement

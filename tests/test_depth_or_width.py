@@ -19,28 +19,34 @@ def line(kind: str, depth: int, size_mb: float, val_acc_pct: float, seed: int = 
 def test_the_best_networks_that_are_not_larger_are_compared(accuracy, verdict):
     """The paper's MNIST network has 0.61 MB: larger ones do not count, nor chains that were trained for longer."""
     lines = [
-        line(study.FULL_WIDTH, 1, 0.3, 98.4),
-        line(study.FULL_WIDTH, 2, 0.61, 99.3),
-        line(study.FULL_WIDTH, 3, 1.5, 99.9),
+        line(study.FULL_WIDTH_KIND, 1, 0.3, 98.4),
+        line(study.FULL_WIDTH_KIND, 2, 0.61, 99.3),
+        line(study.FULL_WIDTH_KIND, 3, 1.5, 99.9),
     ]
-    lines += [line(study.CHAIN, 3, 0.31, accuracy + step, seed) for seed, step in enumerate((-0.1, 0.1))]
-    lines += [line(study.CHAIN, 4, 1.2, 99.9), line(study.LONGER, 3, 0.31, 99.9)]
-    answer = study.answers(pd.DataFrame(lines)).iloc[0]
+    lines += [line(study.CHAIN_KIND, 3, 0.31, accuracy + step, seed) for seed, step in enumerate((-0.1, 0.1))]
+    lines += [line(study.CHAIN_KIND, 4, 1.2, 99.9), line(study.LONGER_CHAIN_KIND, 3, 0.31, 99.9)]
+    answer = study.compare_at_paper_size(pd.DataFrame(lines)).iloc[0]
     assert (answer["depth_depth"], answer["chain_depth"], answer["chain_n"]) == (2, 3, 2)
-    assert study.verdict(pd.DataFrame(lines))[0] == verdict
-    assert study.verdict(pd.DataFrame(lines[:3]))[0] == "not measured"
+    assert study.judge_claim(pd.DataFrame(lines))[0] == verdict
+    assert study.judge_claim(pd.DataFrame(lines[:3]))[0] == "not measured"
 
 
 def test_kinds():
     """What a network is called follows from its settings alone."""
-    runs = {recipe.architecture: recipe for recipe in study.planned("reduced", ["mnist"], [0], {})}
-    assert {name: kind(recipe) for name, recipe in runs.items()} == {"resnet18": study.NARROW, "chain": study.CHAIN}
-    longer = study.planned("reduced", ["mnist"], [0], {"depth_epochs": 30})
-    assert {(recipe.architecture, kind(recipe)) for recipe in longer} == {("resnet18", ""), ("chain", study.LONGER)}
-    assert kind(resolve("mnist", "odn", "quick", "equal")) == study.FULL_WIDTH
+    runs = {recipe.architecture: recipe for recipe in study.plan_recipes("reduced", ["mnist"], [0], {})}
+    assert {name: kind(recipe) for name, recipe in runs.items()} == {
+        "resnet18": study.NARROW_KIND,
+        "chain": study.CHAIN_KIND,
+    }
+    longer = study.plan_recipes("reduced", ["mnist"], [0], {"depth_epochs": 30})
+    assert {(recipe.architecture, kind(recipe)) for recipe in longer} == {
+        ("resnet18", ""),
+        ("chain", study.LONGER_CHAIN_KIND),
+    }
+    assert kind(resolve("mnist", "odn", "quick", "equal")) == study.FULL_WIDTH_KIND
     assert kind(resolve("mnist", "odn", "reduced", "equal")) == kind(resolve("mnist", "odn", "paper", "released")) == ""
 
 
 def kind(recipe) -> str:
     settings = {name: getattr(recipe, name) for name in ("row", "rule", "variant", "embedded", "width", "architecture")}
-    return study.kind(SimpleNamespace(changed=recipe.overridden, goal_pct=recipe.goal_pct, **settings))
+    return study.classify_run(SimpleNamespace(changed=recipe.overridden, goal_pct=recipe.goal_pct, **settings))

@@ -21,7 +21,7 @@ from odnlib import experiment, metrics, models, recipes
 from odnlib.data import Split
 from odnlib.files import ROOT, RunConflict, read_json
 from studies import export, pictures
-from studies.predict import prepared
+from studies.predict import prepare_image
 from tests.conftest import TINY, tiny, tiny_recipe
 
 DATA = tiny()
@@ -39,17 +39,17 @@ def test_files_compute_what_was_trained(search, tmp_path, chosen):
     """The depth that the search chose, and one that it only tried."""
     result = read_json(search / "result.json")
     depth = result["depth"] if chosen else 1
-    about = export.write(search, DATA, tmp_path, depth)
+    about = export.export_network(search, DATA, tmp_path, depth)
     assert {path.name for path in tmp_path.iterdir()} == FILES
-    assert about["onnx_largest_difference"] < export.CLOSE
+    assert about["onnx_largest_difference"] < export.LARGEST_DIFFERENCE
     tried = pd.read_csv(search / "depths.csv").set_index("depth").loc[depth]
     assert (about["depth"], about["params"]) == (depth, tried["params"])
     assert about["val_acc_pct"] == pytest.approx(tried["val_acc_pct"])
-    network = export.network_of(search, DATA.test.dataset, depth)
+    network = export.load_network(search, DATA.test.dataset, depth)
     network.load_state_dict(load_file(tmp_path / "model.safetensors"))
     tested = pytest.approx(about["test_acc_pct"])
     assert metrics.evaluate(network, DATA.test)[1][0] == tested
-    assert export.accuracy_pct(tmp_path / "model.onnx", DATA.test) == tested
+    assert export.onnx_accuracy_pct(tmp_path / "model.onnx", DATA.test) == tested
     assert not chosen or result["test_acc_pct"] == tested
     card = (tmp_path / "README.md").read_text()
     digest = read_json(search / "provenance.json")["data_sha256"]["train"]
@@ -58,8 +58,8 @@ def test_files_compute_what_was_trained(search, tmp_path, chosen):
 
 
 def test_onnxruntime_alone_gives_calibrated_probabilities(search, tmp_path):
-    about = export.write(search, DATA, tmp_path, 1)
-    network, file = export.network_of(search, DATA.test.dataset, 1), tmp_path / "model.onnx"
+    about = export.export_network(search, DATA, tmp_path, 1)
+    network, file = export.load_network(search, DATA.test.dataset, 1), tmp_path / "model.onnx"
     session = onnxruntime.InferenceSession(file)
     images = {"images": DATA.test.images.permute(0, 2, 3, 1).numpy()}
     (probabilities,) = session.run(["probabilities"], images)
@@ -70,9 +70,11 @@ def test_onnxruntime_alone_gives_calibrated_probabilities(search, tmp_path):
     with torch.no_grad():
         network.head.bias += torch.tensor([0.02, 0.0, 0.0])
     with pytest.raises(export.ExportError, match=r"log-probabilities differ by up to 0.0[01]"):
-        export.check(file, network, DATA.validation, about["temperature"])
+        export.check_onnx_file(file, network, DATA.validation, about["temperature"])
     with pytest.raises(export.ExportError, match="log-probabilities differ"):
-        export.check(file, export.network_of(search, DATA.test.dataset, 1), DATA.validation, about["temperature"] * 1.1)
+        export.check_onnx_file(
+            file, export.load_network(search, DATA.test.dataset, 1), DATA.validation, about["temperature"] * 1.1
+        )
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])
@@ -82,13 +84,13 @@ def test_the_temperature_is_that_by_which_the_logits_are_too_large(true):
     logits = torch.randn(20_000, 3, generator=random, dtype=torch.float64) * 2
     labels = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
     split = Split(true * logits[:, :, None, None], labels, replace(TINY, image_shape=(3, 1, 1)))
-    assert export.temperature_of(torch.nn.Flatten(), split) == pytest.approx(true, rel=0.05)
+    assert export.fit_temperature(torch.nn.Flatten(), split) == pytest.approx(true, rel=0.05)
 
 
 def test_a_network_with_all_of_a_few_images_right_is_not_certain():
     images = 20 * torch.eye(3).repeat(4, 1)[:, :, None, None]
     split = Split(images, torch.arange(3).repeat(4), replace(TINY, image_shape=(3, 1, 1)))
-    surest = float((20 / torch.tensor(export.temperature_of(torch.nn.Flatten(), split))).exp())
+    surest = float((20 / torch.tensor(export.fit_temperature(torch.nn.Flatten(), split))).exp())
     assert surest / (surest + 2) == pytest.approx(13 / 15, abs=1e-3)  # of 12 images and one of each class
 
 
@@ -123,14 +125,16 @@ def test_predict_gives_pytorchs_answers_for_1000_images_of_odd_sizes_and_modes(t
     dataset = replace(TINY, image_shape=shape, class_names=("a,b", '"', "ä"), mean=0.4, std=0.2)
     torch.manual_seed(0)
     network = models.build("resnet18", channels, 3, 8).truncate(2).eval()
-    export.to_onnx(network, dataset, tmp_path / "model.onnx", temperature=0.1)
+    export.write_onnx(network, dataset, tmp_path / "model.onnx", temperature=0.1)
     (tmp_path / "photos" / "more").mkdir(parents=True)
     for number in range(500):
         image, ending, more = odd_image(random)
         image.save(tmp_path / "photos" / ("more" if number % 2 else "") / f"{number}.{ending}", **more)
     images = sorted((tmp_path / "photos").rglob("*.*"))
     files = pd.DataFrame({"path": images, "file": "", "reason": ""})
-    read = pictures.each(files, partial(prepared, height=24, width=24, channels=channels), "photos", "reading")
+    read = pictures.apply_to_images(
+        files, partial(prepare_image, height=24, width=24, channels=channels), "photos", "reading"
+    )
     assert len(read) == 500
     pixels = torch.tensor(np.stack(read.tolist()).transpose(0, 3, 1, 2))
     with torch.inference_mode():
@@ -173,10 +177,10 @@ def test_predict_says_what_it_takes_and_refuses_what_is_not_there(tmp_path, caps
 
 
 def test_the_card_shows_names_as_they_are(search, tmp_path):
-    about, run = export.write(search, DATA, tmp_path, 1), recipes.read_run(search)
+    about, run = export.export_network(search, DATA, tmp_path, 1), recipes.read_run(search)
     for name in ("a|b", "$1_to_$5", "<b>", r"\x", "*_`[#"):
         dataset = replace(DATA.test.dataset, title=name, source=name)
-        card = export.card(run, about | {"classes": [name, "b", "c"]}, dataset)
+        card = export.make_model_card(run, about | {"classes": [name, "b", "c"]}, dataset)
         for line in card.splitlines():
             assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 3
         assert re.sub(r"\\(.)", r"\1", card).count(name) >= 3
@@ -186,13 +190,13 @@ def test_the_card_shows_names_as_they_are(search, tmp_path):
 def test_old_files_that_give_logits_can_be_read():
     for file in (ROOT / "results").glob("*/networks/*/*.onnx"):
         images = torch.randint(256, (3, 1, 28, 28), dtype=torch.uint8)
-        assert export.outputs_of(file, images).shape == (3, 26 if file.parent.name == "emnist" else 10)
+        assert export.run_onnx(file, images).shape == (3, 26 if file.parent.name == "emnist" else 10)
 
 
 def test_what_is_not_there_is_refused(search, tmp_path):
     with pytest.raises(RunConflict, match=r"depth 99 was not tried: choose one of 1"):
-        export.write(search, DATA, tmp_path, depth=99)
+        export.export_network(search, DATA, tmp_path, depth=99)
     for name in ("recipe.json", "result.json", "depths.csv"):
         (tmp_path / name).write_bytes((search / name).read_bytes())
     with pytest.raises(RunConflict, match="is not there: take its folder away, and the run is made again"):
-        export.network_of(tmp_path, DATA.train.dataset)
+        export.load_network(tmp_path, DATA.train.dataset)

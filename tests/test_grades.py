@@ -21,9 +21,9 @@ PAPER = {"epochs": LOG, "depths": DEPTHS, "carry_best": True}
 
 def graded(results_dir):
     """The grade of MNIST's searches."""
-    runs = comparison.runs_from(results_dir, "quick")
-    tested = comparison.tested(runs)
-    return grades.grade(tested[(tested["variant"] == "odn") & (tested["not_comparable"] == "")], runs)
+    runs = comparison.read_runs_from_profile(results_dir, "quick")
+    tested = runs.dropna(subset="test_acc_pct")
+    return grades.grade_runs(tested[(tested["variant"] == "odn") & (tested["not_comparable"] == "")], runs)
 
 
 def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
@@ -52,17 +52,19 @@ def test_what_a_run_lacks_lies_outside(tmp_path):
         "val_acc_pct_depth2 nan, not 99.1 to 99.6; epochs_depth2 nan, not 40 to 160)"
     )
     cold = LOG[LOG["stage"] != "warmup"]  # the whole network has no warm-up, and CIFAR-10's search has none
-    runs = common.finished(pretend_run(tmp_path / "whole", variant="full", accuracy=99.6, epochs=cold).parents[2])
-    assert grades.grade(runs, runs) == "procedure reproduced, 1 of 1"
+    runs = common.read_finished_runs(
+        pretend_run(tmp_path / "whole", variant="full", accuracy=99.6, epochs=cold).parents[2]
+    )
+    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1"
     deep = {"row": "cifar10", "depth": 11, "accuracy": 93.3, "epochs": cold, "carry_best": True}
-    runs = common.finished(pretend_run(tmp_path / "cifar", **deep).parents[2])
-    assert grades.grade(runs, runs) == "procedure reproduced, 1 of 1"
+    runs = common.read_finished_runs(pretend_run(tmp_path / "cifar", **deep).parents[2])
+    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1"
 
 
 def test_epochs_in_all_are_counted_as_in_the_log(tmp_path):
     """It begins after the warm-up: 162 epochs of MNIST."""
-    (run,) = common.finished(pretend_run(tmp_path, **PAPER).parents[2]).itertuples()
-    assert grades.quantities(run)["epochs_total"] == 162
+    (run,) = common.read_finished_runs(pretend_run(tmp_path, **PAPER).parents[2]).itertuples()
+    assert grades.measure_criteria_quantities(run)["epochs_total"] == 162
 
 
 def test_what_is_not_judged(tmp_path):
@@ -72,8 +74,8 @@ def test_what_is_not_judged(tmp_path):
     assert graded(tmp_path / "reset") == "compared, not judged, n = 1"
     pretend_run(tmp_path / "fast", profile="quick", rule="fast", bfloat16=True)
     assert graded(tmp_path / "fast") == "upper bound of the depth, n = 1"
-    cut = common.finished(pretend_run(tmp_path / "cut", seed=1, **PAPER, depth_epochs=90).parents[2])
-    assert grades.grade(cut, cut) == "a trend, n = 1"
+    cut = common.read_finished_runs(pretend_run(tmp_path / "cut", seed=1, **PAPER, depth_epochs=90).parents[2])
+    assert grades.grade_runs(cut, cut) == "a trend, n = 1"
 
 
 def test_the_majority_of_the_judged_seeds_decides_and_a_tie_does_not_reproduce(tmp_path):
@@ -105,13 +107,19 @@ def test_a_depth_at_equal_training_is_believed_when_the_one_below_had_twice_the_
 
 def test_what_the_procedure_buys(tmp_path):
     pretend_run(tmp_path, profile="quick", rule="equal", accuracy=99.2)
-    assert judgements.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "not measured"
+    assert (
+        judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))[0]
+        == "not measured"
+    )
     pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.41)
-    verdict, why = judgements.procedure_pays(comparison.runs_from(tmp_path, "quick"))
+    verdict, why = judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))
     assert verdict.startswith("holds in the rows measured; emnist")
     assert "+0.21 on test (n = 1 and 1)" in why
     pretend_run(tmp_path, seed=2, **PAPER, accuracy=99.37)
-    assert judgements.procedure_pays(comparison.runs_from(tmp_path, "quick"))[0] == "does not hold"
+    assert (
+        judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))[0]
+        == "does not hold"
+    )
 
 
 def test_criteria_are_older_than_the_runs_that_they_judge():
@@ -121,11 +129,11 @@ def test_criteria_are_older_than_the_runs_that_they_judge():
     if done.returncode or not done.stdout.strip() or shallow.stdout.strip() == "true":
         missing("the history of git")
     committed = datetime.fromisoformat(done.stdout.split()[-1])  # of the last change, should there be one
-    runs, judged = comparison.runs_from(ROOT / "results", "quick"), 0
-    for _, seeds in comparison.tested(runs).groupby(comparison.GROUP):
-        if grades.grade(seeds, runs).startswith((grades.REPRODUCED, grades.NOT_REPRODUCED)):
+    runs, judged = comparison.read_runs_from_profile(ROOT / "results", "quick"), 0
+    for _, seeds in runs.dropna(subset="test_acc_pct").groupby(comparison.GROUP_COLUMNS):
+        if grades.grade_runs(seeds, runs).startswith(("procedure reproduced", "not reproduced")):
             for run in seeds.itertuples():
                 begun = datetime.fromisoformat(read_json(run.folder / "provenance.json")["start"])
-                assert grades.exploratory(run) or begun > committed, run.folder.name
+                assert grades.is_exploratory(run) or begun > committed, run.folder.name
                 judged += 1
     assert judged

@@ -16,13 +16,13 @@ from studies import ladder
 from tests.conftest import Killed, contents, killed_after, tiny
 
 ROW = "own_tiny_01234567"
-LADDER = ladder.rungs(ROW, "quick", 0, [(8, 1), (8, 2), (11, 2)], target_pct=90.0, depth_epochs=2, threads=1)
+LADDER = ladder.plan_recipes(ROW, "quick", 0, [(8, 1), (8, 2), (11, 2)], target_pct=90.0, depth_epochs=2, threads=1)
 
 
 @pytest.mark.parametrize("row", ["mnist", "svhn"])
 def test_every_network_has_about_twice_the_bytes_of_the_one_before(row):
-    networks = ladder.networks(DATASETS[row])
-    sizes = [ladder.size_bytes(network, DATASETS[row]) for network in networks]
+    networks = ladder.list_networks(DATASETS[row])
+    sizes = [ladder.count_network_bytes(network, DATASETS[row]) for network in networks]
     assert all(1.5 < larger / smaller < 3 for smaller, larger in itertools.pairwise(sizes))
     assert networks[2:4] == [(8, 3), (11, 3)]  # which leaves 4 of 28 or 32 pixels a side
 
@@ -30,22 +30,22 @@ def test_every_network_has_about_twice_the_bytes_of_the_one_before(row):
 @pytest.mark.parametrize(("side", "deepest"), [(8, 1), (16, 2), (27, 2), (28, 3), (32, 3), (64, 4), (224, 5)])
 def test_an_image_is_halved_until_four_pixels_are_left(side, deepest):
     dataset = dataclasses.replace(DATASETS["mnist"], image_shape=(1, side, side))
-    assert max(depth for _, depth in ladder.networks(dataset)) == deepest
+    assert max(depth for _, depth in ladder.list_networks(dataset)) == deepest
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(15_000, 6_000_000))
 def test_max_bytes_is_kept_and_used(max_bytes):
     svhn = DATASETS["svhn"]
-    *_, (width, depth) = networks = ladder.networks(svhn, max_bytes)
-    assert all(ladder.size_bytes(network, svhn) <= max_bytes for network in networks)
-    assert networks == sorted(set(networks), key=lambda network: ladder.size_bytes(network, svhn))
-    assert width == 64 or depth < 3 or ladder.size_bytes((width + 1, depth), svhn) > max_bytes
+    *_, (width, depth) = networks = ladder.list_networks(svhn, max_bytes)
+    assert all(ladder.count_network_bytes(network, svhn) <= max_bytes for network in networks)
+    assert networks == sorted(set(networks), key=lambda network: ladder.count_network_bytes(network, svhn))
+    assert width == 64 or depth < 3 or ladder.count_network_bytes((width + 1, depth), svhn) > max_bytes
 
 
 def test_fewer_bytes_than_any_network_has_are_refused():
     with pytest.raises(RecipeError, match=r"max_bytes 5,000: the smallest network here has 1\d,\d{3}: allow at least"):
-        ladder.networks(DATASETS["svhn"], 5_000)
+        ladder.list_networks(DATASETS["svhn"], 5_000)
 
 
 def climbed(accuracies_pct, images=10_000):
@@ -74,13 +74,13 @@ def test_the_first_that_meets_the_goal_by_two_seeds_where_one_cannot_tell(accura
 
 def test_with_fewer_images_more_rungs_get_a_second_seed_and_the_better_one_is_taken():
     rung = climbed({(8, 2, 1): 98.0, (11, 2, 1): 92.0}, images=40)[1]
-    assert (rung.accuracy_pct, rung.best.seed) == (89.0, 1)
+    assert (rung.accuracy_pct, rung.best_recipe.seed) == (89.0, 1)
     assert [len(rung.recipes) for rung in climbed({}, images=40)] == [1, 2, 2]
 
 
 def test_half_an_interval():
-    assert ladder.points(90.0, 10_000) == pytest.approx(0.588, abs=0.001)
-    assert 0 < ladder.points(100.0, 20) < ladder.points(90.0, 20)
+    assert ladder.half_interval_pts(90.0, 10_000) == pytest.approx(0.588, abs=0.001)
+    assert 0 < ladder.half_interval_pts(100.0, 20) < ladder.half_interval_pts(90.0, 20)
 
 
 def test_all_rungs_are_trained_alike():
@@ -102,7 +102,7 @@ def test_a_climb_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
             with pytest.raises(Killed):
                 climb(partial(trained, tmp_path / name, data, listeners=listeners))
         rungs = climb(partial(trained, tmp_path / name, data))
-        folders.append([experiment.run_folder(recipe, tmp_path / name) for rung in rungs for recipe in rung.recipes])
+        folders.append([experiment.folder_of_run(recipe, tmp_path / name) for rung in rungs for recipe in rung.recipes])
     assert [contents(folder) for folder in folders[0]] == [contents(folder) for folder in folders[1]]
 
 
@@ -112,27 +112,27 @@ def test_the_test_images_wait_for_the_chosen_network(tmp_path, monkeypatch):
     result = read_json(folder / "result.json")
     assert (result["test_acc_pct"], result["test_images"]) == (None, 0)
     whole = experiment.run(LADDER[1], lambda: data, tmp_path / "tested")
-    assert ladder.test_once(folder, data.test) == read_json(whole / "result.json")["test_acc_pct"]
+    assert ladder.measure_test_accuracy_once(folder, data.test) == read_json(whole / "result.json")["test_acc_pct"]
     assert contents(folder) == contents(whole)
     monkeypatch.setattr(ladder.metrics, "evaluate", None)  # not once more
-    assert ladder.test_once(folder, data.test) == read_json(folder / "result.json")["test_acc_pct"]
+    assert ladder.measure_test_accuracy_once(folder, data.test) == read_json(folder / "result.json")["test_acc_pct"]
 
 
 def test_settings_that_no_rung_can_have_are_refused():
     with pytest.raises(RecipeError, match="target_pct 900"):
-        ladder.rungs(ROW, "quick", 0, [(8, 1)], target_pct=900)
+        ladder.plan_recipes(ROW, "quick", 0, [(8, 1)], target_pct=900)
 
 
 def test_what_is_offered_and_how_long_it_will_take(tmp_path):
     data = tiny()
-    assert ladder.minutes(LADDER, data).is_monotonic_increasing
+    assert ladder.estimate_minutes(LADDER, data).is_monotonic_increasing
     tried = ladder.climb_ladder(LADDER[:2], partial(trained, tmp_path, data), 100.0, 1000)
-    offered = ladder.offered(tried, tried[1], tmp_path, data.validation, 30)
+    offered = ladder.tabulate_tried_networks(tried, tried[1], tmp_path, data.validation, 30)
     assert offered["chosen"].tolist() == [False, True]
     assert offered["judged_pct"].tolist() == [rung.accuracy_pct for rung in tried]
     assert (offered[["size_mb", "latency_ms", "points"]] > 0).all(axis=None)
     labels = (
-        ladder.figure(offered, 90.0, {"guessing": 33.0, "logistic regression": 50.0})
+        ladder.draw_tried_networks(offered, 90.0, {"guessing": 33.0, "logistic regression": 50.0})
         .axes[0]
         .get_legend_handles_labels()
     )

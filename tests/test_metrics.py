@@ -10,8 +10,8 @@ from odnlib.architectures import GlobalAveragePool
 from odnlib.data import DATASETS
 from odnlib.models import build
 from odnlib.paper import TABLE_1
-from studies.latency import in_turns
-from studies.thop_count import thop_macs
+from studies.latency import time_in_turns
+from studies.thop_count import count_macs_by_thop
 from tests.conftest import same, tiny_split
 
 # Row, variant: exact parameters; MACs in millions by the paper's rule, and as thop counts them. Three MACs figures
@@ -36,7 +36,10 @@ MISPRINTED_MACS = {("emnist", "full"), ("emnist", "odn"), ("svhn", "full")}
 def test_table_1(row, variant):
     printed, dataset = getattr(TABLE_1[row], variant), DATASETS[row]
     cut = build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes).truncate(printed.depth)
-    figures, thop_macs_m = metrics.structure(cut, dataset.image_shape), thop_macs(cut, dataset.image_shape) / 1e6
+    figures, thop_macs_m = (
+        metrics.measure_size_and_macs(cut, dataset.image_shape),
+        count_macs_by_thop(cut, dataset.image_shape) / 1e6,
+    )
     macs_m = round(figures["macs_m"], 2)
     assert (figures["params"], macs_m, round(thop_macs_m, 2)) == STRUCTURE[row, variant]
     assert figures["size_mb"] == pytest.approx(printed.size_mb, rel=0.003)
@@ -54,10 +57,10 @@ def test_macs_by_hand():
     layers = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), GlobalAveragePool(), nn.Linear(4, 3)
     )
-    assert metrics.macs(layers, (2, 6, 6)) == 36 * 4 * 18 + 5 * 144 + 144 + 12
+    assert metrics.count_macs(layers, (2, 6, 6)) == 36 * 4 * 18 + 5 * 144 + 144 + 12
 
 
-@pytest.mark.parametrize("measure", [metrics.structure, thop_macs])
+@pytest.mark.parametrize("measure", [metrics.measure_size_and_macs, count_macs_by_thop])
 def test_measuring_leaves_the_network_as_it_was(measure):
     network = build("resnet18", 1, 10, width=4).truncate(2).train()
     before = metrics.size_bytes(network), copy.deepcopy(network.state_dict())
@@ -69,13 +72,13 @@ def test_measuring_leaves_the_network_as_it_was(measure):
 
 def test_structure_per_depth_is_that_of_the_networks_cut_out():
     network = build("resnet18", 1, 10, width=4)
-    cut_out = [{"depth": d, **metrics.structure(network.truncate(d), (1, 28, 28))} for d in (1, 2, 3)]
-    assert metrics.structure_per_depth(network, (1, 28, 28), last_depth=3) == cut_out
+    cut_out = [{"depth": d, **metrics.measure_size_and_macs(network.truncate(d), (1, 28, 28))} for d in (1, 2, 3)]
+    assert metrics.measure_every_depth(network, (1, 28, 28), last_depth=3) == cut_out
 
 
 def test_accuracy_counts_every_image_once(monkeypatch):
     """Also those of a last batch that is smaller; the mean of batch means would be another number."""
-    monkeypatch.setattr(metrics, "EVALUATION_BATCH", 32)
+    monkeypatch.setattr(metrics, "LARGEST_EVALUATION_BATCH", 32)
     split = tiny_split(70, seed=5)
     network = build("resnet18", 1, 3, width=2).truncate(1).eval()
     logits = network(split.normalise(split.images)).detach()
@@ -87,10 +90,10 @@ def test_accuracy_counts_every_image_once(monkeypatch):
 def test_timing_takes_turns():
     order = []
     tasks = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    assert set(in_turns(tasks, rounds=2)) == {"a", "b"}
+    assert set(time_in_turns(tasks, rounds=2)) == {"a", "b"}
     assert order == ["a", "b"] * 3  # the first round warms up
 
 
 @pytest.mark.parametrize(("side", "images"), [(28, 1000), (64, 1000), (128, 250), (224, 81), (8192, 1)])
 def test_large_images_are_evaluated_fewer_at_a_time(side, images):
-    assert metrics.evaluation_batch((3, side, side)) == images
+    assert metrics.evaluation_batch_size((3, side, side)) == images

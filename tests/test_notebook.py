@@ -13,7 +13,7 @@ from odnlib import experiment, recipes
 from odnlib.files import ROOT
 from odnlib.recipes import RecipeError
 from studies import notebook, plots, rows
-from studies.notebook import Workplace, assigned, check
+from studies.notebook import NotebookTrainer, check_parameters, read_assignments
 from tests.conftest import tiny_recipe
 
 KNOWN = 'row = "mnist"  # which\nseed = 0\nfresh = False\noverrides = {}'
@@ -42,7 +42,7 @@ NAMES = "row seed fresh overrides"
 def test_parameters_are_checked_as_a_whole(cells, messages):
     told = []
     try:
-        check(["", *cells, "notebook.check(In)"], NAMES)
+        check_parameters(["", *cells, "notebook.check(In)"], NAMES)
     except RecipeError as error:
         told = str(error).splitlines()
     assert len(told) == len(messages), told
@@ -52,9 +52,9 @@ def test_parameters_are_checked_as_a_whole(cells, messages):
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_each_notebook_names_all_its_parameters(path):
     parameters, code, *_ = [x.source for x in nbformat.read(path, 4).cells if x.cell_type == "code"]
-    names, of_its_own = re.search(r'notebook.check\(\s*In,\s+"([^"]+)"(?:,\s+(\w+)=int)?', code).groups()
-    assert assigned(parameters).keys() == {*names.split(), *filter(None, [of_its_own])}
-    check(["", parameters], names, **({of_its_own: int} if of_its_own else {}))
+    names, of_its_own = re.search(r'notebook.check_parameters\(\s*In,\s+"([^"]+)"(?:,\s+(\w+)=int)?', code).groups()
+    assert read_assignments(parameters).keys() == {*names.split(), *filter(None, [of_its_own])}
+    check_parameters(["", parameters], names, **({of_its_own: int} if of_its_own else {}))
 
 
 def test_a_notebook_with_another_odnlib_is_refused(tmp_path, monkeypatch):
@@ -66,15 +66,15 @@ def test_a_notebook_with_another_odnlib_is_refused(tmp_path, monkeypatch):
         with pytest.raises(
             RecipeError, match=f"lies in {tmp_path}, and odnlib in {root}: start it with the .venv beside"
         ):
-            check(["", KNOWN], NAMES)
+            check_parameters(["", KNOWN], NAMES)
 
 
 def test_runs_begun_before_a_time_start_over_once(tmp_path, monkeypatch, tiny_data):
     """As run_all.sh --fresh wants it: of notebooks that share a run the first one starts it over."""
-    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
+    monkeypatch.setattr(NotebookTrainer, "image_loader", lambda *_: lambda: tiny_data)
     recipe, begun = tiny_recipe("full", last_depth=1, full_epochs=1), []
     for since in ("", "2020-01-01", "2999-01-01"):
-        folder = Workplace(str(tmp_path), "", "cpu", since).train(recipe)
+        folder = NotebookTrainer(str(tmp_path), "", "cpu", since).train(recipe)
         begun.append((folder / "result.json").stat().st_mtime_ns)
     assert begun[0] == begun[1] < begun[2]
     assert len(list(folder.parent.glob(f"{folder.name}.replaced*"))) == 1
@@ -82,33 +82,33 @@ def test_runs_begun_before_a_time_start_over_once(tmp_path, monkeypatch, tiny_da
 
 def test_images_are_loaded_only_where_something_is_left_to_train(tmp_path, capsys, tiny_data, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "samples", drawn.append)
+    monkeypatch.setattr(plots, "draw_samples", drawn.append)
     planned = [tiny_recipe(variant, last_depth=1) for variant in recipes.VARIANTS]
-    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
-    place = Workplace(str(tmp_path), "", "cpu", False)
-    rows.samples(place, *planned)
+    monkeypatch.setattr(NotebookTrainer, "image_loader", lambda *_: lambda: tiny_data)
+    place = NotebookTrainer(str(tmp_path), "", "cpu", False)
+    rows.draw_samples(place, *planned)
     for recipe in planned:
         experiment.run(recipe, lambda: tiny_data, tmp_path)
-    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: 1 / 0)
-    rows.samples(place, *planned)
+    monkeypatch.setattr(NotebookTrainer, "image_loader", lambda *_: lambda: 1 / 0)
+    rows.draw_samples(place, *planned)
     assert "no images are loaded" in capsys.readouterr().out
-    monkeypatch.setattr(Workplace, "images", lambda *_: lambda: tiny_data)
-    rows.samples(Workplace(str(tmp_path), "", "cpu", True), *planned)
+    monkeypatch.setattr(NotebookTrainer, "image_loader", lambda *_: lambda: tiny_data)
+    rows.draw_samples(NotebookTrainer(str(tmp_path), "", "cpu", True), *planned)
     assert drawn == [tiny_data.train] * 2
 
 
 def test_folders_begin_at_the_repository_wherever_the_kernel_does(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    place = Workplace("results/of-a-test", "", "cpu", "")
+    place = NotebookTrainer("results/of-a-test", "", "cpu", "")
     assert (place.results_dir, place.data_dir) == (ROOT / "results" / "of-a-test", ROOT / "data")
-    assert notebook.folder(str(tmp_path), "data") == tmp_path
+    assert notebook.resolve_folder(str(tmp_path), "data") == tmp_path
 
 
 def test_tables_have_words_and_nothing_empty():
     lines = pd.DataFrame(
         {"row": ["mnist"] * 2, "params": [1, 2], "val_acc_pct": [99.1, None], "test_acc_pct": [None] * 2}
     )
-    page = notebook.table(lines).to_html()
+    page = notebook.style_table(lines).to_html()
     assert "row mnist</caption>" in page
     assert re.findall(">([^<]+)</th>", page) == ["parameters", "validation (%)"]
     assert "nan" not in page

@@ -8,7 +8,7 @@ import torch
 import run_all
 from odnlib import recipes
 from odnlib.paper import TABLE_1
-from odnlib.presets import RULES
+from odnlib.presets import SETTINGS_OF_RULE
 from studies import latency, plots, report, rows
 from tests.conftest import tiny_recipe
 from tests.pretend import DEPTHS, EPOCHS, pretend_run
@@ -29,10 +29,10 @@ def test_what_the_next_depth_is_good_for(monkeypatch, tmp_path, capsys, tiny_dat
     networks = tmp_path / "results" / "quick" / "networks" / "mnist"
     networks.mkdir(parents=True)
     monkeypatch.setattr(rows, "ROOT", tmp_path)
-    rows.gained("mnist", tmp_path)
+    rows.draw_gained_images("mnist", tmp_path)
     for depth in (1, 2):
         (networks / f"depth0{depth}.onnx").touch()
-    rows.gained("mnist", tmp_path)
+    rows.draw_gained_images("mnist", tmp_path)
     left_out = capsys.readouterr().out.splitlines()
     assert "no published networks of two depths" in left_out[0]
     assert f"{tmp_path} has none of MNIST" in left_out[1]
@@ -40,11 +40,11 @@ def test_what_the_next_depth_is_good_for(monkeypatch, tmp_path, capsys, tiny_dat
     labels, drawn = tiny_data.validation.labels, []
     answers = {"depth01": torch.zeros(30), "depth02": labels}
     monkeypatch.setattr(
-        "studies.export.logits_of", lambda path, _: torch.nn.functional.one_hot(answers[path.stem].long(), 3).numpy()
+        "studies.export.run_onnx", lambda path, _: torch.nn.functional.one_hot(answers[path.stem].long(), 3).numpy()
     )
-    monkeypatch.setattr(rows.data, "load", lambda *_: tiny_data)
-    monkeypatch.setattr(plots, "pictures", lambda *shown: drawn.extend(shown))
-    rows.gained("mnist", tmp_path, drawn=5)
+    monkeypatch.setattr(rows.data, "load_splits", lambda *_: tiny_data)
+    monkeypatch.setattr(plots, "draw_images", lambda *shown: drawn.extend(shown))
+    rows.draw_gained_images("mnist", tmp_path, drawn=5)
     wrong = int((labels != 0).sum())
     assert (
         f"Of 30 validation images depth 2 has {wrong} right that depth 1 has wrong, and 0 the"
@@ -55,19 +55,27 @@ def test_what_the_next_depth_is_good_for(monkeypatch, tmp_path, capsys, tiny_dat
 
 
 def test_settings_are_those_that_the_rule_uses():
-    released, equal = (rows.settings(recipes.resolve("svhn", profile="paper", rule=rule)) for rule in ("", "equal"))
+    released, equal = (
+        rows.tabulate_settings(recipes.resolve("svhn", profile="paper", rule=rule)) for rule in ("", "equal")
+    )
     assert released.loc[["rate", "target_pct", "patience"], "value"].tolist() == ["0.1", "96.0", "23"]
     assert "patience" not in equal.index
-    shown = rows.settings(tiny_recipe(depth_epochs=3))
+    shown = rows.tabulate_settings(tiny_recipe(depth_epochs=3))
     assert shown.loc["depth_epochs", ["value", "overridden"]].tolist() == ["3", True]
 
 
 def settings_by_rule(row):
     """The settings of a row at full width as a table in Markdown, a column per rule."""
-    profiles = {rule: "quick" if rule == "equal" else "paper" for rule in RULES}
-    columns = {rule: rows.settings(recipes.resolve(row, profile=x, rule=rule)) for rule, x in profiles.items()}
-    values = pd.DataFrame({rule: table["value"] for rule, table in columns.items()}).fillna("").reindex(rows.SHOWN)
-    return report.markdown_table(values.rename_axis("setting").assign(meaning=rows.SHOWN).reset_index())
+    profiles = {rule: "quick" if rule == "equal" else "paper" for rule in SETTINGS_OF_RULE}
+    columns = {rule: rows.tabulate_settings(recipes.resolve(row, profile=x, rule=rule)) for rule, x in profiles.items()}
+    values = (
+        pd.DataFrame({rule: table["value"] for rule, table in columns.items()})
+        .fillna("")
+        .reindex(rows.MEANING_OF_SETTING)
+    )
+    return report.format_markdown_table(
+        values.rename_axis("setting").assign(meaning=rows.MEANING_OF_SETTING).reset_index()
+    )
 
 
 @pytest.mark.parametrize(("number", "row"), run_all.ROW_OF_NOTEBOOK.items())
@@ -76,7 +84,7 @@ def test_a_rows_notebook_shows_the_settings_that_its_rules_use(number, row):
 
 
 def test_structure_is_the_papers_at_full_width():
-    lines = rows.structure(recipes.resolve("mnist", profile="paper")).set_index("depth")
+    lines = rows.measure_depths(recipes.resolve("mnist", profile="paper")).set_index("depth")
     assert lines.loc[2].round(2).tolist() == [149_322, pytest.approx(0.61, 0.01), 117.36]
 
 
@@ -88,24 +96,24 @@ def test_what_is_evidence_is_drawn_and_not_twice(tmp_path):
     names = {f"{odn.name}-{what}.png" for odn in searches for what in ("structure", "choice", "history")}
     written = []
     for _ in range(2):
-        rows.write(tmp_path, "paper")
+        rows.write_results(tmp_path, "paper")
         written.append({path.name: path.stat().st_mtime_ns for path in tmp_path.glob("paper/figures/*")})
     assert written[0].keys() == names | {f"{full.name}-history.png" for _, full in pairs}
     assert written[0] == written[1]
-    rows.write(tmp_path, "quick")
+    rows.write_results(tmp_path, "quick")
     assert not (tmp_path / "quick").exists()
 
 
 def test_what_the_search_found_in_words(tmp_path):
-    found = rows.outcome(*pretended(tmp_path))
+    found = rows.describe_outcome(*pretended(tmp_path))
     assert found == "Depth 2 of 8 is the first to meet the goal of 99 %: it has 99.40 % of the validation images right."
-    missed = rows.outcome(*pretended(tmp_path, rule="equal", met_goal=False, depths=SIZES.fillna(99.0)))
+    missed = rows.describe_outcome(*pretended(tmp_path, rule="equal", met_goal=False, depths=SIZES.fillna(99.0)))
     assert missed.startswith("No depth met the goal of 99 %.")
     assert missed.endswith("within half a point of depth 8, trained alike (99.40 %) is 2.")
 
 
 def test_measured_beside_printed(tmp_path):
-    table = rows.comparison(*pretended(tmp_path, profile="quick", rule="equal"))
+    table = rows.compare_with_paper(*pretended(tmp_path, profile="quick", rule="equal"))
     assert table.loc[("odn", "test accuracy (%)")].tolist() == [99.31, 99.31, 0.0]
     assert table.columns.tolist() == ["measured (quick)", "paper", "difference"]
     assert table.loc[("odn", "size reduction (%)"), "paper"] == 98.64
@@ -113,30 +121,34 @@ def test_measured_beside_printed(tmp_path):
 
 def test_latency_is_measured_once_and_judged(tmp_path):
     odn, full = pretended(tmp_path, last_depth=8)
-    lines = latency.measure(odn, full)
+    lines = latency.measure_latency(odn, full)
     assert lines["batch"].tolist() == [1, 128]
     assert (lines["ratio_low"] <= lines["ratio_high"]).all()
     assert (lines[["odn_ms", "full_ms"]] > 0).all(axis=None)
-    pd.testing.assert_frame_equal(latency.measure(odn, full), lines)
-    assert latency.table(tmp_path, "paper")["macs_ratio"].round(1).tolist() == [3.9, 3.9]
+    pd.testing.assert_frame_equal(latency.measure_latency(odn, full), lines)
+    assert latency.read_results(tmp_path, "paper")["macs_ratio"].round(1).tolist() == [3.9, 3.9]
     measured = lines.assign(macs_ratio=4.0, not_comparable="")
     one_row = "holds in the rows measured; emnist, fashion_mnist, svhn, cifar10 not measured"
     for ratios, expected in {(2.0, 2.0): one_row, (0.5, 0.5): "does not hold", (2.0, 0.5): "does not hold"}.items():
-        assert latency.verdict(measured.assign(latency_ratio=ratios))[0] == expected
+        assert latency.judge_claim(measured.assign(latency_ratio=ratios))[0] == expected
     measured = pd.concat([measured.assign(row=row, latency_ratio=2.0) for row in TABLE_1])
-    verdict, sentence = latency.verdict(measured)
+    verdict, sentence = latency.judge_claim(measured)
     assert (verdict, "faster in 100%, median 2.0 x for 4.0 x fewer MACs" in sentence) == ("holds", True)
-    assert latency.verdict(measured.assign(not_comparable="width 8, not 64"))[0] == "not comparable"
+    assert latency.judge_claim(measured.assign(not_comparable="width 8, not 64"))[0] == "not comparable"
 
 
 def test_figures_say_what_they_are_evidence_of(tmp_path):
     recipe = recipes.resolve("mnist", profile="reduced", train_images=1500, threads=1, architecture="resnet34")
     said = "ResNet-34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
-    assert plots.evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table I"
-    assert ", rule released with threads 1, 3 seeds - " in plots.evidence(recipe, "3 seeds", varied=("train_images",))
+    assert plots.describe_evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table I"
+    assert ", rule released with threads 1, 3 seeds - " in plots.describe_evidence(
+        recipe, "3 seeds", varied=("train_images",)
+    )
     run = recipes.read_run(pretend_run(tmp_path, rule="fast", width=64))
-    assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.evidence(run)
-    assert plots.evidence(tiny_recipe()).endswith("an illustration, no reproduction")
+    assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.describe_evidence(
+        run
+    )
+    assert plots.describe_evidence(tiny_recipe()).endswith("an illustration, no reproduction")
 
 
 def test_row_notebooks_differ_only_in_their_parameters_and_prose():

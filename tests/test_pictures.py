@@ -21,12 +21,12 @@ SPLITS = ("train", "val", "test")
 
 def counts(data):
     """Images per split, all classes together."""
-    return own.summary(data)[own.ALL].tolist()
+    return own.count_images(data)[own.TOTAL_COLUMN].tolist()
 
 
 def reasons(data):
     """Reason -> how many files are not used."""
-    return own.findings(data)["files"].to_dict()
+    return own.count_unused_files(data)["files"].to_dict()
 
 
 def saved_again(source, to):
@@ -45,9 +45,9 @@ def test_a_picture_of_training_is_kept_out_of_validation_and_test(tmp_path, copy
     copy(tmp_path / "train/cat/3.png", tmp_path / "test/cat/copy.bmp")
     copy(tmp_path / "train/dog/3.png", tmp_path / "val/dog/copy.bmp")
     copy(tmp_path / "val/dog/4.png", tmp_path / "test/dog/copy.bmp")
-    data = own.load(str(tmp_path))
+    data = own.load_images(str(tmp_path))
     assert counts(data) == [20, 20, 20]
-    told = own.findings(data)
+    told = own.count_unused_files(data)
     assert told["files"].to_dict() == {
         "the same picture is in train already": 2,
         "the same picture is in validation already": 1,
@@ -61,20 +61,20 @@ def test_a_split_without_an_image_of_its_own_is_refused(tmp_path, split):
     pets(tmp_path / "train")
     shutil.copytree(tmp_path / "train", tmp_path / split)
     with pytest.raises(DataError, match=f"{split}.*no image of its own is left: .*20 the same picture is in train"):
-        own.load(str(tmp_path))
+        own.load_images(str(tmp_path))
 
 
 def test_a_picture_in_two_classes_has_no_label_and_one_twice_in_a_class_is_used_once(tmp_path):
     place = pets(tmp_path, images=20)
     shutil.copy(tmp_path / "cat/0.png", tmp_path / "dog/is_a_cat.png")
     shutil.copy(tmp_path / "cat/1.png", tmp_path / "cat/again.png")
-    data = own.load(place)
+    data = own.load_images(place)
     assert sum(counts(data)) == 39
     assert reasons(data) == {"the same picture is in two classes": 2, "the same picture is in train already": 1}
     shutil.rmtree(tmp_path / "dog")
     shutil.copytree(tmp_path / "cat", tmp_path / "dog")
     with pytest.raises(DataError, match=r"no images in class folders.*in two classes"):
-        own.load(place)
+        own.load_images(place)
 
 
 @settings(max_examples=20, deadline=None)
@@ -87,7 +87,7 @@ def test_no_picture_is_ever_in_two_splits_and_every_file_is_accounted_for(tmp_pa
     for number, (split, label, source) in enumerate(copies):
         shutil.copy(originals[source], place / split / label / f"copy{number}.png")
     try:
-        data = own.load(str(place))
+        data = own.load_images(str(place))
     except DataError as error:
         assert "the same picture" in str(error)  # noqa: PT017 (too few may be left)
         return
@@ -101,13 +101,13 @@ def test_no_picture_is_ever_in_two_splits_and_every_file_is_accounted_for(tmp_pa
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cat/1.HEIC", pictures.UNKNOWN),
-        ("cat/1.orf", pictures.UNKNOWN),
-        ("cat/IMG_0001", pictures.NO_ENDING),
-        ("cat/new/1.png", pictures.NESTED),
-        ("1.png", pictures.OUTSIDE),
-        ("cat/broken.jpg", pictures.DAMAGED),
-        ("cat/link", pictures.LINK),
+        ("cat/1.HEIC", "image format that cannot be read"),
+        ("cat/1.orf", "image format that cannot be read"),
+        ("cat/IMG_0001", "no ending in the name"),
+        ("cat/new/1.png", "in a folder inside a class folder"),
+        ("1.png", "outside the class folders"),
+        ("cat/broken.jpg", pictures.REASON_DAMAGED),
+        ("cat/link", "folder behind a link"),
     ],
 )
 def test_an_image_that_cannot_be_used_is_named_and_many_are_refused(tmp_path, name, reason):
@@ -115,17 +115,17 @@ def test_an_image_that_cannot_be_used_is_named_and_many_are_refused(tmp_path, na
     for number in ("", "_2", "_3"):
         path = (tmp_path / "pets" / name).with_name(Path(name).stem + number + Path(name).suffix)
         path.parent.mkdir(exist_ok=True)
-        if reason == pictures.LINK:
+        if reason == "folder behind a link":
             path.symlink_to(elsewhere.parent)
         else:
-            path.write_bytes(b"no image" if reason == pictures.DAMAGED else elsewhere.read_bytes())
+            path.write_bytes(b"no image" if reason == pictures.REASON_DAMAGED else elsewhere.read_bytes())
         if not number:
-            data = own.load(place)
+            data = own.load_images(place)
             assert sum(counts(data)) == 40
             assert reasons(data) == {reason: 1}
-            assert name in own.findings(data)["which"].item()
+            assert name in own.count_unused_files(data)["which"].item()
     with pytest.raises(DataError, match=f"too many images would be left out: 3 {reason} .*: put them into the folder"):
-        own.load(place)
+        own.load_images(place)
 
 
 def test_files_that_are_no_images_are_counted_however_many_there_are(tmp_path):
@@ -134,9 +134,9 @@ def test_files_that_are_no_images_are_counted_however_many_there_are(tmp_path):
         (tmp_path / "cat" / f"{number}.txt").touch()
     for name in ("README", "Thumbs.db", ".DS_Store", "cat/._0.png"):
         (tmp_path / name).touch()
-    data = own.load(place)
-    assert reasons(data) == {pictures.HIDDEN: 2, pictures.OTHER: 12}
-    assert "and 7 more" in " ".join(own.findings(data)["which"])
+    data = own.load_images(place)
+    assert reasons(data) == {pictures.REASON_HIDDEN: 2, pictures.REASON_NO_IMAGE: 12}
+    assert "and 7 more" in " ".join(own.count_unused_files(data)["which"])
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:200]), lambda path: path.unlink()])
@@ -145,9 +145,9 @@ def test_a_truncated_image_and_a_link_to_nowhere_are_named(tmp_path, spoil):
     (tmp_path / "cat/link.png").symlink_to(tmp_path / "cat/0.png")
     spoil(tmp_path / "cat/0.png")
     (tmp_path / "cat/0.png").exists() and (tmp_path / "cat/link.png").unlink()
-    data = own.load(place)
+    data = own.load_images(place)
     assert sum(counts(data)) == 19
-    assert reasons(data) == {pictures.DAMAGED: 1}
+    assert reasons(data) == {pictures.REASON_DAMAGED: 1}
 
 
 def test_a_class_behind_a_link_is_a_class_and_a_circle_ends(tmp_path):
@@ -156,9 +156,9 @@ def test_a_class_behind_a_link_is_a_class_and_a_circle_ends(tmp_path):
         (tmp_path / "pets").mkdir(exist_ok=True)
         (tmp_path / "pets" / name).symlink_to(tmp_path / "elsewhere" / name)
     (tmp_path / "elsewhere/cat/circle").symlink_to(tmp_path / "pets")
-    data = own.load(str(tmp_path / "pets"))
+    data = own.load_images(str(tmp_path / "pets"))
     assert sum(counts(data)) == 20
-    assert reasons(data) == {pictures.LINK: 1}
+    assert reasons(data) == {"folder behind a link": 1}
 
 
 # Reading
@@ -166,7 +166,7 @@ def test_a_class_behind_a_link_is_a_class_and_a_circle_ends(tmp_path):
 
 def test_large_images_are_read_one_at_a_time_and_others_side_by_side(tmp_path, monkeypatch):
     pets(tmp_path, size=(40, 40))
-    files, met, at_once, most = pictures.listed(tmp_path), threading.Barrier(2), [], []
+    files, met, at_once, most = pictures.list_files(tmp_path), threading.Barrier(2), [], []
 
     def count(image):
         at_once.append(image)
@@ -174,11 +174,11 @@ def test_large_images_are_read_one_at_a_time_and_others_side_by_side(tmp_path, m
         time.sleep(0.01)
         at_once.remove(image)
 
-    monkeypatch.setattr(pictures, "LARGE", 39 * 40)
-    pictures.each(files, count, "pets", "reading")
+    monkeypatch.setattr(pictures, "LARGE_IMAGE_PIXELS", 39 * 40)
+    pictures.apply_to_images(files, count, "pets", "reading")
     assert max(most) == 1
-    monkeypatch.setattr(pictures, "LARGE", 40 * 40)
-    pictures.each(files, lambda image: met.wait(timeout=20), "pets", "reading")
+    monkeypatch.setattr(pictures, "LARGE_IMAGE_PIXELS", 40 * 40)
+    pictures.apply_to_images(files, lambda image: met.wait(timeout=20), "pets", "reading")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_large_photograph_is_scaled_down_roughly_before_it_is_copied_and_looks
     image = Image.fromarray(np.uint8(127 + 100 * waves)).convert("RGB").convert(mode)
     image.save(tmp_path / f"0.{kind}")
     with Image.open(tmp_path / f"0.{kind}") as opened:
-        small = predict.prepared(opened, 64, 64, 3)
+        small = predict.prepare_image(opened, 64, 64, 3)
         assert opened.size == (size if kind == "png" else (300, 225))  # a JPEG is decoded at a quarter
     whole = np.asarray(image.convert("RGB").crop((150, 0, 1050, 900)).resize((64, 64)), dtype=float)
     assert np.abs(small - whole).mean() < 2

@@ -5,7 +5,7 @@ import pytest
 
 from odnlib import experiment, recipes
 from odnlib.files import read_json
-from studies import reuse
+from studies import common, reuse
 from tests.conftest import tiny_recipe
 from tests.pretend import pretend_run
 
@@ -16,7 +16,7 @@ PAIRS = [("mnist", "emnist"), ("emnist", "mnist")]
 def test_plain_training_at_the_cost_of_the_search(tiny_data, tmp_path, rule):
     recipe = tiny_recipe(rule=rule)
     search = experiment.run(recipe, lambda: tiny_data, tmp_path)
-    plain, result = reuse.at_same_cost(recipe, search), read_json(search / "result.json")
+    plain, result = reuse.plan_training_at_same_cost(recipe, search), read_json(search / "result.json")
     assert (plain.variant, plain.last_depth, plain.warmup_epochs) == ("full", result["depth"], recipe.warmup_epochs)
     per_epoch = pd.read_csv(search / "epochs.csv")["train_tmacs"].diff().iloc[-1]
     assert plain.one_cycle or plain.patience >= plain.full_epochs, "it has not converged before it has cost as much"
@@ -25,9 +25,9 @@ def test_plain_training_at_the_cost_of_the_search(tiny_data, tmp_path, rule):
 
 def test_what_cannot_be_studied_is_told_at_once():
     with pytest.raises(recipes.RecipeError, match="name no two datasets"):
-        reuse.searches("smoke", "equal", [("mnist", "mnist")], [0], {}, {})
+        reuse.plan_searches("smoke", "equal", [("mnist", "mnist")], [0], {}, {})
     with pytest.raises(recipes.RecipeError) as error:
-        reuse.searches("smoke", "fast", PAIRS, [0, -1], {"wdth": 8}, {})
+        reuse.plan_searches("smoke", "fast", PAIRS, [0, -1], {"wdth": 8}, {})
     assert len(str(error.value).splitlines()) == 3, "every problem once"
 
 
@@ -35,7 +35,7 @@ def test_a_study_done_again_with_other_targets_replaces_the_one_before(tmp_path)
     """Two studies at one place would have two answers to one question."""
 
     def train(recipe):
-        folder = experiment.run_folder(recipe, tmp_path)
+        folder = experiment.folder_of_run(recipe, tmp_path)
         same = (recipe.row, recipe.variant, recipe.profile, recipe.rule, recipe.seed)
         return folder if folder.exists() else pretend_run(tmp_path, *same, epochs=epochs, **recipe.overridden)
 
@@ -43,19 +43,19 @@ def test_a_study_done_again_with_other_targets_replaces_the_one_before(tmp_path)
     goals = {"mnist": 95.0, "emnist": 60.0}
     steps = [({"mnist": 90.0}, [0, 1, 2], 6), (goals, [0], 2), (goals, [1, 2], 6), (goals, [0], 6)]
     for targets, seeds, count in steps:
-        reuse.measure(reuse.searches("smoke", "equal", PAIRS, seeds, {}, targets), PAIRS, tmp_path, train)
+        reuse.train_pairs(reuse.plan_searches("smoke", "equal", PAIRS, seeds, {}, targets), PAIRS, tmp_path, train)
         assert len(read_json(tmp_path / "smoke" / "reuse.json")["studies"]) == count
-    lines = reuse.table(tmp_path, "smoke")
+    lines = reuse.read_results(tmp_path, "smoke")
     assert len(lines) == 2 * 3 * 3
     assert lines["seed"].to_list()[::3] == [0, 0, 1, 2, 1, 2], "done again, a line keeps its place"
     assert set(lines["not_comparable"]) == {"stand-in images, width 8, not 64"}, "the study's own settings aside"
-    assert len(reuse.answers(lines)) == 4
-    reuse.write(tmp_path, "smoke")
+    assert len(reuse.summarise_over_seeds(lines)) == 4
+    common.write_study("reuse", reuse, tmp_path, "smoke")
     assert {path.name for path in (tmp_path / "smoke").glob("*.csv")} == {"reuse.csv", "reuse_answers.csv"}
     assert [path.name for path in (tmp_path / "smoke" / "figures").iterdir()] == ["reuse-resnet18-equal.png"]
     arm = read_json(tmp_path / "smoke" / "reuse.json")["studies"][0]["plain"]
     (tmp_path / "smoke" / "runs" / arm / "result.json").unlink()
-    assert len(reuse.table(tmp_path, "smoke")) < len(lines), "without an arm there is nothing to compare"
+    assert len(reuse.read_results(tmp_path, "smoke")) < len(lines), "without an arm there is nothing to compare"
 
 
 def lines_of(reused: list[float], plain: list[float], **columns: str) -> pd.DataFrame:
@@ -74,19 +74,24 @@ CASES = [(ALIKE, WORSE, HOLDS), (WORSE, BETTER, FAILS), (WIDE, WIDE, OPEN)]
 
 @pytest.mark.parametrize(("reused", "plain", "verdicts"), CASES)
 def test_answers(reused, plain, verdicts):
-    answers = reuse.answers(lines_of(reused, plain))
+    answers = reuse.summarise_over_seeds(lines_of(reused, plain))
     assert list(answers["verdict"]) == verdicts
     assert list(answers["cost_ratio"]) == [0.5, 2.0]
     assert list(answers["n"]) == [3, 3]
-    assert [reuse.verdict(answers, question)[0] for question in reuse.QUESTIONS] == verdicts
-    equal = reuse.answers(lines_of(reused, plain, rule="equal"))  # expands nothing: says nothing of expansion
-    assert [reuse.verdict(equal, question)[0] for question in reuse.QUESTIONS] == [verdicts[0], "not measured"]
+    assert [reuse.judge_claim(answers, question)[0] for question in reuse.ARMS_OF_QUESTION] == verdicts
+    equal = reuse.summarise_over_seeds(
+        lines_of(reused, plain, rule="equal")
+    )  # expands nothing: says nothing of expansion
+    assert [reuse.judge_claim(equal, question)[0] for question in reuse.ARMS_OF_QUESTION] == [
+        verdicts[0],
+        "not measured",
+    ]
 
 
 def test_a_gain_on_one_dataset_does_not_make_up_for_a_loss_on_another():
     gain, loss = lines_of(BETTER, WORSE), lines_of(WORSE, WORSE, row="emnist", sibling="mnist")
-    answers = reuse.answers(pd.concat([gain, loss]))
-    verdict, why = reuse.verdict(answers, "reused")
+    answers = reuse.summarise_over_seeds(pd.concat([gain, loss]))
+    verdict, why = reuse.judge_claim(answers, "reused")
     assert verdict == "does not hold"
     assert "MNIST, released, trained plainly at the depth that the search on EMNIST found" in why
-    assert reuse.verdict(answers, "expansion")[0] == "holds"
+    assert reuse.judge_claim(answers, "expansion")[0] == "holds"

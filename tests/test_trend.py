@@ -5,13 +5,13 @@ import pytest
 
 from odnlib.paper import TABLE_1
 from odnlib.recipes import RecipeError
-from studies import trend
+from studies import common, trend
 from tests.pretend import pretend_run
 
 
 def test_depth_needed_is_the_smallest_within_the_tolerance():
     depths = pd.DataFrame({"depth": [1, 2, 3, 4, 5], "val_acc_pct": [90.0, 94.6, 95.0, 94.4, None]})
-    assert [trend.depth_needed(depths, tolerance) for tolerance in (0.0, 0.4, 0.5, 5.0)] == [3, 2, 2, 1]
+    assert [trend.find_depth_needed(depths, tolerance) for tolerance in (0.0, 0.4, 0.5, 5.0)] == [3, 2, 2, 1]
 
 
 def needed(depths: dict[str, list[int]], **same: str) -> pd.DataFrame:
@@ -38,17 +38,17 @@ REVERSED = {"mnist": [8, 8], "emnist": [7, 7], "fashion_mnist": [5, 5], "cifar10
     ],
 )
 def test_verdict_is_exact_over_datasets(depths, verdict, reason):
-    judged, why = trend.verdict(needed(depths))
+    judged, why = trend.judge_claim(needed(depths))
     assert (judged, reason in why) == (verdict, True), why
 
 
 def test_one_architecture_for_all_decides_and_a_rule_of_today_comes_first():
-    papers, alike = needed(REVERSED, architectures=trend.PAPERS), needed(IN_ORDER)
+    papers, alike = needed(REVERSED, architectures=trend.PAPER_ARCHITECTURES), needed(IN_ORDER)
     of_fast, at_width_16 = needed(REVERSED, rule="fast"), needed(IN_ORDER, not_comparable="width 16, not 64")
-    assert trend.verdict(papers)[0] == "does not hold"
-    assert trend.verdict(pd.concat([papers, alike]))[0] == "holds"
-    assert trend.verdict(pd.concat([of_fast, of_fast, alike]))[0] == "holds"
-    assert trend.verdict(at_width_16)[0] == "holds at reduced scale"
+    assert trend.judge_claim(papers)[0] == "does not hold"
+    assert trend.judge_claim(pd.concat([papers, alike]))[0] == "holds"
+    assert trend.judge_claim(pd.concat([of_fast, of_fast, alike]))[0] == "holds"
+    assert trend.judge_claim(at_width_16)[0] == "holds at reduced scale"
 
 
 def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
@@ -56,16 +56,20 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
     and neither is one by another training version.
     """
     same = {"profile": "reduced", "rule": "equal", "train_images": 100}
-    every = same | trend.EVERY_DEPTH
+    every = same | common.SETTINGS_WITHOUT_GOAL
     for row in ("mnist", "emnist", "cifar10"):
         for other in ({}, {"rule": "fast"}, {"seed": 1, "architecture": "resnet18"}):
             pretend_run(tmp_path, row, **every | other)
     pretend_run(tmp_path, "fashion_mnist", **same)
     pretend_run(tmp_path, "svhn", training_version=2, **every)
-    trend.write(tmp_path, "reduced")
+    common.write_study("depth_by_dataset", trend, tmp_path, "reduced")
     lines = pd.read_csv(tmp_path / "reduced" / "depth_by_dataset.csv")
     searches = lines[lines["tolerance_pct"] == 0.5].groupby(["rule", "architectures"])["row"].count()
-    assert searches.to_dict() == {("equal", trend.PAPERS): 5, ("equal", "resnet18"): 5, ("fast", trend.PAPERS): 3}
+    assert searches.to_dict() == {
+        ("equal", trend.PAPER_ARCHITECTURES): 5,
+        ("equal", "resnet18"): 5,
+        ("fast", trend.PAPER_ARCHITECTURES): 3,
+    }
     assert set(lines["settings"]) == {"train images 100"}
     assert set(lines["not_comparable"]) == {"width 16, not 64, overridden: train images 100"}
     figures = {file.name for file in tmp_path.glob("reduced/figures/*")}
@@ -74,7 +78,7 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
 
 def test_three_rows_are_a_trend_and_one_with_the_common_architecture_is_searched_once():
     with pytest.raises(RecipeError, match=r"rows \['mnist', 'svhn'\] are fewer than 3"):
-        trend.planned("smoke", ["mnist", "svhn"], [""], [0], {})
-    planned = trend.planned("smoke", ["mnist", "svhn", "cifar10"], ["", "resnet18"], [0, 1], {"target_pct": 50.0})
+        trend.plan_recipes("smoke", ["mnist", "svhn"], [""], [0], {})
+    planned = trend.plan_recipes("smoke", ["mnist", "svhn", "cifar10"], ["", "resnet18"], [0, 1], {"target_pct": 50.0})
     assert len(planned) == 2 * 5
     assert {(recipe.goal_pct, recipe.rule) for recipe in planned} == {(100.0, "equal")}

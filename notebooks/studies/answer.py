@@ -13,35 +13,29 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from sklearn import metrics
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import (
-    ConfusionMatrixDisplay,
-    accuracy_score,
-    balanced_accuracy_score,
-    precision_recall_fscore_support,
-)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from odnlib.data import Data, DataError, Split
-from odnlib.metrics import evaluation_batch
 from odnlib.recipes import RecipeError
-from studies.ladder import Rung, points
+from studies.ladder import TriedNetwork, half_interval_pts
 
-WIDEST = 10  # points: half an interval with which nothing is recommended
-MOST_FITTED = 5000  # images for logistic regression, which takes long with more
-Answer = Callable[[Split], np.ndarray]  # a split -> probabilities (N, classes)
+WIDEST_HALF_INTERVAL_PTS = 10  # with which nothing is recommended
+MOST_IMAGES_FOR_LOGISTIC_REGRESSION = 5000  # it takes long with more
+Classifier = Callable[[Split], np.ndarray]  # a split -> probabilities (N, classes)
 
 
-def simple_answers(train: Split) -> dict[str, Answer]:
-    """Return what takes no network: the largest class for every image, and logistic regression on the pixels."""
+def fit_simple_classifiers(train: Split) -> dict[str, Classifier]:
+    """Return, fitted to training images, by name: answering the largest class, and logistic regression on pixels."""
 
-    def pixels(split: Split, most: int | None = None) -> np.ndarray:
-        return split.images[:most].flatten(1).cpu().numpy().astype(np.float32)
+    def pixels(split: Split) -> np.ndarray:
+        return split.images.flatten(1).cpu().numpy().astype(np.float32)
 
-    mixed = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:MOST_FITTED]
+    mixed = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    mixed = mixed[:MOST_IMAGES_FOR_LOGISTIC_REGRESSION]
     known = Split(train.images[mixed], train.labels[mixed], train.dataset)
     logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     models = {"guessing the largest class": DummyClassifier(), "logistic regression on the pixels": logistic}
@@ -50,35 +44,31 @@ def simple_answers(train: Split) -> dict[str, Answer]:
     return {name: lambda split, model=model: model.predict_proba(pixels(split)) for name, model in models.items()}
 
 
-@torch.inference_mode()
-def probabilities(network: nn.Module, split: Split) -> np.ndarray:
-    """Return a network's probabilities (N, classes) for the images of a split."""
-    batches = split.batches(evaluation_batch(split.dataset.image_shape))
-    return torch.cat([network(images.cpu()).softmax(1) for images, _ in batches]).numpy()
-
-
-def worth(split: Split) -> float:
-    """Return how many images in classes of equal size would tell the balanced accuracy as exactly as these do."""
+def count_effective_images(split: Split) -> float:
+    """Return how many images in classes of equal size would tell the balanced accuracy as exactly as a split's do."""
     counts = split.labels.unique(return_counts=True)[1].cpu().numpy()
     return float(len(counts) ** 2 / (1 / counts).sum())
 
 
-def scores(answered: np.ndarray, split: Split) -> dict[str, float]:
-    """Return acc_pct, balanced_pct, the lower of the two as judged_pct, and points, half its 95 % interval."""
+def score_probabilities(answered: np.ndarray, split: Split) -> dict[str, float]:
+    """Return acc_pct and balanced_pct of probabilities (N, classes), the lower as judged_pct, points: half its
+    interval.
+    """
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
-    both = {"acc_pct": accuracy_score(labels, classes), "balanced_pct": balanced_accuracy_score(labels, classes)}
-    both = {name: 100 * float(share) for name, share in both.items()}
+    both = {"acc_pct": metrics.accuracy_score, "balanced_pct": metrics.balanced_accuracy_score}
+    both = {name: 100 * float(score(labels, classes)) for name, score in both.items()}
     judged = min(both.values())
-    return both | {"judged_pct": judged, "points": points(judged, worth(split))}
+    return both | {"judged_pct": judged, "points": half_interval_pts(judged, count_effective_images(split))}
 
 
-def table(answers: dict[str, Answer], split: Split) -> pd.DataFrame:
-    """Return a line of `scores` for each answer."""
-    return pd.DataFrame({name: scores(answer(split), split) for name, answer in answers.items()}).T
+def score_classifiers(classifiers: dict[str, Classifier], split: Split) -> pd.DataFrame:
+    """Return a table of `score_probabilities` on a split, one row per classifier, by its name."""
+    return pd.DataFrame({name: score_probabilities(x(split), split) for name, x in classifiers.items()}).T
 
 
-def question(target_pct: float, data: Data) -> str:
-    """Return what a target asks, in a sentence: how exactly it can be told, and what unequal classes add to it.
+def check_target(target_pct: float, data: Data) -> str:
+    """Return what a target accuracy in % asks of own images, in a sentence: how exactly the validation images can tell
+    it, and what unequal classes add to it.
 
     Raises:
         RecipeError: the target asks for something else than is meant; with a better question. DataError: the validation
@@ -87,14 +77,15 @@ def question(target_pct: float, data: Data) -> str:
     if 0 < target_pct <= 1:
         raise RecipeError(f"target_pct {target_pct:g} is 1 in a hundred or less: did you mean {100 * target_pct:g}?")
     shares = pd.Series(data.validation.labels.cpu()).value_counts(normalize=True)
-    guess_pct, images, there = 100 * shares.iloc[0], len(data.validation), worth(data.validation)
+    guess_pct, images, there = 100 * shares.iloc[0], len(data.validation), count_effective_images(data.validation)
     names = data.train.dataset.class_names
     if target_pct <= guess_pct:
         raise RecipeError(
             f"target_pct {target_pct:g}: always answering the largest class is right for {guess_pct:.1f} % of the "
             f"validation images. Ask for more, e.g. {(100 + guess_pct) / 2:.1f}, which halves the errors"
         )
-    exact, needed = points(target_pct, there), next(n for n in count(1) if points(target_pct, n) <= WIDEST)
+    exact = half_interval_pts(target_pct, there)
+    needed = next(n for n in count(1) if half_interval_pts(target_pct, n) <= WIDEST_HALF_INTERVAL_PTS)
     if there < needed:
         raise DataError(
             f"{images} validation images (as good as {there:.0f} in classes of equal size) tell {target_pct:g} % to "
@@ -108,26 +99,27 @@ def question(target_pct: float, data: Data) -> str:
     return f"{said} Classes are unequal ({largest}, {smallest}), so it is asked of the mean over the classes, too."
 
 
-def choose(rungs: list[Rung], goal_pct: float, validation: Split) -> Rung:
-    """Return the rung that met the goal, which is the last, or else the most accurate one.
-
-    Raises:
-        DataError: none is better than guessing, as far as these validation images can tell.
+def choose_network(tried: list[TriedNetwork], goal_pct: float, validation: Split) -> TriedNetwork:
+    """Return the network that met the goal, which is the last tried, or else the most accurate one; DataError if none
+    is better than guessing, as far as these validation images can tell.
     """
-    best, guess_pct = max(rungs, key=lambda rung: rung.accuracy_pct), 100 / len(validation.labels.unique())
-    if best.accuracy_pct - points(best.accuracy_pct, worth(validation)) <= guess_pct:
+    best, guess_pct = max(tried, key=lambda network: network.accuracy_pct), 100 / len(validation.labels.unique())
+    half = half_interval_pts(best.accuracy_pct, count_effective_images(validation))
+    if best.accuracy_pct - half <= guess_pct:
         raise DataError(
             f"no network can be told from guessing: {best.accuracy_pct:.1f} % of a class are recognised in the mean, "
             f"{guess_pct:.1f} by guessing. Nothing is recommended: more images are needed, or larger ones (image_size)"
         )
-    return rungs[-1] if rungs[-1].met(goal_pct) else best
+    return tried[-1] if tried[-1].meets(goal_pct) else best
 
 
-def recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pct: float, validation: Split) -> str:
-    """Return the answer in sentences, the interval first; `offered` is `ladder.offered`, `simple` the `table`."""
+def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pct: float, validation: Split) -> str:
+    """Return which network to take in sentences; `offered` is from `ladder.tabulate_tried_networks`, `simple` the
+    `score_classifiers` of what takes no network.
+    """
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
     low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
-    lines = [
+    sentences = [
         f"{low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, {len(validation)} "
         f"validation images); by guessing {guess_pct:.1f}, by logistic regression {logistic_pct:.1f} %.",
         f"Width {take.width}, depth {take.depth}: {take.size_mb:.2f} MB, {take.macs_m:.1f} million "
@@ -138,28 +130,29 @@ def recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pct: float,
         "more bytes or epochs may reach it - or a lower target is right.",
     ]
     if logistic_pct >= take.judged_pct:
-        lines += ["Logistic regression is as good: these images need no network."]
-    return "\n".join(lines)
+        sentences += ["Logistic regression is as good: these images need no network."]
+    return "\n".join(sentences)
 
 
-def by_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
-    """Return a line per class: images, recall_pct (the share recognised) and points, half its 95 % interval."""
+def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
+    """Return a table by class of probabilities (N, classes): images, recall_pct, and points, half its 95 % interval."""
     names, labels = split.dataset.class_names, split.labels.cpu().numpy()
-    _, recall, _, images = precision_recall_fscore_support(
+    _, recall, _, images = metrics.precision_recall_fscore_support(
         labels, answered.argmax(1), labels=range(len(names)), zero_division=np.nan
     )
-    lines = pd.DataFrame({"images": images, "recall_pct": 100 * recall}, pd.Index(names, name="class"))
-    return lines.assign(points=points(lines["recall_pct"], lines["images"]))
+    table = pd.DataFrame({"images": images, "recall_pct": 100 * recall}, pd.Index(names, name="class"))
+    return table.assign(points=half_interval_pts(table["recall_pct"], table["images"]))
 
 
-def mistakes(answered: np.ndarray, split: Split, most: int = 12) -> Figure:
-    """Draw the confusion matrix, and the images of which the network was surest and wrong."""
+def draw_mistakes(answered: np.ndarray, split: Split, most: int = 12) -> Figure:
+    """Draw the confusion matrix of probabilities (N, classes) for a split, and `most` images of the surest mistakes."""
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
     names = [name.replace("$", r"\$") for name in split.dataset.class_names]
     figure = plt.figure(figsize=(11, 4 + 0.2 * len(names)), layout="constrained")
     left, right = figure.subfigures(1, 2)
     shown = {"labels": range(len(names)), "display_labels": names, "xticks_rotation": "vertical", "colorbar": False}
-    ConfusionMatrixDisplay.from_predictions(labels, classes, **shown, cmap="Blues", ax=left.subplots()).ax_.grid(False)
+    shown |= {"cmap": "Blues", "ax": left.subplots()}
+    metrics.ConfusionMatrixDisplay.from_predictions(labels, classes, **shown).ax_.grid(False)
     worst = [i for i in answered.max(1).argsort()[::-1] if classes[i] != labels[i]][:most]
     for axis, i in zip(right.subplots(3, most // 3).flat, worst, strict=False):
         axis.imshow(split.images[i].cpu().permute(1, 2, 0).squeeze(), cmap="gray")

@@ -4,136 +4,140 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from odnlib import recipes
-from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
+from odnlib.files import TRAINING_VERSION, find_finished_runs, read_json, write_rounded_csv
 from odnlib.paper import TABLE_1
-from odnlib.presets import PROFILES, RULES
+from odnlib.presets import SETTINGS_OF_PROFILE, SETTINGS_OF_RULE
 from studies import plots
 
-COMPARABLE_OVERRIDES = {"carry_best", "bfloat16", "threads"}  # a reading of the paper left open, and speed
-ONE_DEPTH = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
-HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
-ALLOWED_LOSS_PCT = 0.5  # points of accuracy that one may lose: the released code's, between target and goal
+SETTINGS_COMPARABLE_WITH_PAPER = {"carry_best", "bfloat16", "threads"}  # a reading of the paper left open, and speed
+DEPTH_RANGE_SETTINGS = {"first_depth", "last_depth"}  # by `equal` a depth has the same bytes alone as in a search
+SETTINGS_WITHOUT_GOAL = {"target_pct": 100.0, "tolerance_pct": 0.0}  # no depth meets it, so all are trained
+STUDY_COLUMNS = ["profile", "row", "rule", "settings"]  # what the seeds of most studies have in common
+CLAIM_HOLDS, CLAIM_FAILS, CLAIM_OPEN = "holds", "does not hold", "open"
+ALLOWED_ACCURACY_LOSS_PTS = 0.5  # the released code's, between target and goal
 
 
-def finished(
+def read_run(folder: Path, varied: set[str]) -> dict:
+    """Return a run's folder as a dict: every setting and result, goal_pct, label, name, folder, processor,
+    training_version; settings, the overrides as text without the setting names in `varied`, which its study compares;
+    not_comparable, why not with the paper ("": it is).
+    """
+    run, made_by = vars(recipes.read_run(folder)), read_json(folder / "provenance.json")
+    run |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
+    run["settings"] = describe_overrides(run["changed"], run["training_version"], varied)
+    return run | {"not_comparable": why_not_comparable_to_paper(run, varied)}
+
+
+def read_finished_runs(
     results_dir: Path | str, profile: str = "*", variant: str | None = None, varied: set[str] = frozenset()
 ) -> pd.DataFrame:
-    """Return one line per finished run on a dataset of Table I; empty without runs.
-
-    Columns: every setting and result, goal_pct, label, name, folder, full_size_mb, processor, training_version,
-    not_comparable, and settings (the overrides as text, without those that are `varied` within a study).
+    """Return a table of `read_run`, one row per finished run on a dataset of Table I, of a profile ("*": all) and a
+    variant (odn, full; None: both), with full_size_mb, the MB of the whole network. Empty without runs.
     """
-    lines = []
-    for folder in run_folders(results_dir, profile, variant):
-        line, made_by = vars(recipes.read_run(folder)), read_json(folder / "provenance.json")
-        if line["row"] in TABLE_1:
-            line |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
-            line["settings"] = in_common(line["changed"], line["training_version"], varied)
-            line["not_comparable"] = why_not_comparable_to_paper(line, varied)
-            line["full_size_mb"] = pd.read_csv(folder / "depths.csv")["size_mb"].iloc[-1]
-            lines.append(line)
-    return pd.DataFrame(lines)
+    runs = [read_run(folder, varied) for folder in find_finished_runs(results_dir, profile, variant)]
+    runs = pd.DataFrame([run for run in runs if run["row"] in TABLE_1])
+    sizes = [pd.read_csv(x / "depths.csv")["size_mb"].iloc[-1] for x in runs.get("folder", [])]
+    return runs.assign(full_size_mb=sizes) if sizes else runs
 
 
 def why_not_comparable_to_paper(run: dict, varied: set[str]) -> str:
-    """Return, as text, why a run's accuracy and depth cannot be compared with the paper's; empty if they can.
-
-    Settings that are `varied` by its study are no reason.
+    """Return, as text, why accuracy and depth of a run (a dict) cannot be compared with the paper's; "" if they can.
+    Settings named in `varied`, which its study compares, are no reason.
     """
     reasons = ["stand-in images"] if run["embedded"] else []
     reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
-    told = COMPARABLE_OVERRIDES | {"width"} | varied | (ONE_DEPTH if run["rule"] == "equal" else set())
+    told = SETTINGS_COMPARABLE_WITH_PAPER | {"width"} | varied
+    told |= DEPTH_RANGE_SETTINGS if run["rule"] == "equal" else set()
     others = {name: value for name, value in run["changed"].items() if name not in told}
-    return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
+    return ", ".join(reasons + ([f"overridden: {recipes.describe_settings(others)}"] if others else []))
 
 
-def in_common(changed: dict, training_version: int, varied: set[str]) -> str:
-    """Return overrides as text without the `varied` ones; a training version after the first is added, since runs made
-    by different versions must not be pooled.
+def describe_overrides(changed: dict, training_version: int, varied: set[str]) -> str:
+    """Return overrides (setting -> value) as text without those named in `varied`; with a training version after the
+    first, since runs by different versions must not be pooled.
     """
     version = {"training_version": training_version} if training_version > 1 else {}
-    return recipes.in_words({name: value for name, value in changed.items() if name not in varied} | version)
+    return recipes.describe_settings({name: value for name, value in changed.items() if name not in varied} | version)
 
 
-def shared(runs: pd.DataFrame, varied: set[str]) -> list[str]:
-    """Return for each run the `in_common` text of its overrides, which is equal for runs of one study."""
-    return [in_common(run.changed, run.training_version, varied) for run in runs.itertuples()]
+def describe_overrides_of_runs(runs: pd.DataFrame, varied: set[str]) -> list[str]:
+    """Return `describe_overrides` for each run of `read_finished_runs`: equal texts for runs of one study."""
+    return [describe_overrides(run.changed, run.training_version, varied) for run in runs.itertuples()]
 
 
-def alike(lines: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
-    """Return the `lines` of the study to which a run of `recipe` with today's code belongs.
-
-    They need the columns profile, row, rule and settings of `finished`, less the `varied` ones.
+def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
+    """Return the rows of a table of studies' results that belong with a run of `recipe` by today's code: those with its
+    profile, row, rule and settings, less the names in `varied`.
     """
     own = {name: getattr(recipe, name) for name in ("profile", "row", "rule") if name not in varied}
-    own["settings"] = in_common(recipe.overridden, TRAINING_VERSION, varied)
-    return lines[(lines[list(own)] == pd.Series(own)).all(axis=1)]
+    own["settings"] = describe_overrides(recipe.overridden, TRAINING_VERSION, varied)
+    return results[(results[list(own)] == pd.Series(own)).all(axis=1)]
 
 
-def most_telling(lines: pd.DataFrame, study: list[str], worth: Callable[[pd.DataFrame], object] = len) -> pd.DataFrame:
-    """Return the lines of the one study with the most evidence; `study` names the columns that tell studies apart.
-
-    Compared are the profile (most work first), whether the rule still exists, then `worth` (default: number of lines).
+def select_strongest_study(
+    results: pd.DataFrame, columns: list[str], strength: Callable[[pd.DataFrame], object] = len
+) -> pd.DataFrame:
+    """Return the rows of the study (equal values of `columns`) with the most evidence: by profile (most work first),
+    whether the rule still exists, then `strength` of its rows.
     """
-    studies, names = [of_study for _, of_study in lines.groupby(study, sort=False)], list(PROFILES)
-    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, worth(x)))
+    studies, names = [study for _, study in results.groupby(columns, sort=False)], list(SETTINGS_OF_PROFILE)
+    rules = SETTINGS_OF_RULE
+    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in rules, strength(x)))
 
 
-def seeds_of(lines: pd.DataFrame) -> str:
-    """Return the seeds of a table as text: "seeds 0, 1"."""
-    return f"seeds {', '.join(map(str, sorted(set(lines['seed']))))}"
+def list_seeds(results: pd.DataFrame) -> str:
+    """Return the seeds in the column `seed` of a table as text: "seeds 0, 1"."""
+    return f"seeds {', '.join(map(str, sorted(set(results['seed']))))}"
 
 
-def hours(runs: pd.DataFrame) -> str:
-    """Return how many hours a run took in the mean, and on what, as text."""
+def describe_hours(runs: pd.DataFrame) -> str:
+    """Return as text how many hours a run of `read_finished_runs` took in the mean, and on which machines."""
     made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in runs["folder"]])
     machines = made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])
     return f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(sorted(set(machines)))}"
 
 
-def figure_file(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:
-    """Return the path of a study's figure; the columns of `study` are the profile, then its other keys."""
+def figure_path(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:
+    """Return the path of a study's PNG figure, called after `name` and the first row of `study` (profile, keys)."""
     profile, *values = study.iloc[0]
     words = [re.sub(r"[^\w.]+", "_", value) for value in (name, *values) if value]
     return Path(results_dir) / profile / "figures" / f"{'-'.join(words)}.png"
 
 
-def write_study(
-    results_dir: Path | str, lines: pd.DataFrame, name: str, study: list[str],
-    figure: Callable[[pd.DataFrame], Figure], answers: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
-) -> None:  # fmt: skip
-    """Write one profile's results of a study: <name>.csv of `lines`, <name>_answers.csv if `answers` is given, and a
-    `figure` per group of the columns `study` (profile first). Writes nothing without lines.
+def write_study(name: str, study: ModuleType, results_dir: Path | str, profile: str) -> None:
+    """Write a study's results from the runs of a profile: <name>.csv, a figure for each value of its `STUDY_COLUMNS`,
+    and <name>_answers.csv if the module has `summarise_over_seeds`. Writes nothing without runs.
     """
-    if lines.empty:
+    if (results := study.read_results(results_dir, profile)).empty:
         return
-    for _, of_study in lines.groupby(study):
-        plots.save(figure(of_study), figure_file(results_dir, name, of_study[study]))
-    folder = Path(results_dir) / lines["profile"].iloc[0]
-    write_table(folder / f"{name}.csv", lines.drop(columns="folder"))
-    if answers:
-        write_table(folder / f"{name}_answers.csv", answers(lines))
+    for _, of_study in results.groupby(study.STUDY_COLUMNS):
+        path = figure_path(results_dir, name, of_study[study.STUDY_COLUMNS])
+        plots.save_figure(study.draw_results(of_study), path)
+    folder = Path(results_dir) / profile
+    write_rounded_csv(folder / f"{name}.csv", results.drop(columns="folder"))
+    if hasattr(study, "summarise_over_seeds"):
+        write_rounded_csv(folder / f"{name}_answers.csv", study.summarise_over_seeds(results))
 
 
-def interval(values: pd.Series) -> tuple[float, float, float]:
-    """Return mean, lower and upper limit of the 95 % t-interval; infinite with fewer than three values."""
+def confidence_interval(values: pd.Series) -> tuple[float, float, float]:
+    """Return mean, lower and upper limit of the 95 % t-interval of a mean; infinite with fewer than three values."""
     mean, n = values.mean(), len(values)
     half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 2 else float("inf")
     return mean, mean - half, mean + half
 
 
-def judged(low: float, high: float, least: float = 0.0) -> str:
-    """Return whether a quantity with this interval exceeds `least`: holds, does not hold, or open."""
-    return HOLDS if low > least else FAILS if high < least else OPEN
+def judge_interval(low: float, high: float, least: float = 0.0) -> str:
+    """Return whether a quantity with this interval exceeds `least`: "holds", "does not hold", or "open"."""
+    return CLAIM_HOLDS if low > least else CLAIM_FAILS if high < least else CLAIM_OPEN
 
 
-def between(low: float, high: float, n: int, form: str = "+.2f") -> str:
+def describe_interval(low: float, high: float, n: int, form: str = "+.2f") -> str:
     """Return an interval as text, e.g. "95 % interval +0.10 to +0.30, n = 3"; with 0 in it also the n to go without."""
     if n < 3:
         return f"no interval, n = {n}"
@@ -142,16 +146,16 @@ def between(low: float, high: float, n: int, form: str = "+.2f") -> str:
     return f"95 % interval {low:{form}} to {high:{form}}, n = {n}{more}"
 
 
-def for_all(condition: bool, rows: set[str], asked: Iterable[str] = TABLE_1) -> str:
-    """Return the verdict on a claim about the datasets `asked`: "does not hold", or "holds" for the `rows` measured."""
-    missing = ", ".join(row for row in asked if row not in rows)
-    return FAILS if not condition else f"holds in the rows measured; {missing} not measured" if missing else HOLDS
+def judge_for_datasets(holds: bool, measured: Iterable[str], asked: Iterable[str] = TABLE_1) -> str:
+    """Return "does not hold", or "holds", qualified where not all the datasets `asked` about are in `measured`."""
+    missing = ", ".join(row for row in asked if row not in measured)
+    qualified = f"holds in the rows measured; {missing} not measured" if missing else CLAIM_HOLDS
+    return qualified if holds else CLAIM_FAILS
 
 
-def qualified(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:
-    """Return (verdict, reason), the verdict qualified if the runs are not comparable with the paper's.
-
-    It becomes "not comparable" with stand-in images, otherwise it is "... at reduced scale".
+def qualify_verdict(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:
+    """Return (verdict, reason), both qualified by the text `not_comparable`, why runs cannot be compared with the
+    paper's (""): the verdict becomes "not comparable" with stand-in images, otherwise "... at reduced scale".
     """
     if not not_comparable:
         return verdict, why

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -15,20 +15,21 @@ from odnlib import metrics, models
 from odnlib.architectures import ARCHITECTURES
 from odnlib.data import DATASETS
 from odnlib.paper import TABLE_1
-from odnlib.presets import PROFILES
+from odnlib.presets import SETTINGS_OF_PROFILE
 from studies import common, grades
 
-CELL = ["row", "variant", "cell"]  # what tells the numbers of Table I apart
-GROUP = ["row", "variant", "profile", "rule", "label"]  # what the seeds of a mean have in common
-COLUMNS = [*CELL, *GROUP[2:], "paper", "measured", "std", "n", "grade", "verdict", "why"]
+CELL_COLUMNS = ["row", "variant", "cell"]  # what tells the numbers of Table I apart
+GROUP_COLUMNS = ["row", "variant", "profile", "rule", "label"]  # what the seeds of a mean have in common
+COMPARISON_COLUMNS = [*CELL_COLUMNS, *GROUP_COLUMNS[2:], "paper", "measured", "std", "n", "grade", "verdict", "why"]
 PRINTED_CELLS = ("depth", "params_m", "size_mb", "size_reduction_pct", "macs_m", "test_acc_pct")
 FOUND_CELLS = ("found_params_m", "found_size_mb", "found_macs_m", "found_size_reduction_pct")  # at the depth found
-TRAINED_CELLS = {"full": ("test_acc_pct",), "odn": ("test_acc_pct", "depth", *FOUND_CELLS)}
-MEANS = ["depth", "params_m", "size_mb", "macs_m", "test_acc_pct", "epochs", "train_tmacs"]  # of our Table I
-READ = [*GROUP, *MEANS, "seed", "folder", "met_goal", "goal_pct", "not_comparable", "architecture", "last_depth"]
-SIZE_TOLERANCE = 0.003  # of the printed size: the container's overhead differs by version (measured 10 to 30 kB)
+CELLS_DECIDED_BY_TRAINING = {"full": ("test_acc_pct",), "odn": ("test_acc_pct", "depth", *FOUND_CELLS)}
+AVERAGED_COLUMNS = ["depth", "params_m", "size_mb", "macs_m", "test_acc_pct", "epochs", "train_tmacs"]
+RUN_COLUMNS = [*GROUP_COLUMNS, *AVERAGED_COLUMNS, "seed", "folder", "met_goal", "goal_pct", "not_comparable"]
+RUN_COLUMNS += ["architecture", "last_depth"]
+RELATIVE_SIZE_TOLERANCE = 0.003  # the container's overhead differs by version (measured 10 to 30 kB)
 # Printed figures that repeat those of a network with other classes or images, or (None) that differ in a digit.
-SLIPS = {
+PAPER_SLIPS = {
     ("emnist", "full", "params_m"): ("the figure of 10 classes, EMNIST letters has 26", {"classes": 10}),
     ("emnist", "full", "macs_m"): ("the figure of 10 classes, EMNIST letters has 26", {"classes": 10}),
     ("emnist", "odn", "macs_m"): ("one digit differs", None),
@@ -36,53 +37,50 @@ SLIPS = {
 }
 
 
-def stronger(profile: str) -> list[str]:
-    """Return the names of this profile and of those with more work (order: smoke, reduced, quick, paper)."""
-    return list(PROFILES)[list(PROFILES).index(profile) :]
+def list_profiles_from(profile: str) -> list[str]:
+    """Return the names of a profile and of those with more work (order: smoke, reduced, quick, paper)."""
+    return list(SETTINGS_OF_PROFILE)[list(SETTINGS_OF_PROFILE).index(profile) :]
 
 
-def runs_from(results_dir: Path, profile: str) -> pd.DataFrame:
-    """Return the finished runs of a profile and of those with more work, as `common.finished` does, with params_m and
-    size_reduction_pct. `label` also names a training version after the first. Without runs: empty, same columns.
+def read_runs_from_profile(results_dir: Path, profile: str) -> pd.DataFrame:
+    """Return the `common.read_finished_runs` of a profile and of those with more work, with params_m and
+    size_reduction_pct. `label` also names a training version after the first. Without runs: empty, `RUN_COLUMNS`.
     """
-    runs = pd.concat([common.finished(results_dir, name) for name in stronger(profile)], ignore_index=True)
+    runs = pd.concat(
+        [common.read_finished_runs(results_dir, x) for x in list_profiles_from(profile)], ignore_index=True
+    )
     if runs.empty:
-        return pd.DataFrame(columns=READ, dtype=float)
+        return pd.DataFrame(columns=RUN_COLUMNS, dtype=float)
     runs["size_reduction_pct"] = 100 * (1 - runs["size_mb"] / runs["full_size_mb"])
-    return runs.assign(label=common.shared(runs, set()), params_m=runs["params"] / 1e6)
+    return runs.assign(label=common.describe_overrides_of_runs(runs, set()), params_m=runs["params"] / 1e6)
 
 
-def of_table_1(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that answer Table I: its architecture, full depth where variant is full, goal below 100 %."""
+def select_table_1_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the `runs` that answer Table I: its architecture, full depth where variant is full, goal below 100 %."""
     own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
     whole = runs["last_depth"] == runs["row"].map(lambda row: TABLE_1[row].full.depth)
     return runs[own & (whole | (runs["variant"] == "odn")) & (runs["goal_pct"] < 100)]
 
 
-def tested(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that have a test accuracy; runs of single depths that were not chosen have none."""
-    return runs.dropna(subset="test_acc_pct")
-
-
-def cell_line(row: str, variant: str, cell: str, **measured: object) -> dict:
-    """Return one line of comparison.csv (a dict): the paper's value of a cell of Table I, and what was `measured`."""
+def make_cell_record(row: str, variant: str, cell: str, **measured: object) -> dict:
+    """Return a record of comparison.csv: the paper's value of a cell of Table I, and what was `measured`, if any."""
     printed, name = TABLE_1[row], cell.removeprefix("found_")
     paper = getattr(printed if name == "size_reduction_pct" else getattr(printed, variant), name)
-    line = {"row": row, "variant": variant, "cell": cell, "paper": paper} | dict.fromkeys([*GROUP[2:], "grade"], "")
-    return line | {"n": 0, "verdict": "not measured", "why": "no run yet"} | measured
+    about = {"row": row, "variant": variant, "cell": cell} | dict.fromkeys([*GROUP_COLUMNS[2:], "grade"], "")
+    return about | {"paper": paper, "n": 0, "verdict": "not measured", "why": "no run yet"} | measured
 
 
 @functools.cache
-def structure(row: str, variant: str, **other: object) -> dict[str, float]:
-    """Return params_m, size_mb, macs_m of a network of Table I at the paper's depth; `other` replaces dataset facts."""
+def measure_table_1_network(row: str, variant: str, **other: object) -> dict[str, float]:
+    """Return params_m, size_mb, macs_m of a network of Table I; `other` replaces fields of its `Dataset`."""
     dataset = dataclasses.replace(DATASETS[row], **other)
     whole = models.build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes)
-    figures = metrics.structure(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
+    figures = metrics.measure_size_and_macs(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
     return {"params_m": figures.pop("params") / 1e6, **figures}
 
 
-def agreement(paper: float, measured: float, tolerance: float, more_is_better: bool = True) -> str:
-    """Return how a value agrees with the paper's: equal (to two decimals), close (in tolerance), better or worse."""
+def judge_agreement(paper: float, measured: float, tolerance: float, more_is_better: bool = True) -> str:
+    """Return how a value agrees with the paper's: equal (two decimals), close (within tolerance), better or worse."""
     if f"{measured:.2f}" == f"{paper:.2f}":
         return "equal"
     if abs(measured - paper) < tolerance:
@@ -90,8 +88,9 @@ def agreement(paper: float, measured: float, tolerance: float, more_is_better: b
     return "better" if (measured > paper) == more_is_better else "worse"
 
 
-def accuracy_tolerance(paper_pct: float, std: float, n: int, test_images: int) -> float:
-    """Return the half width, in points, of the 95 % interval of the paper's single run minus the mean of n runs.
+def accuracy_tolerance_pts(paper_pct: float, std: float, n: int, test_images: int) -> float:
+    """Return the half width, in points, of the 95 % interval of the paper's single test accuracy minus the mean of n
+    runs, whose standard deviation is `std` points (nan for one).
 
     The variance of one run is the binomial one of the test set, plus, for n > 1, the variance between seeds. That both
     are tested on the same images is ignored, which favours `close`.
@@ -101,145 +100,117 @@ def accuracy_tolerance(paper_pct: float, std: float, n: int, test_images: int) -
     return 1.96 * math.sqrt(2 * 1e4 * p * (1 - p) / test_images + seeds * (1 + 1 / n))
 
 
-def slip_evidence(row: str, variant: str, cell: str, paper: float, measured: float) -> str:
-    """Return why a value in the paper is a misprint, if the computed evidence supports that; otherwise ""."""
-    because, network = SLIPS.get((row, variant, cell), ("", None))
+def explain_slip(row: str, variant: str, cell: str, paper: float, measured: float) -> str:
+    """Return why the value in a cell of Table I is a misprint, if what is computed bears it out; otherwise ""."""
+    because, network = PAPER_SLIPS.get((row, variant, cell), ("", None))
     if network:
-        other = f"{structure(row, variant, **network)[cell]:.2f}"
+        other = f"{measure_table_1_network(row, variant, **network)[cell]:.2f}"
         return f"{because}: that network has {other}" if other == f"{paper:.2f}" else ""
     digits = sum(a != b for a, b in zip(f"{paper:.2f}", f"{measured:.2f}", strict=False))
     return f"{because}: {paper:.2f} printed, {measured:.2f} measured" if because and digits == 1 else ""
 
 
-def structural_verdict(row: str, variant: str, cell: str, paper: float, measured: float) -> tuple[str, str]:
-    """Return (verdict, reason) for a number of Table I that needs no training."""
-    verdict = agreement(paper, measured, SIZE_TOLERANCE * paper, more_is_better=cell.endswith("_pct"))
+def judge_structure(row: str, variant: str, cell: str, paper: float, measured: float) -> tuple[str, str]:
+    """Return (verdict, reason) for a cell of Table I that needs no training: `judge_agreement` or "paper's slip"."""
+    verdict = judge_agreement(paper, measured, RELATIVE_SIZE_TOLERANCE * paper, more_is_better=cell.endswith("_pct"))
     if verdict == "equal":
         return verdict, "same printed digits"
-    if evidence := slip_evidence(row, variant, cell, paper, measured):
+    if evidence := explain_slip(row, variant, cell, paper, measured):
         return "paper's slip", evidence
-    near = f"within {100 * SIZE_TOLERANCE:g} %: rounding, or bytes of the file's container"
+    near = f"within {100 * RELATIVE_SIZE_TOLERANCE:g} %: rounding, or bytes of the file's container"
     return verdict, near if verdict == "close" else "differs by more than rounding"
 
 
-def structural_lines() -> list[dict]:
-    """Return the lines of comparison.csv for the numbers of Table I that need no training."""
-    lines = []
+def compare_structure() -> list[dict]:
+    """Return the records of comparison.csv for the numbers of Table I that need no training."""
+    records = []
     for row, printed in TABLE_1.items():
-        full, odn = structure(row, "full"), structure(row, "odn")
-        saved_pct = 100 * (1 - odn["size_mb"] / full["size_mb"])
-        full = full | {"depth": ARCHITECTURES[printed.architecture].depth}
-        for variant, figures in {"full": full, "odn": odn | {"size_reduction_pct": saved_pct}}.items():
+        full, odn = (dict(measure_table_1_network(row, variant)) for variant in ("full", "odn"))
+        odn["size_reduction_pct"] = 100 * (1 - odn["size_mb"] / full["size_mb"])
+        full["depth"] = ARCHITECTURES[printed.architecture].depth
+        for variant, figures in {"full": full, "odn": odn}.items():
             for cell, measured in figures.items():
-                line = cell_line(row, variant, cell, measured=measured)
-                verdict, why = structural_verdict(row, variant, cell, line["paper"], measured)
-                grade = f"{'not ' if verdict in ('better', 'worse') else ''}{grades.STRUCTURE}"
-                lines.append(line | {"grade": grade, "verdict": verdict, "why": why})
-    return lines
+                record = make_cell_record(row, variant, cell, measured=measured)
+                verdict, why = judge_structure(row, variant, cell, record["paper"], measured)
+                grade = "not " * (verdict in ("better", "worse")) + "structure reproduced"
+                records.append(record | {"grade": grade, "verdict": verdict, "why": why})
+    return records
 
 
-def trained_lines(runs: pd.DataFrame) -> list[dict]:
-    """Return the lines of comparison.csv for accuracy, depth and what follows from it, means over seeds."""
-    lines = []
-    for keys, seeds in tested(runs).groupby(GROUP, sort=False):
-        (row, variant, *_), n, first, grade = keys, len(seeds), seeds.iloc[0], grades.grade(seeds, runs)
-        for cell in TRAINED_CELLS[variant]:
+def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
+    """Return the records of comparison.csv for accuracy, depth and what follows from it, means over seeds of `runs`."""
+    records = []
+    for keys, seeds in runs.dropna(subset="test_acc_pct").groupby(GROUP_COLUMNS, sort=False):
+        (row, variant, *_), n, first, grade = keys, len(seeds), seeds.iloc[0], grades.grade_runs(seeds, runs)
+        for cell in CELLS_DECIDED_BY_TRAINING[variant]:
             values = seeds[cell.removeprefix("found_")]
-            line = cell_line(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
+            record = make_cell_record(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
             if first["not_comparable"]:
                 verdict, why = "not comparable", first["not_comparable"]
             elif cell == "test_acc_pct":
-                tolerance = accuracy_tolerance(line["paper"], line["std"], n, first["test_images"])
-                verdict = agreement(line["paper"], line["measured"], tolerance)
+                tolerance = accuracy_tolerance_pts(record["paper"], record["std"], n, first["test_images"])
+                verdict = judge_agreement(record["paper"], record["measured"], tolerance)
                 why = f"tolerance {tolerance:.2f} points, n = {n}"
             else:
                 depths = getattr(TABLE_1[row], variant).depth, seeds["depth"].mean()
-                verdict, why = agreement(*depths, 0.5, more_is_better=False), "verdict of the depth found"
-            lines.append(line | dict(zip(GROUP, keys, strict=True)) | {"grade": grade, "verdict": verdict, "why": why})
-    return lines
+                verdict, why = judge_agreement(*depths, 0.5, more_is_better=False), "verdict of the depth found"
+            record |= dict(zip(GROUP_COLUMNS, keys, strict=True))
+            records.append(record | {"grade": grade, "verdict": verdict, "why": why})
+    return records
 
 
-def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return all lines of comparison.csv; a number of the paper that no run measured is "not measured"."""
-    lines = structural_lines() + trained_lines(of_table_1(runs))
-    measured = {tuple(line[name] for name in CELL) for line in lines}
-    for row, variant in product(TABLE_1, TRAINED_CELLS):
-        missing = [cell for cell in TRAINED_CELLS[variant][:2] if (row, variant, cell) not in measured]
-        lines += [cell_line(row, variant, cell) for cell in missing]
-    return pd.DataFrame(lines, columns=COLUMNS)
+def compare_with_paper(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return comparison.csv of `runs`, one row per cell of Table I and group of seeds, unmeasured cells among them."""
+    records = compare_structure() + compare_trained_cells(select_table_1_runs(runs))
+    measured = {tuple(record[name] for name in CELL_COLUMNS) for record in records}
+    for row, (variant, cells) in product(TABLE_1, CELLS_DECIDED_BY_TRAINING.items()):
+        missing = [cell for cell in cells[:2] if (row, variant, cell) not in measured]
+        records += [make_cell_record(row, variant, cell) for cell in missing]
+    return pd.DataFrame(records, columns=COMPARISON_COLUMNS)
 
 
-def best_evidence(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the best line of `compare` for each of the 55 numbers of Table I: comparable with the paper if possible,
-    then of the profile with most work, then with the fewest overrides, then with the most seeds.
+def select_best_evidence(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return the best row of `compare_with_paper` for each of the 55 numbers of Table I: comparable with the paper if
+    possible, then of the profile with most work, then with the fewest overrides, then with the most seeds.
     """
-    worth = {"comparable": frame["verdict"] != "not comparable"}
-    worth |= {"strength": frame["profile"].map(["", *PROFILES].index), "plain": -frame["label"].str.len()}
-    ranked = frame.assign(**worth).sort_values([*worth, "n"])[COLUMNS]
-    best = ranked.drop_duplicates(CELL, keep="last").set_index(CELL)
-    order = [cell for cell in product(TABLE_1, TRAINED_CELLS, PRINTED_CELLS) if cell in best.index]
+    worth = {"comparable": numbers["verdict"] != "not comparable"}
+    worth["strength"] = numbers["profile"].map(["", *SETTINGS_OF_PROFILE].index)
+    worth["plain"] = -numbers["label"].str.len()
+    ranked = numbers.assign(**worth).sort_values([*worth, "n"])[COMPARISON_COLUMNS]
+    best = ranked.drop_duplicates(CELL_COLUMNS, keep="last").set_index(CELL_COLUMNS)
+    order = [cell for cell in product(TABLE_1, CELLS_DECIDED_BY_TRAINING, PRINTED_CELLS) if cell in best.index]
     return best.loc[order].reset_index()
 
 
-def sensitivity(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparable accuracies with the verdicts that fixed tolerances of 0.25, 0.5 and 1 point would give."""
-    table = frame.query("cell == 'test_acc_pct' and n > 0 and verdict != 'not comparable'")
-    table = table[[*GROUP, "paper", "measured", "verdict"]]
+def judge_at_fixed_tolerances(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies in `compare_with_paper` that are comparable with the paper, with the verdicts that fixed
+    tolerances of 0.25, 0.5 and 1 point would give in the columns "at ...".
+    """
+    table = numbers.query("cell == 'test_acc_pct' and n > 0 and verdict != 'not comparable'")
+    table = table[[*GROUP_COLUMNS, "paper", "measured", "verdict"]]
     for tolerance in (0.25, 0.5, 1.0):
-        verdicts = [agreement(line.paper, line.measured, tolerance) for line in table.itertuples()]
+        verdicts = [judge_agreement(x.paper, x.measured, tolerance) for x in table.itertuples()]
         table = table.assign(**{f"at {tolerance:g}": verdicts})
     return table
 
 
-def table_1(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return our Table I: per dataset, variant and settings the means over seeds of what the runs found."""
-    grouped = runs.groupby(GROUP, sort=False)
+def average_runs_over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return table1.csv: `AVERAGED_COLUMNS` of `runs`, means over n seeds, by dataset, variant and settings."""
+    grouped = runs.groupby(GROUP_COLUMNS, sort=False)
     counts = [grouped.size().rename("n"), grouped["met_goal"].sum().rename("seeds_that_met_the_goal")]
-    return grouped[MEANS].mean().join(counts).reset_index()
+    return grouped[AVERAGED_COLUMNS].mean().join(counts).reset_index()
 
 
-Kind = tuple[str, pd.DataFrame, pd.DataFrame]  # dataset, one group of searches that met the goal, full networks
-
-
-def searches_with_whole_network(runs: pd.DataFrame) -> Iterator[Kind]:
-    """Yield each group of searches that met the goal, with full networks of the same settings to compare with.
-
-    If there are none, and the searches are comparable with the paper, with all full networks that are.
+def pair_searches_with_whole_networks(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Yield (dataset, a group of searches that met the goal, whole networks to compare them with), both from `runs`:
+    those with the searches' settings; if there are none, for comparable searches all that are comparable.
     """
-    runs = tested(of_table_1(runs))
-    runs = runs.assign(strength=-runs["profile"].map(list(PROFILES).index))
+    runs = select_table_1_runs(runs).dropna(subset="test_acc_pct")
+    runs = runs.assign(strength=-runs["profile"].map(list(SETTINGS_OF_PROFILE).index))
     searches = runs[(runs["variant"] == "odn") & runs["met_goal"]]
-    for (row, _, *kind), seeds in searches.groupby(["row", "strength", *GROUP[2:]]):
+    for (row, _, *kind), seeds in searches.groupby(["row", "strength", *GROUP_COLUMNS[2:]]):
         wholes = runs[(runs["row"] == row) & (runs["variant"] == "full")]
-        whole = wholes[(wholes[GROUP[2:]] == kind).all(axis=1)]
+        whole = wholes[(wholes[GROUP_COLUMNS[2:]] == kind).all(axis=1)]
         if whole.empty and not seeds["not_comparable"].iloc[0]:
             whole = wholes[wholes["not_comparable"] == ""]
         yield row, seeds, whole
-
-
-def headline(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the first table of report and README: `searches_with_whole_network` as text, means over n seeds, the
-    paper's values in brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
-    """
-    lines, narrow = {row: [] for row in TABLE_1}, []
-    for row, seeds, whole in searches_with_whole_network(runs):
-        first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
-        paper = "" if first["not_comparable"] else " ({})"
-        alone = first["rule"] == "equal" and first["first_depth"] > 1
-        untold = {"threads", "width"} | (common.ONE_DEPTH if alone else set())
-        settings = common.in_common(first["changed"], first["training_version"], untold)
-        settings = ["depths one by one" if alone else "", settings, f"n = {len(seeds)}"]
-        line = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
-        line["trained"] = ", ".join(filter(None, [first["profile"], first["rule"], *settings]))
-        line["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
-        line["MB (paper)"] = f"{mean['size_mb']:.2f}{paper.format(printed.odn.size_mb)}"
-        line["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
-        if len(whole):
-            accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
-            line["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
-            line["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
-        line["hours"] = common.hours(seeds) + ", this depth alone" * bool(alone)
-        (narrow if first["not_comparable"] else lines[row]).append(line | {"grade": grades.grade(seeds, runs)})
-    for row, of_row in lines.items():
-        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no complete search at full width"}]
-    return pd.DataFrame([*chain.from_iterable(lines.values()), *narrow])

@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -23,33 +22,34 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 from odnlib import recipes
-from odnlib.data import Data, Split, generator
-from odnlib.files import processor, write_csv
-from odnlib.search import one_cycle
+from odnlib.data import Data, Split, seeded_generator
+from odnlib.files import describe_processor, write_csv
+from odnlib.search import one_cycle_rate
 from studies import common, export, latency, plots
-from studies.plots import caption
+from studies.common import STUDY_COLUMNS
 
 CALIBRATION_IMAGES = 256
 SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away
-EPOCHS, RATE = 3, 0.02  # of training after that
-DEEP, WHOLE, AS_TRAINED = "optimally deep", "whole", "as trained"  # networks, and the method that changes nothing
-COLORS = {WHOLE: plots.WHOLE, DEEP: plots.FOUND}
-METHODS = {AS_TRAINED: "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}  # with their markers
-QUESTIONS = [("further", DEEP, method) for method in list(METHODS)[1:]] + [("reach", WHOLE, x) for x in METHODS]
-RECORD = "compression.csv"  # in the folder of a search
-STUDY_KEYS = ["profile", "row", "rule", "settings"]  # what its seeds have in common
+EPOCHS_AFTER_PRUNING, RATE_AFTER_PRUNING = 3, 0.02
+OPTIMALLY_DEEP, WHOLE_NETWORK, UNCOMPRESSED = "optimally deep", "whole", "as trained"
+COLOR_OF_NETWORK = {WHOLE_NETWORK: plots.COLOR_WHOLE, OPTIMALLY_DEEP: plots.COLOR_FOUND}
+MARKER_OF_METHOD = {UNCOMPRESSED: "o", "int8": "s", "pruned": "^", "pruned + int8": "D"}
+QUESTION_NETWORK_METHOD = [("further", OPTIMALLY_DEEP, method) for method in list(MARKER_OF_METHOD)[1:]]
+QUESTION_NETWORK_METHOD += [("reach", WHOLE_NETWORK, method) for method in MARKER_OF_METHOD]
+RESULTS_FILE = "compression.csv"  # in the folder of a search
 
 
-def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: int) -> None:
+def prune_and_retrain(network: nn.Module, sparsity_pct: float, data: Data, seed: int) -> None:
     """Set the smallest `sparsity_pct` % of the weights to zero for good and train the others on, in place."""
     weights = [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     prune.global_unstructured(weights, prune.L1Unstructured, amount=sparsity_pct / 100)
     network.train().to(data.train.images.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), RATE, 0.9, weight_decay=5e-4, nesterov=True)
-    for epoch in range(EPOCHS):
-        batches = data.train.shuffled_batches(32, False, generator(seed, "compress", epoch))
+    optimizer = torch.optim.SGD(network.parameters(), RATE_AFTER_PRUNING, 0.9, weight_decay=5e-4, nesterov=True)
+    for epoch in range(EPOCHS_AFTER_PRUNING):
+        batches = data.train.shuffled_batches(32, False, seeded_generator(seed, "compress", epoch))
         for number, (images, labels) in enumerate(batches):
-            optimizer.param_groups[0]["lr"] = one_cycle(RATE, (epoch + 32 * number / len(data.train)) / EPOCHS)
+            progress = (epoch + 32 * number / len(data.train)) / EPOCHS_AFTER_PRUNING
+            optimizer.param_groups[0]["lr"] = one_cycle_rate(RATE_AFTER_PRUNING, progress)
             optimizer.zero_grad()
             functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
@@ -58,17 +58,17 @@ def prune_and_train(network: nn.Module, sparsity_pct: float, data: Data, seed: i
     network.cpu().eval()
 
 
-def calibration(split: Split) -> Iterator[dict[str, np.ndarray]]:
-    """Yield, one by one, the training images from which the ranges of the 8-bit activations are taken."""
-    chosen = torch.randperm(len(split), generator=generator("calibration"))[:CALIBRATION_IMAGES]
-    return ({"images": image[None]} for image in export.bytes_of(split.images[chosen]))
+def yield_calibration_images(split: Split) -> Iterator[dict[str, np.ndarray]]:
+    """Yield, one by one as ONNX input, the images of a split from which the ranges of 8-bit activations are taken."""
+    chosen = torch.randperm(len(split), generator=seeded_generator("calibration"))[:CALIBRATION_IMAGES]
+    return ({"images": image[None]} for image in export.convert_to_onnx_input(split.images[chosen]))
 
 
-def quantise(path: Path, split: Split, to: Path) -> None:
+def quantise_to_8_bits(path: Path, split: Split, to: Path) -> None:
     """Write the ONNX file at `path` with 8-bit weights and activations to `to`, calibrated on images of `split`."""
     prepared = to.with_suffix(".prepared.onnx")
     quant_pre_process(path, prepared)
-    reader = SimpleNamespace(get_next=partial(next, calibration(split), None))
+    reader = SimpleNamespace(get_next=partial(next, yield_calibration_images(split), None))
     quantize_static(
         prepared, to, reader, QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
@@ -77,90 +77,95 @@ def quantise(path: Path, split: Split, to: Path) -> None:
     prepared.unlink()
 
 
-def compressed(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
-    """Write ONNX files of a run's network unchanged, pruned, quantised, and both; yield a line (dict) per file."""
+def compress_network(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
+    """Write ONNX files of a finished run's network into `folder`: unchanged, pruned, quantised, and both. Yield a
+    record per file: network (`name`), method, sparsity_pct, file, nonzero (weights), bytes, zipped_bytes and
+    val_acc_pct.
+    """
     dataset, seed = data.train.dataset, recipes.read_run(run).seed
     for sparsity in (0, *SPARSITIES_PCT):
-        network = export.network_of(run, dataset)
+        network = export.load_network(run, dataset)
         if sparsity:
-            prune_and_train(network, sparsity, data, seed)
+            prune_and_retrain(network, sparsity, data, seed)
         plain, quantised = (folder / f"{name.replace(' ', '_')}-sparsity{sparsity}{x}.onnx" for x in ("", "-int8"))
-        export.to_onnx(network, dataset, plain)
-        quantise(plain, data.train, quantised)
+        export.write_onnx(network, dataset, plain)
+        quantise_to_8_bits(plain, data.train, quantised)
         nonzero = sum(int(parameter.count_nonzero()) for parameter in network.parameters())
-        methods = ("pruned", "pruned + int8") if sparsity else (AS_TRAINED, "int8")
+        methods = ("pruned", "pruned + int8") if sparsity else (UNCOMPRESSED, "int8")
         for method, file in zip(methods, (plain, quantised), strict=True):
-            line = {"network": name, "method": method, "sparsity_pct": sparsity, "file": file.name, "nonzero": nonzero}
-            line |= {"bytes": file.stat().st_size, "zipped_bytes": len(zlib.compress(file.read_bytes(), 9))}
-            yield line | {"val_acc_pct": export.accuracy_pct(file, data.validation)}
+            record = {"network": name, "method": method, "sparsity_pct": sparsity, "file": file.name}
+            record |= {"nonzero": nonzero, "bytes": file.stat().st_size}
+            record["zipped_bytes"] = len(zlib.compress(file.read_bytes(), 9))
+            yield record | {"val_acc_pct": export.onnx_accuracy_pct(file, data.validation)}
 
 
-def measure(search: Path, whole: Path, images: Callable[[], Data]) -> None:
-    """Compress the networks of a finished search and of a full network; write compression.csv into the search's folder.
-    Does nothing if that file exists. `images` loads the data.
+def measure_compression(search: Path, whole: Path, load: Callable[[], Data]) -> None:
+    """Compress the networks in the folders of a finished search and of a whole network; write compression.csv into the
+    search's folder. Does nothing if that file exists. `load` loads the images.
 
     Per network and method, the file with the fewest zipped bytes is chosen whose validation accuracy is at most the
     tolerance below that of the uncompressed optimally deep network. Only chosen files are tested and timed, in turns.
     """
-    if (search / RECORD).exists():
+    if (search / RESULTS_FILE).exists():
         return
-    data, folder = images(), search / "compressed"
+    data, folder = load(), search / "compressed"
     folder.mkdir(exist_ok=True)
-    files = pd.DataFrame([*compressed(search, DEEP, data, folder), *compressed(whole, WHOLE, data, folder)])
-    files["least_pct"] = files.loc[0, "val_acc_pct"] - common.ALLOWED_LOSS_PCT  # the first: optimally deep, as trained
+    networks = {OPTIMALLY_DEEP: search, WHOLE_NETWORK: whole}
+    files = pd.DataFrame(x for name, run in networks.items() for x in compress_network(run, name, data, folder))
+    files["least_pct"] = files.loc[0, "val_acc_pct"] - common.ALLOWED_ACCURACY_LOSS_PTS  # the first: deep, as trained
     good = files[files["val_acc_pct"] >= files["least_pct"]].sort_values("zipped_bytes")
     chosen = good.groupby(["network", "method"]).head(1)["file"].map(folder.joinpath)
     files["chosen"] = files.index.isin(chosen.index)
-    files["test_acc_pct"] = chosen.map(lambda file: export.accuracy_pct(file, data.test))
-    for batch in latency.BATCHES:
-        taken = export.latency_ms(chosen.to_dict(), data.test.dataset.image_shape, batch)
+    files["test_acc_pct"] = chosen.map(lambda file: export.onnx_accuracy_pct(file, data.test))
+    for batch in latency.BATCH_SIZES:
+        taken = export.time_onnx_files(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
-    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
-    write_csv(search / RECORD, files.assign(**about))
+    about = {"threads": torch.get_num_threads(), "processor": describe_processor()}
+    write_csv(search / RESULTS_FILE, files.assign(seed=recipes.read_run(search).seed, **about))
 
 
-def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """Return the lines of all searches' compression.csv, with the columns `STUDY_KEYS`, folder and not_comparable."""
-    lines = []
-    for _, run in common.finished(results_dir, profile, "odn").iterrows():
-        if (run["folder"] / RECORD).exists():
-            lines.append(pd.read_csv(run["folder"] / RECORD).assign(**run[[*STUDY_KEYS, "folder", "not_comparable"]]))
-    return pd.concat([pd.DataFrame(), *lines], ignore_index=True)
+def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
+    """Return the rows, one per ONNX file, of a profile's compression.csv files, with `STUDY_COLUMNS` and folder."""
+    tables = [pd.DataFrame()]
+    for _, run in common.read_finished_runs(results_dir, profile, "odn").iterrows():
+        if (file := run["folder"] / RESULTS_FILE).exists():
+            tables.append(pd.read_csv(file).assign(**run[[*STUDY_COLUMNS, "folder", "not_comparable"]]))
+    return pd.concat(tables, ignore_index=True)
 
 
-def answers(lines: pd.DataFrame) -> pd.DataFrame:
-    """Return, per compression study, question and method, the chosen files' zipped bytes divided by those of the
-    uncompressed optimally deep network: geometric mean over seeds (`share`) with its 95 % interval; the same for
-    unzipped bytes; and the difference in test accuracy.
+def summarise_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """Return a table, one row per study in `read_results`, question and method: the chosen files' zipped bytes divided
+    by those of the uncompressed optimally deep network, geometric mean over n seeds (share) with its 95 % interval
+    (low, high); the same of bytes (unzipped_share); the difference in test accuracy in points with its interval;
+    without, how many seeds lack a file that is accurate enough; times_faster_1, the median speed-up at batch 1.
 
-    Question `further`: the optimally deep network compressed. `reach`: the full network compressed instead, which stays
-    larger where the ratio exceeds 1. Column `without` counts seeds without an accurate enough file.
+    Question `further`: the optimally deep network compressed. `reach`: the whole network compressed instead, which
+    stays larger where the ratio exceeds 1.
     """
-    answered = []
-    for _, study in lines[lines["chosen"]].groupby(STUDY_KEYS, sort=False):
-        about = study.iloc[0][[*STUDY_KEYS, "processor", "not_comparable"]].to_dict()
+    summary = []
+    for _, study in results[results["chosen"]].groupby(STUDY_COLUMNS, sort=False):
+        about = study.iloc[0][[*STUDY_COLUMNS, "processor", "not_comparable"]].to_dict()
         kinds = {kind: files.set_index("seed") for kind, files in study.groupby(["network", "method"])}
-        every = kinds[DEEP, AS_TRAINED]
-        for question, network, method in QUESTIONS:
+        every = kinds[OPTIMALLY_DEEP, UNCOMPRESSED]
+        for question, network, method in QUESTION_NETWORK_METHOD:
             files = kinds.get((network, method), every[:0])
             deep = every.loc[files.index]
             share, unzipped = (np.log(files[size] / deep[size]) for size in ("zipped_bytes", "bytes"))
-            line = about | {"question": question, "network": network, "method": method, "n": len(files)}
-            line |= {"without": len(every) - len(files), "unzipped_share": np.exp(unzipped.mean())}
-            line |= zip(("share", "low", "high"), np.exp(common.interval(share)), strict=True)
-            points = common.interval(files["test_acc_pct"] - deep["test_acc_pct"])
-            line |= zip(("test_points", "test_low", "test_high"), points, strict=True)
-            answered.append(line | {"times_faster_1": (deep["latency_1_ms"] / files["latency_1_ms"]).median()})
-    return pd.DataFrame(answered)
+            record = about | {"question": question, "network": network, "method": method, "n": len(files)}
+            record |= {"without": len(every) - len(files), "unzipped_share": np.exp(unzipped.mean())}
+            record |= zip(("share", "low", "high"), np.exp(common.confidence_interval(share)), strict=True)
+            points = common.confidence_interval(files["test_acc_pct"] - deep["test_acc_pct"])
+            record |= zip(("test_points", "test_low", "test_high"), points, strict=True)
+            summary.append(record | {"times_faster_1": (deep["latency_1_ms"] / files["latency_1_ms"]).median()})
+    return pd.DataFrame(summary)
 
 
-def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
-    """Return (verdict, reason) on a compression claim, from the study with the most evidence.
-
-    `further` holds if a method makes the optimally deep network smaller with every seed; `reach` holds if no method
-    makes the full network as small. Zipped files decide, the size on disk that Table I has.
+def judge_claim(summary: pd.DataFrame, question: str) -> tuple[str, str]:
+    """Return (verdict, reason) on a question of `summarise_over_seeds`, from the study with the most evidence:
+    `further` holds if a method makes the optimally deep network smaller with every seed, `reach` if no method makes the
+    whole network as small. Zipped files decide, the size on disk that Table I has.
     """
-    study = common.most_telling(answered, STUDY_KEYS, lambda study: study["n"].max())
+    study = common.select_strongest_study(summary, STUDY_COLUMNS, lambda study: study["n"].max())
     methods, first = study[study["question"] == question], study.iloc[0]
     sure = methods[methods["without"] == 0]  # every seed has a file that is accurate enough
     if question == "further":
@@ -168,46 +173,43 @@ def verdict(answered: pd.DataFrame, question: str) -> tuple[str, str]:
     else:
         holds = ((methods["low"] > 1) | (methods["n"] == 0)).all()
         fails = (sure["high"] < 1).any()
-    judged = common.HOLDS if holds else common.FAILS if fails else common.OPEN
+    judged = common.CLAIM_HOLDS if holds else common.CLAIM_FAILS if fails else common.CLAIM_OPEN
     where = ", ".join(filter(None, (f"{first['row']} by {first['rule']}", first["settings"], first["processor"])))
-    return common.qualified(judged, "; ".join([*map(sentence, methods.itertuples()), where]), first["not_comparable"])
+    why = "; ".join([*map(describe_summary, methods.itertuples()), where])
+    return common.qualify_verdict(judged, why, first["not_comparable"])
 
 
-def sentence(answer: pd.Series) -> str:
-    """Return one line of the compression `answers` as a sentence."""
+def describe_summary(answer: pd.Series) -> str:
+    """Return a row of `summarise_over_seeds` as a sentence."""
     name = f"{answer.network} network, {answer.method}"
     if not answer.n:
         return f"{name}: no file is accurate enough"
     without = f", {answer.without} seeds without an accurate enough file" if answer.without else ""
-    sure = common.between(answer.low, answer.high, answer.n, ".2f") + without
+    interval = common.describe_interval(answer.low, answer.high, answer.n, ".2f") + without
     return (
-        f"{name}: {answer.share:.2f} of the optimally deep one's zipped bytes as trained ({sure}; "
+        f"{name}: {answer.share:.2f} of the optimally deep one's zipped bytes as trained ({interval}; "
         f"{answer.unzipped_share:.2f} unzipped), {answer.test_points:+.2f} points of test accuracy, "
         f"{answer.times_faster_1:.2f} times as fast at batch 1"
     )
 
 
-def figure(lines: pd.DataFrame) -> Figure:
-    """Draw validation accuracy against zipped bytes of every file of one compression study; chosen files are filled."""
-    seeds, accuracy = lines["seed"].nunique(), lines["val_acc_pct"]
-    lowest = max(accuracy.min() - 0.5, lines["least_pct"].min() - 7)
-    drawn, axes = plt.subplots(1, seeds, figsize=(plots.WIDTH, 4.2), layout="constrained", sharey=True, squeeze=False)
-    for axis, (seed, of_seed) in zip(axes[0], lines.groupby("seed"), strict=True):
-        for network, method, chosen in product(COLORS, METHODS, (False, True)):
+def draw_results(results: pd.DataFrame) -> Figure:
+    """Draw validation accuracy against zipped bytes of one study's ONNX files, a panel per seed; chosen ones filled."""
+    seeds, accuracy = results["seed"].nunique(), results["val_acc_pct"]
+    lowest = max(accuracy.min() - 0.5, results["least_pct"].min() - 7)
+    drawn, axes = plots.make_axes(1, seeds, 4.2, sharey=True, squeeze=False)
+    for axis, (seed, of_seed) in zip(axes[0], results.groupby("seed"), strict=True):
+        for network, method, chosen in product(COLOR_OF_NETWORK, MARKER_OF_METHOD, (False, True)):
             files = of_seed[(of_seed[["network", "method", "chosen"]] == [network, method, chosen]).all(axis=1)]
             filled = {"ms": 8, "mec": "0.1", "mew": 1.5, "label": f"{network}, {method}"}
-            look = {"color": COLORS[network]} | (filled if chosen else {"fillstyle": "none"})
-            axis.plot(files["zipped_bytes"] / 1e6, files["val_acc_pct"].clip(lowest), METHODS[method], **look)
-        axis.axhline(of_seed["least_pct"].iloc[0], color=plots.GOAL, linestyle="--")
+            look = {"color": COLOR_OF_NETWORK[network]} | (filled if chosen else {"fillstyle": "none"})
+            place = files["zipped_bytes"] / 1e6, files["val_acc_pct"].clip(lowest)
+            axis.plot(*place, MARKER_OF_METHOD[method], **look)
+        axis.axhline(of_seed["least_pct"].iloc[0], color=plots.COLOR_GOAL, linestyle="--")
         axis.set(xscale="log", xlabel="zipped file (MB)", title=f"seed {seed}")
         axis.xaxis.set_major_formatter("{x:g}")
     axes[0, 0].set(ylabel="validation accuracy (%)", ylim=(lowest - 0.3, accuracy.max() + 0.5))
     title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
     title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
-    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, title=title)
-    return caption(drawn, recipes.read_run(lines["folder"].iloc[0]), common.seeds_of(lines))
-
-
-def write(results_dir: Path | str, profile: str) -> None:
-    """Write the compression study's compression.csv, compression_answers.csv and figures."""
-    common.write_study(results_dir, table(results_dir, profile), "compression", STUDY_KEYS, figure, answers)
+    plots.legend_above(drawn, axes[0, 0], 3, fontsize=8, title=title)
+    return plots.write_caption(drawn, recipes.read_run(results["folder"].iloc[0]), common.list_seeds(results))

@@ -27,23 +27,23 @@ from torch.nn import functional
 
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
-from odnlib.files import RunConflict, read_json, replace, write_json
+from odnlib.files import RunConflict, read_json, write_atomically, write_json
 from studies import latency, predict
 
-CLOSE = 1e-4  # to which log-probabilities of model.onnx and of the network may differ
-USE = """
+LARGEST_DIFFERENCE = 1e-4  # between log-probabilities of model.onnx and of the network
+USAGE_SECTION = """
 `python predict.py PHOTO_OR_FOLDER --out answers.csv` prepares photographs as the training images were prepared, and
 classifies them: see `--help`.
 """
-LEAST = 1e-12  # probability below which they are not compared: its logarithm may be minus infinity
+SMALLEST_PROBABILITY = 1e-12  # that is compared: the logarithm of a smaller one may be minus infinity
 
 
 class ExportError(RuntimeError):
-    """Raised if the exported file computes something other than the network."""
+    """Raised if an exported ONNX file computes something other than the network that was trained."""
 
 
-class FromBytes(nn.Module):
-    """A module uint8 (N, H, W, C) -> probabilities: normalises the images as in training, then applies the network."""
+class ByteImageClassifier(nn.Module):
+    """Computes probabilities (N, classes) from images as files have them, uint8 (N, H, W, C), by a trained network."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, temperature: float):
         super().__init__()
@@ -54,11 +54,9 @@ class FromBytes(nn.Module):
         return (logits / self.temperature).softmax(1)
 
 
-def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> models.TruncatedNetwork:
-    """Load a finished run's network at a depth that it tried; by default the depth that it chose.
-
-    Raises:
-        RunConflict: the depth was not tried, or its weights are missing, as in results that were committed.
+def load_network(folder: Path, dataset: Dataset, depth: int | None = None) -> models.TruncatedNetwork:
+    """Return the network of a finished run, from its folder, at a depth that it tried (None: the one that it chose), on
+    the CPU; RunConflict if the depth was not tried, or its weights are missing, as in committed results.
     """
     run = recipes.read_run(folder)
     depth = depth or run.depth
@@ -74,27 +72,31 @@ def network_of(folder: Path, dataset: Dataset, depth: int | None = None) -> mode
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, split: Split) -> Tensor:
-    """Return the logits (N, classes) of a network for a split, on the CPU, computed in batches."""
-    parts = split.images.cpu().split(metrics.evaluation_batch(split.dataset.image_shape))
+def compute_logits(network: nn.Module, split: Split) -> Tensor:
+    """Return the logits (N, classes) of a network on the CPU for the images of a split, computed in batches."""
+    parts = split.images.cpu().split(metrics.evaluation_batch_size(split.dataset.image_shape))
     return torch.cat([network(split.normalise(part)) for part in parts])
 
 
-def temperature_of(network: nn.Module, split: Split) -> float:
-    """Return the temperature by which to divide logits so that the probabilities of a split's labels are likeliest.
+def predict_probabilities(network: nn.Module, split: Split, temperature: float = 1.0) -> np.ndarray:
+    """Return the probabilities (N, classes) of a network on the CPU for the images of a split."""
+    return (compute_logits(network, split) / temperature).softmax(1).numpy()
 
-    Labels are smoothed as if each class had been seen once more for every image (Platt, 1999): a network that has all
-    of a few images right is not certain.
+
+def fit_temperature(network: nn.Module, split: Split) -> float:
+    """Return the temperature by which to divide a network's logits so that a split's labels are likeliest (Guo et al.,
+    2017), smoothed as if each class had been seen once more for every image (Platt, 1999): few images make none
+    certain.
     """
-    logits, labels = logits_of(network, split).double(), split.labels.cpu()
+    logits, labels = compute_logits(network, split).double(), split.labels.cpu()
     smoothed = partial(functional.cross_entropy, target=labels, label_smoothing=1 / (1 + len(labels) / logits.shape[1]))
     return math.exp(minimize_scalar(lambda x: smoothed(logits / math.exp(x)).item(), bounds=(-5, 5)).x)
 
 
-def to_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float = 1.0) -> None:
-    """Write `network` with its normalisation as an ONNX file: input uint8 (N, H, W, C), any N; output probabilities."""
+def write_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float = 1.0) -> None:
+    """Write a network as ONNX: input uint8 (N, H, W, C), normalised inside; output probabilities (N, classes)."""
     images = torch.zeros(2, *dataset.image_shape[1:], dataset.image_shape[0], dtype=torch.uint8)
-    whole = FromBytes(network, dataset, temperature).to(memory_format=torch.contiguous_format).eval()
+    whole = ByteImageClassifier(network, dataset, temperature).to(memory_format=torch.contiguous_format).eval()
     with warnings.catch_warnings(action="ignore"):  # of the exporter's own affairs
         model = torch.onnx.export(
             whole, (images,), input_names=["images"], output_names=["probabilities"],
@@ -105,100 +107,88 @@ def to_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: float
         node.ClearField("doc_string")
     del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {"classes": json.dumps(dataset.class_names), "source": "odnlib"})
-    replace(path, lambda temporary: onnx.save(model, temporary))
+    write_atomically(path, lambda temporary: onnx.save(model, temporary))
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """Return an onnxruntime session of an ONNX file on the CPU, with as many threads as torch uses."""
+def open_onnx_session(path: Path) -> onnxruntime.InferenceSession:
+    """Return an onnxruntime session that runs an ONNX file on the CPU, with as many threads as torch uses."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def bytes_of(images: Tensor) -> np.ndarray:
-    """Turn uint8 images (N, C, H, W) into an array (N, H, W, C), the input of the ONNX files."""
+def convert_to_onnx_input(images: Tensor) -> np.ndarray:
+    """Return uint8 images (N, C, H, W) as an array (N, H, W, C), the input of the ONNX files."""
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def outputs_of(path: Path, images: Tensor) -> np.ndarray:
-    """Return the output (N, classes) of an ONNX file for a uint8 tensor (N, C, H, W): probabilities; logits if old."""
-    model, parts = session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
-    return np.concatenate([model.run(None, {"images": bytes_of(part)})[0] for part in parts])
+def run_onnx(path: Path, images: Tensor) -> np.ndarray:
+    """Return the output (N, classes) of an ONNX file for uint8 images (N, C, H, W): probabilities; logits if old."""
+    model, parts = open_onnx_session(path), images.split(metrics.evaluation_batch_size(images.shape[1:]))
+    return np.concatenate([model.run(None, {"images": convert_to_onnx_input(part)})[0] for part in parts])
 
 
-def accuracy_pct(path: Path, split: Split) -> float:
+def onnx_accuracy_pct(path: Path, split: Split) -> float:
     """Return the accuracy, in %, of an ONNX file on a split."""
-    return 100 * float((outputs_of(path, split.images).argmax(1) == split.labels.cpu().numpy()).mean())
+    return 100 * float((run_onnx(path, split.images).argmax(1) == split.labels.cpu().numpy()).mean())
 
 
-def check(path: Path, network: nn.Module, split: Split, temperature: float = 1.0) -> float:
-    """Return the largest difference between log-probabilities (they differ as logits do, however certain the network
-    is) of the ONNX file and of the network on a split.
-
-    Raises:
-        ExportError: it exceeds `CLOSE`, or the accuracies differ.
+def check_onnx_file(path: Path, network: nn.Module, split: Split, temperature: float = 1.0) -> float:
+    """Return the largest difference between log-probabilities (they differ as logits do) of an ONNX file and its
+    network on a split; ExportError if it exceeds `LARGEST_DIFFERENCE`, or the accuracies differ.
     """
-    expected = (logits_of(network, split) / temperature).softmax(1).numpy()
-    output, labels = outputs_of(path, split.images), split.labels.cpu().numpy()
-    logarithms = [np.log(np.maximum(x, LEAST)) for x in (output, expected)]
+    expected = predict_probabilities(network, split, temperature)
+    output, labels = run_onnx(path, split.images), split.labels.cpu().numpy()
+    logarithms = [np.log(np.maximum(x, SMALLEST_PROBABILITY)) for x in (output, expected)]
     largest = float(np.abs(logarithms[0] - logarithms[1]).max())
     right = [int((x.argmax(1) == labels).sum()) for x in (output, expected)]
-    if largest > CLOSE * max(1.0, float(np.abs(logarithms[1]).max())) or right[0] != right[1]:
+    if largest > LARGEST_DIFFERENCE * max(1.0, float(np.abs(logarithms[1]).max())) or right[0] != right[1]:
         why = f"log-probabilities differ by up to {largest:.2g}, {right[0]} and {right[1]} images right"
         raise ExportError(f"{path}: {why}")
     return largest
 
 
-def latency_ms(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) -> dict[str, float]:
-    """Return each ONNX file's median milliseconds per batch of images (C, H, W); 9 rounds, files in turn."""
-    sessions = {name: session(path) for name, path in paths.items()}
-    images = {"images": bytes_of(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
-    return latency.in_turns({name: partial(x.run, None, images) for name, x in sessions.items()}).median().to_dict()
+def time_onnx_files(paths: dict[str, Path], shape: tuple[int, int, int], batch: int) -> dict[str, float]:
+    """Return each file's median milliseconds on the CPU, by name, for a `batch` of images (C, H, W), timed in turns."""
+    sessions = {name: open_onnx_session(path) for name, path in paths.items()}
+    images = {"images": convert_to_onnx_input(torch.randint(256, (batch, *shape), dtype=torch.uint8))}
+    tasks = {name: partial(session.run, None, images) for name, session in sessions.items()}
+    return latency.time_in_turns(tasks).median().to_dict()
 
 
-def write(folder: Path, data: Data, to: Path, depth: int) -> dict:
-    """Export a finished run's network at a depth it tried, as the files that are named above.
-
-    Returns the content of model.json. The ONNX file is checked on the validation images; a depth other than the chosen
-    one is evaluated on the test images here.
+def export_network(folder: Path, data: Data, to: Path, depth: int) -> dict:
+    """Write a finished run's network at a depth it tried into the folder `to`: model.onnx, checked on validation
+    images, predict.py, model.json, model.safetensors, and a model card, README.md. Return the content of model.json. A
+    depth other than the chosen one is tested here.
     """
     dataset, run, file = data.train.dataset, recipes.read_run(folder), to / "model.onnx"
-    network = network_of(folder, dataset, depth)
+    network = load_network(folder, dataset, depth)
     to.mkdir(parents=True, exist_ok=True)
-    temperature = temperature_of(network, data.validation)
-    to_onnx(network, dataset, file, temperature)
-    difference = check(file, network, data.validation, temperature)
-    replace(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
-    replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
-    about = {
-        "architecture": run.architecture,
-        "width": run.width,
-        "depth": depth,
-        "image_shape": list(dataset.image_shape),
-        "classes": list(dataset.class_names) or [str(i) for i in range(dataset.classes)],
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "temperature": temperature,
-        **metrics.structure(network, dataset.image_shape),
-        "val_acc_pct": accuracy_pct(file, data.validation),
-        "test_acc_pct": run.test_acc_pct if depth == run.depth else accuracy_pct(file, data.test),
-        "test_images": len(data.test),
-        "goal_pct": run.goal_pct,
-        "onnx_bytes": file.stat().st_size,
-        "onnx_largest_difference": difference,
-    }
-    write_json(to / "model.json", about)
-    replace(to / "README.md", lambda path: path.write_text(card(run, about, dataset) + USE, encoding="utf-8"))
-    return about
+    temperature = fit_temperature(network, data.validation)
+    write_onnx(network, dataset, file, temperature)
+    difference = check_onnx_file(file, network, data.validation, temperature)
+    write_atomically(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
+    write_atomically(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
+    tested = run.test_acc_pct if depth == run.depth else onnx_accuracy_pct(file, data.test)
+    classes = list(dataset.class_names) or [str(i) for i in range(dataset.classes)]
+    about = {"architecture": run.architecture, "width": run.width, "depth": depth}
+    about |= {"image_shape": list(dataset.image_shape), "classes": classes, "mean": dataset.mean, "std": dataset.std}
+    about |= {"temperature": temperature, **metrics.measure_size_and_macs(network, dataset.image_shape)}
+    about |= {"val_acc_pct": onnx_accuracy_pct(file, data.validation), "test_acc_pct": tested}
+    about |= {"test_images": len(data.test), "goal_pct": run.goal_pct}
+    write_json(to / "model.json", about | {"onnx_bytes": file.stat().st_size, "onnx_largest_difference": difference})
+    card = make_model_card(run, about, dataset) + USAGE_SECTION
+    write_atomically(to / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+    return read_json(to / "model.json")
 
 
-def escaped(text: str) -> str:
-    """Return somebody's text so that Markdown shows it as it is: a class may be called a|b or $5."""
+def escape_markdown(text: str) -> str:
+    """Return a text with Markdown's signs escaped, so that it is shown as it is: a class may be called a|b or $5."""
     return re.sub(r"([\\`*_{}\[\]<>|$#&~])", r"\\\1", text)
 
 
-def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
-    """Return the model card as Markdown: purpose, data, metrics, provenance (after Mitchell et al., 2019)."""
+def make_model_card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
+    """Return a run's model card as Markdown (Mitchell et al., 2019); `about` is the content of model.json."""
     made_by, (channels, height, width) = read_json(run.folder / "provenance.json"), dataset.image_shape
     blocks, size = f"{about['depth']} of {run.max_depth}", f"{width}x{height}"
     tested = f"{about['test_acc_pct']:.2f} % on {about['test_images']:,} test images"
@@ -206,14 +196,14 @@ def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
         tested += f" (that depth {run.depth}, where the search ended, was tested on too)"
     met = round(about["val_acc_pct"], run.search_decimals) >= run.goal_pct  # as the search sees it
     table = {
-        "classes": ", ".join(map(escaped, about["classes"])),
+        "classes": ", ".join(map(escape_markdown, about["classes"])),
         "network": f"{run.architecture}, {run.width}/64 of its channels, cut off behind block {blocks} "
         "(Optimally Deep Networks)",
         "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
         "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
         "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
         "goal on validation": f"{run.goal_pct:g} %, {'' if met else 'not '}met",
-        "images": escaped(dataset.source),
+        "images": escape_markdown(dataset.source),
         "training": f"rule {run.rule}, profile {run.profile}, seed {run.seed}, {run.epochs} epochs",
         "input of model.onnx": f"`images`: uint8 (N, {height}, {width}, {channels}), as files have them",
         "output": f"`probabilities`: float32 (N, {dataset.classes}), in the order of the classes; of the logits "
@@ -222,7 +212,7 @@ def card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
         "on": made_by["processor"] if made_by["device"] == "cpu" else made_by["device"],
     } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
-    return f"""# {escaped(dataset.title)}: {run.architecture}, {blocks} blocks
+    return f"""# {escape_markdown(dataset.title)}: {run.architecture}, {blocks} blocks
 
 Classifies {"grey" if channels == 1 else "colour"} images of {size} pixels into {dataset.classes} classes.
 

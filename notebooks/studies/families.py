@@ -3,61 +3,62 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS
 from studies import common, plots
-from studies.families_networks import FAMILIES, register
+from studies.common import STUDY_COLUMNS
+from studies.families_networks import UNTRIED_ARCHITECTURES, register_architectures
 
-STUDY_KEYS = ["profile", "row", "rule", "settings"]
-VARIED = {"architecture"}
-COLUMNS = [*STUDY_KEYS, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params", "size_mb"]
-COLUMNS += ["train_tmacs", "of", "depth_share", "goal_pct", "size_share", "not_comparable", "processor", "folder"]
+VARIED_SETTINGS = {"architecture"}
+RESULT_COLUMNS = [*STUDY_COLUMNS, "architecture", "seed", "depth", "met_goal", "val_acc_pct", "test_acc_pct", "params"]
+RESULT_COLUMNS += ["size_mb", "train_tmacs", "of", "depth_share", "goal_pct", "size_share", "not_comparable"]
+RESULT_COLUMNS += ["processor", "folder"]
 
 
-def planned(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
-    """Return the recipes of a search by rule `equal` with each architecture and seed; RecipeError if invalid."""
-    register()
+def plan_recipes(profile: str, row: str, seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
+    """Return the recipes of a search by rule `equal` on a dataset (`row`) with each architecture and seed."""
+    register_architectures()
     same = {"row": row, "profile": profile, "rule": "equal"}
-    every = [dict(**same, seed=seed, **overrides | {"architecture": name}) for name in FAMILIES for seed in seeds]
-    return recipes.resolve_all(every)
+    kinds = [overrides | {"architecture": name, "seed": seed} for name in UNTRIED_ARCHITECTURES for seed in seeds]
+    return recipes.resolve_all({**same, **kind} for kind in kinds)
 
 
-def structure(row: str) -> pd.DataFrame:
-    """Return a line per architecture at full width: blocks, parameters, MACs; MB of its first quarters, too."""
-    register()
-    lines, dataset = [], DATASETS[row]
-    for name in FAMILIES:
+def measure_architectures(row: str) -> pd.DataFrame:
+    """Return a table of the architectures at width 64: blocks, params_m, macs_m, and the MB of their first quarters."""
+    register_architectures()
+    measured, dataset = [], DATASETS[row]
+    for name in UNTRIED_ARCHITECTURES:
         network, parts = models.build(name, dataset.image_shape[0], dataset.classes), {}
         for part in (0.25, 0.5, 0.75, 1.0):
-            parts[part] = metrics.structure(network.truncate(round(part * network.max_depth)), dataset.image_shape)
-        line = {"architecture": name, "blocks": network.max_depth}
-        line |= {"params_m": parts[1.0]["params"] / 1e6, "macs_m": parts[1.0]["macs_m"]}
-        lines.append(line | {f"MB at {part:.0%}": cut["size_mb"] for part, cut in parts.items()})
-    return pd.DataFrame(lines)
+            cut = network.truncate(round(part * network.max_depth))
+            parts[part] = metrics.measure_size_and_macs(cut, dataset.image_shape)
+        sizes = {f"MB at {part:.0%}": cut["size_mb"] for part, cut in parts.items()}
+        whole = {"params_m": parts[1.0]["params"] / 1e6, "macs_m": parts[1.0]["macs_m"]}
+        measured.append({"architecture": name, "blocks": network.max_depth} | whole | sizes)
+    return pd.DataFrame(measured)
 
 
-def table(results_dir: Path | str, profile: str) -> pd.DataFrame:
-    """Return one line per search of the architecture studies, with the shares of blocks and bytes that were enough.
-
-    Searches that differ only in architecture and seed form a study if it has three architectures.
+def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
+    """Return a table (`RESULT_COLUMNS`), one row per search of a profile's studies of at least three architectures,
+    with the shares of blocks and bytes that were enough, depth_share and size_share.
     """
-    runs = common.finished(results_dir, profile, "odn", VARIED)
+    runs = common.read_finished_runs(results_dir, profile, "odn", VARIED_SETTINGS)
     if runs.empty:
         return runs
-    runs = runs[runs["architecture"].isin(FAMILIES) & (runs["goal_pct"] < 100)]
-    runs = runs[runs.groupby(STUDY_KEYS)["architecture"].transform("nunique") >= 3].rename(columns={"max_depth": "of"})
+    runs = runs[runs["architecture"].isin(UNTRIED_ARCHITECTURES) & (runs["goal_pct"] < 100)]
+    runs = runs[runs.groupby(STUDY_COLUMNS)["architecture"].transform("nunique") >= 3].rename(
+        columns={"max_depth": "of"}
+    )
     runs["depth_share"], runs["size_share"] = runs["depth"] / runs["of"], runs["size_mb"] / runs["full_size_mb"]
-    return runs[COLUMNS].sort_values([*STUDY_KEYS, "architecture", "seed"], ignore_index=True)
+    return runs[RESULT_COLUMNS].sort_values([*STUDY_COLUMNS, "architecture", "seed"], ignore_index=True)
 
 
-def verdict(lines: pd.DataFrame) -> tuple[str, str]:
+def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     """Return (verdict, reason): did every architecture meet the goal before its last block, with every seed?"""
-    study = common.most_telling(lines, STUDY_KEYS)
+    study = common.select_strongest_study(results, STUDY_COLUMNS)
     enough = study["met_goal"] & (study["depth"] < study["of"])
     per, sizes_pct = enough.groupby(study["architecture"]).mean(), 100 * study.loc[enough, "size_share"]
     first, seeds = study.iloc[0], study.groupby("architecture")["seed"].nunique()
@@ -69,35 +70,30 @@ def verdict(lines: pd.DataFrame) -> tuple[str, str]:
     if len(sizes_pct):
         why += f"; of the bytes {sizes_pct.median():.1f} % were enough in the median "
         why += f"({sizes_pct.min():.1f} % to {sizes_pct.max():.1f} %)"
-    together = common.HOLDS if (per == 1).all() else common.FAILS if (per == 0).any() else common.OPEN
-    return common.qualified(together, why, first["not_comparable"])
+    together = common.CLAIM_HOLDS if (per == 1).all() else common.CLAIM_FAILS if (per == 0).any() else common.CLAIM_OPEN
+    return common.qualify_verdict(together, why, first["not_comparable"])
 
 
-def figure(lines: pd.DataFrame) -> Figure:
-    """Draw depth found, bytes and test accuracy of each architecture, a point per seed, for one study of `table`."""
-    run, names = recipes.read_run(lines["folder"].iloc[0]), list(lines["architecture"].unique())
-    drawn, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 1.1 + 0.28 * len(names)), layout="constrained", sharey=True)
-    place = lines["architecture"].map(names.index) + 0.16 * (lines["seed"].rank(method="dense") - 2)
+def draw_results(results: pd.DataFrame) -> Figure:
+    """Draw depth found, bytes and test accuracy of each architecture in one study's `results`, a point per seed."""
+    run, names = recipes.read_run(results["folder"].iloc[0]), list(results["architecture"].unique())
+    drawn, axes = plots.make_axes(1, 3, 1.1 + 0.28 * len(names), sharey=True)
+    place = results["architecture"].map(names.index) + 0.16 * (results["seed"].rank(method="dense") - 2)
     columns = {
-        "depth (% of all blocks)": 100 * lines["depth_share"],
-        "bytes (% of the whole's)": 100 * lines["size_share"],
-        "test accuracy (%)": lines["test_acc_pct"],
+        "depth (% of all blocks)": 100 * results["depth_share"],
+        "bytes (% of the whole's)": 100 * results["size_share"],
+        "test accuracy (%)": results["test_acc_pct"],
     }
-    met, goal = lines["met_goal"], f"met: {run.goal_pct:g} % on validation"
-    kinds = (met, "o", plots.FOUND, f"goal {goal}"), (~met, "X", "0.5", f"goal not {goal}")
+    met, goal = results["met_goal"], f"met: {run.goal_pct:g} % on validation"
+    kinds = (met, "o", plots.COLOR_FOUND, f"goal {goal}"), (~met, "X", "0.5", f"goal not {goal}")
     for axis, (label, percent) in zip(axes, columns.items(), strict=True):
         for shown, marker, color, title in kinds:
             if shown.any():
                 axis.plot(percent[shown], place[shown], marker, color=color, label=title, ms=5)
         axis.set_xlabel(label)
-    axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=map(plots.network_title, names))
+    axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=map(plots.architecture_title, names))
     axes[0].invert_yaxis()
     axes[1].set_xscale("log")
-    axes[1].xaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:g}", minor_formatter="")
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return plots.caption(drawn, run, common.seeds_of(lines), f"{len(names)} architectures")
-
-
-def write(results_dir: Path | str, profile: str) -> None:
-    """Write families.csv for the architecture studies of this profile, and a figure for each."""
-    common.write_study(results_dir, table(results_dir, profile), "families", STUDY_KEYS, figure)
+    plots.label_log_axis(axes[1].xaxis, 3)
+    plots.legend_above(drawn, axes[0], 2)
+    return plots.write_caption(drawn, run, common.list_seeds(results), f"{len(names)} architectures")

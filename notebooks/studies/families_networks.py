@@ -9,20 +9,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from odnlib.architectures import (
-    ARCHITECTURES,
-    FEWEST_CHANNELS,
-    Architecture,
-    Blocks,
-    Exit,
-    GlobalAveragePool,
-    bottleneck_block,
-    convolution_norm,
-    linear_exit,
-    projection,
-    resnet,
-    scaled,
-)
+from odnlib import architectures
+from odnlib.architectures import Architecture, BlockGroup, GlobalAveragePool, PoolAndHead, convolution_and_batch_norm
 
 Activation = Callable[[], nn.Module]
 
@@ -33,11 +21,13 @@ class PreActivationBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
         self.active = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU())
-        first = convolution_norm(channels_in, channels_out, 3, stride)
+        first = convolution_and_batch_norm(channels_in, channels_out, 3, stride)
         second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.body = nn.Sequential(*first, nn.ReLU(), second)
         same_shape = stride == 1 and channels_in == channels_out
-        *project, _ = projection(channels_in, channels_out, stride)  # without the BatchNorm, which precedes it here
+        *project, _ = architectures.projection_shortcut(
+            channels_in, channels_out, stride
+        )  # without the BatchNorm, which precedes it here
         self.shortcut = None if same_shape else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,13 +36,9 @@ class PreActivationBlock(nn.Module):
 
 
 def separable_block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    """MobileNetV1's block: depthwise 3x3, then 1x1 convolution, with BatchNorm and ReLU (Howard et al., 2017)."""
-    return nn.Sequential(
-        *convolution_norm(channels_in, channels_in, 3, stride, groups=channels_in),
-        nn.ReLU(),
-        *convolution_norm(channels_in, channels_out, 1),
-        nn.ReLU(),
-    )
+    """Return MobileNetV1's block: depthwise 3x3, then 1x1 convolution, with BatchNorm, ReLU (Howard et al., 2017)."""
+    depthwise = convolution_and_batch_norm(channels_in, channels_in, 3, stride, groups=channels_in)
+    return nn.Sequential(*depthwise, nn.ReLU(), *convolution_and_batch_norm(channels_in, channels_out, 1), nn.ReLU())
 
 
 class SqueezeExcitation(nn.Module):
@@ -70,10 +56,8 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: 1x1, depthwise, 1x1 convolutions, a shortcut if the shape stays (Sandler et al., 2018).
-
-    Args:
-        expansion: inner / input channels. squeeze: with a `SqueezeExcitation` (V3; Howard et al., 2019).
+    """MobileNetV2's block (Sandler et al., 2018): convolutions 1x1 to `expansion` times the channels, depthwise, 1x1, a
+    shortcut if the shape stays; `squeeze`: with a `SqueezeExcitation` (V3; Howard et al., 2019).
     """
 
     def __init__(
@@ -81,82 +65,85 @@ class InvertedResidual(nn.Module):
         activation: Activation = nn.ReLU6, squeeze: bool = False,
     ):  # fmt: skip
         super().__init__()
-        inner = max(FEWEST_CHANNELS, round(channels_in * expansion))
-        widen = [*convolution_norm(channels_in, inner, 1), activation()] if inner != channels_in else []
-        convolve = [*convolution_norm(inner, inner, kernel, stride, groups=inner), activation()]
+        inner = max(architectures.MINIMUM_CHANNELS, round(channels_in * expansion))
+        widen = [*convolution_and_batch_norm(channels_in, inner, 1), activation()] if inner != channels_in else []
+        convolve = [*convolution_and_batch_norm(inner, inner, kernel, stride, groups=inner), activation()]
         excite = [SqueezeExcitation(inner)] if squeeze else []
-        self.body = nn.Sequential(*widen, *convolve, *excite, *convolution_norm(inner, channels_out, 1))
+        self.body = nn.Sequential(*widen, *convolve, *excite, *convolution_and_batch_norm(inner, channels_out, 1))
         self.same_shape = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.same_shape else self.body(x)
 
 
-def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> Exit:
+def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> PoolAndHead:
     """Return (pool, head): the BatchNorm and ReLU that the last block lacks, average pooling; a linear layer."""
     return nn.Sequential(nn.BatchNorm2d(features), nn.ReLU(), GlobalAveragePool()), nn.Linear(features, classes)
 
 
-def mobile_exit(
+def mobilenet_exit(
     features: int, classes: int, width: int, last: bool, widened: int, activation: Activation, hidden: int = 0
-) -> Exit:
-    """Return (pool, head) as published for the last exit of a MobileNet, and a `linear_exit` for all others.
-
-    The last pools after a 1x1 convolution to `widened` channels; its head has a layer of `hidden` units unless 0.
+) -> PoolAndHead:
+    """Return (pool, head) as published for the last exit of a MobileNet, a `linear_exit` for all others: the last pools
+    after a 1x1 convolution to `widened` channels; its head has a layer of `hidden` units unless 0.
     """
     if not last:
-        return linear_exit(features, classes, width, last)
-    inner = scaled(widened, width)
-    pool = nn.Sequential(*convolution_norm(features, inner, 1), activation(), GlobalAveragePool())
+        return architectures.linear_exit(features, classes, width, last)
+    inner = architectures.scale_channels(widened, width)
+    pool = nn.Sequential(*convolution_and_batch_norm(features, inner, 1), activation(), GlobalAveragePool())
     if not hidden:
         return pool, nn.Linear(inner, classes)
-    between = scaled(hidden, width)
+    between = architectures.scale_channels(hidden, width)
     return pool, nn.Sequential(nn.Linear(inner, between), activation(), nn.Linear(between, classes))
 
 
 def wide_resnet(layers: int, factor: int) -> Architecture:
-    """Describe WRN-layers-factor: three stages of 16, 32, 64 times `factor` channels (Zagoruyko, Komodakis, 2016)."""
+    """Return WRN-layers-factor: three stages of 16, 32, 64 x `factor` channels (Zagoruyko and Komodakis, 2016)."""
     count = (layers - 4) // 6  # two convolutions per block; stem and shortcuts are the other four layers
-    stages = [Blocks(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
+    stages = [BlockGroup(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
     return Architecture(16, tuple(stages), None, pre_activation_exit)
 
 
 def mobilenet(stem: int, table: tuple, activation: Activation, widened: int, hidden: int = 0) -> Architecture:
-    """Describe a MobileNetV2 or V3 by stem channels, a `table` of `InvertedResidual` blocks, and its `mobile_exit`."""
+    """Return the architecture of a MobileNetV2 or V3: channels of its stem, a `table` of `InvertedResidual` blocks (as
+    below), and activation, widened channels and hidden units of its `mobilenet_exit`.
+    """
     blocks = []
     for channels, count, stride, *settings in table:
         named = dict(zip(("expansion", "kernel", "activation", "squeeze"), settings, strict=False))
-        blocks.append(Blocks(partial(InvertedResidual, **named), channels, count, stride))
-    last = partial(mobile_exit, widened=widened, activation=activation, hidden=hidden)
+        blocks.append(BlockGroup(partial(InvertedResidual, **named), channels, count, stride))
+    last = partial(mobilenet_exit, widened=widened, activation=activation, hidden=hidden)
     return Architecture(stem, tuple(blocks), activation, last)
 
 
-RE, HS = nn.ReLU, nn.Hardswish
-V1 = ((64, 1, 1), (128, 2, 1), (256, 2, 2), (512, 6, 2), (1024, 2, 2))  # channels, blocks, stride
-V2 = (  # channels, blocks, stride, expansion
+RELU, SWISH = nn.ReLU, nn.Hardswish
+MOBILENET_V1_BLOCKS = ((64, 1, 1), (128, 2, 1), (256, 2, 2), (512, 6, 2), (1024, 2, 2))  # channels, blocks, stride
+MOBILENET_V2_BLOCKS = (  # channels, blocks, stride, expansion
     (16, 1, 1, 1), (24, 2, 1, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6),
 )  # fmt: skip
-V3_LARGE = (  # channels, blocks, stride, expansion, kernel, activation, squeeze
-    (16, 1, 1, 1, 3, RE), (24, 1, 1, 4, 3, RE), (24, 1, 1, 3, 3, RE), (40, 3, 2, 3, 5, RE, True), (80, 1, 2, 6, 3, HS),
-    (80, 1, 1, 2.5, 3, HS), (80, 2, 1, 2.3, 3, HS), (112, 2, 1, 6, 3, HS, True), (160, 3, 2, 6, 5, HS, True),
+MOBILENET_V3_LARGE_BLOCKS = (  # channels, blocks, stride, expansion, kernel, activation, squeeze
+    (16, 1, 1, 1, 3, RELU), (24, 1, 1, 4, 3, RELU), (24, 1, 1, 3, 3, RELU), (40, 3, 2, 3, 5, RELU, True),
+    (80, 1, 2, 6, 3, SWISH), (80, 1, 1, 2.5, 3, SWISH), (80, 2, 1, 2.3, 3, SWISH), (112, 2, 1, 6, 3, SWISH, True),
+    (160, 3, 2, 6, 5, SWISH, True),
 )  # fmt: skip
-V3_SMALL = (
-    (16, 1, 1, 1, 3, RE, True), (24, 1, 2, 4.5, 3, RE), (24, 1, 1, 88 / 24, 3, RE), (40, 1, 2, 4, 5, HS, True),
-    (40, 2, 1, 6, 5, HS, True), (48, 2, 1, 3, 5, HS, True), (96, 3, 2, 6, 5, HS, True),
+MOBILENET_V3_SMALL_BLOCKS = (
+    (16, 1, 1, 1, 3, RELU, True), (24, 1, 2, 4.5, 3, RELU), (24, 1, 1, 88 / 24, 3, RELU),
+    (40, 1, 2, 4, 5, SWISH, True), (40, 2, 1, 6, 5, SWISH, True), (48, 2, 1, 3, 5, SWISH, True),
+    (96, 3, 2, 6, 5, SWISH, True),
 )  # fmt: skip
 
-FAMILIES = {
-    "resnet101": resnet(bottleneck_block, 4, (3, 4, 23, 3)),
+UNTRIED_ARCHITECTURES = {
+    "resnet101": architectures.resnet_architecture(architectures.bottleneck_block, 4, (3, 4, 23, 3)),
     "wrn_40_2": wide_resnet(40, 2),
     "wrn_16_8": wide_resnet(16, 8),
     "wrn_28_10": wide_resnet(28, 10),
-    "mobilenet_v1": Architecture(32, tuple(Blocks(separable_block, *line) for line in V1)),
-    "mobilenet_v2": mobilenet(32, V2, nn.ReLU6, 1280),
-    "mobilenet_v3_large": mobilenet(16, V3_LARGE, HS, 960, 1280),
-    "mobilenet_v3_small": mobilenet(16, V3_SMALL, HS, 576, 1024),
+    "mobilenet_v1": Architecture(32, tuple(BlockGroup(separable_block, *line) for line in MOBILENET_V1_BLOCKS)),
+    "mobilenet_v2": mobilenet(32, MOBILENET_V2_BLOCKS, nn.ReLU6, 1280),
+    "mobilenet_v3_large": mobilenet(16, MOBILENET_V3_LARGE_BLOCKS, SWISH, 960, 1280),
+    "mobilenet_v3_small": mobilenet(16, MOBILENET_V3_SMALL_BLOCKS, SWISH, 576, 1024),
 }
 
 
-def register() -> None:
-    """Add these architectures to odnlib's registry; calling it again changes nothing."""
-    ARCHITECTURES.update(FAMILIES)
+def register_architectures() -> None:
+    """Add `UNTRIED_ARCHITECTURES` to odnlib's registry, so that recipes may name them; once more changes nothing."""
+    architectures.ARCHITECTURES.update(UNTRIED_ARCHITECTURES)

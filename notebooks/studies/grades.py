@@ -11,108 +11,103 @@ import pandas as pd
 
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
-from odnlib.presets import EPOCHS
+from odnlib.presets import EPOCHS_OF_DATASET
 
-STRUCTURE, UPPER_BOUND = "structure reproduced", "upper bound of the depth"
-CORROBORATED, REPRODUCED, NOT_REPRODUCED = "depth and accuracy corroborated", "procedure reproduced", "not reproduced"
-KEYS = ["row", "variant", "rule"]
+read_csv_once = functools.cache(pd.read_csv)
 
 
-@functools.cache
-def table(name: str) -> pd.DataFrame:
-    """criteria: quantity, low, high (an empty bound does not bind); exploratory: runs begun before there were any."""
-    return pd.read_csv(ROOT / "results" / f"{name}.csv")
+def select_for_run(name: str, run: object) -> pd.DataFrame:
+    """Return the rows of results/<name>.csv that have the dataset (row), variant and rule of a run: "criteria"
+    (quantity, low, high; empty does not bind) or "exploratory" (seed, depth of runs begun before there were criteria).
+    """
+    table, keys = read_csv_once(ROOT / "results" / f"{name}.csv"), ["row", "variant", "rule"]
+    return table[(table[keys] == [getattr(run, key) for key in keys]).all(axis=1)]
 
 
-def of_kind(name: str, run: object) -> pd.DataFrame:
-    """The lines of `table` for a run's row, variant and rule."""
-    lines = table(name)
-    return lines[(lines[KEYS] == [getattr(run, key) for key in KEYS]).all(axis=1)]
+def is_exploratory(run: object, depth: int | None = None) -> bool:
+    """Return whether a run's seed (by rule `equal`: at this depth) was seen before the criteria were committed."""
+    seen = select_for_run("exploratory", run)
+    return ((seen["seed"] == run.seed) & (seen["depth"].isna() | (seen["depth"] == depth))).any()
 
 
-def exploratory(run: object, depth: int | None = None) -> bool:
-    """Whether this seed (of `equal`: at this depth) was seen before the criteria were committed."""
-    lines = of_kind("exploratory", run)
-    return ((lines["seed"] == run.seed) & (lines["depth"].isna() | (lines["depth"] == depth))).any()
-
-
-def quantities(run: object) -> dict[str, float]:
-    """What criteria speak of: depth, accuracies in %, epochs (a depth with its fine-tuning), losses of the warm-up."""
+def measure_criteria_quantities(run: object) -> dict[str, float]:
+    """Return what criteria speak of, by name, from a run's folder: depth, accuracies (%), epochs, warm-up losses."""
     epochs = pd.read_csv(run.folder / "epochs.csv")
     warmup, trained = (epochs[(epochs["stage"] == "warmup") == warming] for warming in (True, False))
     depths = pd.read_csv(run.folder / "depths.csv").set_index("depth")
     values = {"depth": run.depth, "test_acc_pct": run.test_acc_pct, "epochs_total": len(trained)}
     values |= {f"epochs_depth{depth}": count for depth, count in trained["depth"].value_counts().items()}
     values |= {f"val_acc_pct_depth{depth}": value for depth, value in depths["val_acc_pct"].items()}
-    return values | {f"warmup_loss_epoch{line.epoch}": line.train_loss for line in warmup.itertuples()}
+    return values | {f"warmup_loss_epoch{x.epoch}": x.train_loss for x in warmup.itertuples()}
 
 
-def outside(run: object) -> list[str]:
-    """The quantities of a run that lie outside the criteria for its kind, or are missing (nan), in words."""
-    criteria = of_kind("criteria", run).fillna({"low": float("-inf"), "high": float("inf")})
-    lines = criteria.assign(value=criteria["quantity"].map(quantities(run)).astype(float))
-    lines = lines[~lines["value"].between(lines["low"], lines["high"])].itertuples()
-    return [f"{line.quantity} {line.value:g}, not {line.low:g} to {line.high:g}" for line in lines]
+def list_missed_criteria(run: object) -> list[str]:
+    """Return in words the quantities of a finished run that lie outside the criteria for it, or are missing (nan)."""
+    criteria = select_for_run("criteria", run).fillna({"low": float("-inf"), "high": float("inf")})
+    criteria["value"] = criteria["quantity"].map(measure_criteria_quantities(run)).astype(float)
+    missed = criteria[~criteria["value"].between(criteria["low"], criteria["high"])].itertuples()
+    return [f"{x.quantity} {x.value:g}, not {x.low:g} to {x.high:g}" for x in missed]
 
 
-def procedure(runs: pd.DataFrame) -> str:
-    """The grade of full-width runs by `released` or `printed`, one line per seed: what most of the judged ones are."""
+def grade_procedure(runs: pd.DataFrame) -> str:
+    """Return the grade of runs by `released` or `printed` at full width, one per seed: what most judged ones are."""
     first = next(runs.itertuples())
     if first.rule == "released" and first.variant == "odn" and not first.carry_best:
         return f"compared, not judged, n = {len(runs)}"
-    judged = [outside(run) for run in runs.itertuples() if not exploratory(run)]
+    judged = [list_missed_criteria(run) for run in runs.itertuples() if not is_exploratory(run)]
     if not judged:
         return f"exploratory, n = {len(runs)}"
-    inside, wrong = judged.count([]), "; ".join(line for lines in judged for line in lines)
-    grade = REPRODUCED if inside > len(judged) / 2 else NOT_REPRODUCED
+    inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
+    grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
     return f"{grade}, {inside} of {len(judged)}" + f" ({wrong})" * bool(wrong)
 
 
-def wrong_accuracy(runs: pd.DataFrame) -> list[str]:
-    """What is wrong with the mean test accuracy of runs by our own rules; empty inside the criterion for the row."""
-    criteria = of_kind("criteria", next(runs.itertuples())._replace(rule="released")).set_index("quantity")
+def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
+    """Return in words how the mean test accuracy of a dataset's runs misses the criterion for the paper's rule."""
+    criteria = select_for_run("criteria", next(runs.itertuples())._replace(rule="released")).set_index("quantity")
     low, high = criteria.loc["test_acc_pct", ["low", "high"]]
     return [] if low <= runs["test_acc_pct"].mean() <= high else [f"test accuracy not {low:g} to {high:g}"]
 
 
-def depths_at_equal_training(parts: pd.DataFrame) -> pd.DataFrame:
-    """Return every depth that `equal` trained at full width, means over n seeds: row, depth, times (1: for the usual
-    epochs, 2: for twice as many), val_acc_pct, n, goal_pct. Exploratory ones are left out.
+def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of every depth that `equal` trained at width 64 on real images, means over n seeds: row, depth,
+    times (1: for the usual epochs, 2: for twice as many), val_acc_pct, goal_pct, n. Exploratory ones are left out.
     """
     tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
-    for run in parts.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
+    for run in runs.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
         tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct")[["depth", "val_acc_pct"]]
-        times = run.depth_epochs / EPOCHS[run.row]  # no longer one had begun before the criteria
-        tried = tried.loc[[times > 1 or not exploratory(run, depth) for depth in tried["depth"]]]
+        times = run.depth_epochs / EPOCHS_OF_DATASET[run.row]  # no longer one had begun before the criteria
+        tried = tried.loc[[times > 1 or not is_exploratory(run, depth) for depth in tried["depth"]]]
         tables.append(tried.assign(row=run.row, times=times, goal_pct=run.goal_pct))
-    lines = pd.concat(tables).groupby(["row", "depth", "times"])
-    return lines.mean().assign(n=lines.size()).reset_index()
+    networks = pd.concat(tables).groupby(["row", "depth", "times"])
+    return networks.mean().assign(n=networks.size()).reset_index()
 
 
-def depth_and_accuracy(chosen: pd.DataFrame, parts: pd.DataFrame) -> str:
-    """The grade of a row at equal training: `chosen`, the runs whose depth was tested; `parts`, all that were trained.
-
-    The depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
+def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
+    """Return the grade of one dataset's searches by `equal`: `chosen`, whose depth was tested, of `every` run. The
+    depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
     """
     first, n, found = next(chosen.itertuples()), len(chosen), chosen["depth"].mean()
-    trained = depths_at_equal_training(parts[parts["row"] == first.row])
+    trained, printed = average_depths_at_equal_training(every[every["row"] == first.row]), TABLE_1[first.row].odn.depth
     below = trained[(trained["depth"] == found - 1) & (trained["times"] == 2)]["val_acc_pct"].max()
-    problems = [] if found == TABLE_1[first.row].odn.depth else [f"depth {found:g}, not {TABLE_1[first.row].odn.depth}"]
+    problems = [] if found == printed else [f"depth {found:g}, not {printed}"]
     if found > 1 and pd.isna(below):
         problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
     elif round(below, first.search_decimals) >= first.goal_pct:
         problems.append(f"depth {found - 1:g} meets the goal when trained for twice as long")
-    problems += wrong_accuracy(chosen)
-    return f"not corroborated, n = {n} ({'; '.join(problems)})" if problems else f"{CORROBORATED}, n = {n}"
+    problems += list_accuracy_problems(chosen)
+    grade = f"not corroborated, n = {n} ({'; '.join(problems)})"
+    return grade if problems else f"depth and accuracy corroborated, n = {n}"
 
 
-def grade(runs: pd.DataFrame, parts: pd.DataFrame) -> str:
-    """The grade of runs that differ only in their seed."""
+def grade_runs(runs: pd.DataFrame, every: pd.DataFrame) -> str:
+    """Return the grade, as text, of runs that differ only in their seed, given `every` run (`read_finished_runs`)."""
     first, n = runs.iloc[0], len(runs)
     if first["not_comparable"]:
         return f"{'an illustration' if first['embedded'] else 'a trend'}, n = {n}"
     if first["rule"] in ("released", "printed"):
-        return procedure(runs)
+        return grade_procedure(runs)
     if first["variant"] == "full":
-        return f"accuracy {'not ' if wrong_accuracy(runs) else ''}corroborated, n = {n}"
-    return depth_and_accuracy(runs, parts) if first["rule"] == "equal" else f"{UPPER_BOUND}, n = {n}"
+        return f"accuracy {'not ' if list_accuracy_problems(runs) else ''}corroborated, n = {n}"
+    bound = f"upper bound of the depth, n = {n}"
+    return grade_depth_and_accuracy(runs, every) if first["rule"] == "equal" else bound

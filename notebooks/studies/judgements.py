@@ -1,100 +1,103 @@
-"""Verdicts on the paper's claims that are read off the runs of Table I's rows themselves, each with its reason."""
+"""Verdicts on the paper's claims that are read off the runs of Table I's rows themselves, each with its reason.
+
+`runs` are from `comparison.read_runs_from_profile`, `numbers` from `comparison.compare_with_paper`.
+"""
 
 import pandas as pd
 
 from odnlib.paper import TABLE_1
 from studies import common, comparison, grades
-from studies.common import FAILS, HOLDS
+from studies.common import CLAIM_FAILS, CLAIM_HOLDS
 
-Judgement = tuple[str, str]  # verdict, reason with the figures
-
-
-def size_reduction(frame: pd.DataFrame, *rows: str, over_pct: float | None = None) -> Judgement:
-    """Return (verdict, reason): does the size reduction at the paper's depths equal Table I's, or exceed `over_pct`?"""
-    lines = frame[frame["cell"] == "size_reduction_pct"].set_index("row").loc[list(rows)]
-    off = (lines["measured"] - lines["paper"]).abs()
-    right = off < 0.05 if over_pct is None else lines["measured"] > over_pct
-    why = ", ".join(f"{line.Index} {line.measured:.2f} % ({line.paper} printed)" for line in lines.itertuples())
-    return (HOLDS if right.all() else FAILS), why
+VerdictAndReason = tuple[str, str]  # the reason with the figures
+NO_RUN = "not measured", "no run yet"
+NOT_TRAINED = "not measured", "no row has been trained by the paper's procedure at full width"
 
 
-def within_1_75(runs: pd.DataFrame) -> Judgement:
-    """Return (verdict, reason): are optimally deep networks at most 1.75 points less accurate than full ones?"""
+def judge_size_reduction(numbers: pd.DataFrame, *rows: str, over_pct: float | None = None) -> VerdictAndReason:
+    """Return (verdict, reason): do the size reductions of datasets `rows` equal Table I's, or exceed `over_pct`?"""
+    cells = numbers[numbers["cell"] == "size_reduction_pct"].set_index("row").loc[list(rows)]
+    off = (cells["measured"] - cells["paper"]).abs()
+    right = off < 0.05 if over_pct is None else cells["measured"] > over_pct
+    why = ", ".join(f"{x.Index} {x.measured:.2f} % ({x.paper} printed)" for x in cells.itertuples())
+    return (CLAIM_HOLDS if right.all() else CLAIM_FAILS), why
+
+
+def judge_accuracy_gap(runs: pd.DataFrame) -> VerdictAndReason:
+    """Return (verdict, reason): are optimally deep networks at most 1.75 points less accurate than whole ones?"""
     largest = max(printed.full.test_acc_pct - printed.odn.test_acc_pct for printed in TABLE_1.values())
     why, gaps = f"largest gap printed {largest:.2f} points", {}
-    for row, seeds, whole in comparison.searches_with_whole_network(runs[runs["not_comparable"] == ""]):
+    for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs[runs["not_comparable"] == ""]):
         if len(whole):
             gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
             by = f"{seeds['rule'].iloc[0]}, n = {len(seeds)}; whole by {whole['rule'].iloc[0]}, n = {len(whole)}"
             gaps[f"{row} {gap:.2f} ({by})"] = row, gap
     if not gaps:
-        trained = comparison.of_table_1(runs)["not_comparable"].ne("").any()
+        trained = comparison.select_table_1_runs(runs)["not_comparable"].ne("").any()
         return "not comparable" if trained else "not measured", f"{why}; no row has both networks at full width"
     rows, measured = zip(*gaps.values(), strict=True)
-    return common.for_all(max(measured) <= 1.75, set(rows)), f"{why}; measured {', '.join(gaps)}"
+    return common.judge_for_datasets(max(measured) <= 1.75, rows), f"{why}; measured {', '.join(gaps)}"
 
 
-def procedure_pays(runs: pd.DataFrame) -> Judgement:
-    """Return (verdict, reason): do `released` searches with carry_best gain over 0.20 points on `equal`?"""
+def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
+    """Return (verdict, reason): do `released` searches gain over 0.20 test points on plain training at equal depth?"""
     rows, why = {}, []
-    for row, by_paper in at_full_width(runs, "released").groupby("row"):
-        scratch = at_full_width(runs[runs["row"] == row], "equal")
-        by_paper = by_paper[by_paper["carry_best"].astype(bool) & by_paper["depth"].isin(scratch["depth"])]
-        if len(scratch) and len(by_paper):
+    for row, by_paper in select_runs_at_full_width(runs, "released").groupby("row"):
+        plain = select_runs_at_full_width(runs[runs["row"] == row], "equal")
+        by_paper = by_paper[by_paper["carry_best"].astype(bool) & by_paper["depth"].isin(plain["depth"])]
+        if len(plain) and len(by_paper):
             names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
-            gain, cost = (x[names].mean() for x in (by_paper, scratch))
-            rows[row] = (gain - cost)["test_acc_pct"] > 0.20
+            paper, ours = (x[names].mean() for x in (by_paper, plain))
+            gain = paper - ours
+            rows[row] = gain["test_acc_pct"] > 0.20
             why.append(
-                f"{row}, depth {by_paper['depth'].iloc[0]}: {(gain - cost)['val_acc_pct']:+.2f} points on validation, "
-                f"{(gain - cost)['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(scratch)}), for "
-                f"{gain['train_tmacs']:.0f} instead of {cost['train_tmacs']:.0f} TMAC"
+                f"{row}, depth {by_paper['depth'].iloc[0]}: {gain['val_acc_pct']:+.2f} points on validation, "
+                f"{gain['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(plain)}), for "
+                f"{paper['train_tmacs']:.0f} instead of {ours['train_tmacs']:.0f} TMAC"
             )
-    if not rows:
-        return "not measured", "no row has both at full width"
-    return common.for_all(all(rows.values()), set(rows)), "; ".join(why)
+    return sum_up_rows(rows, why, ("not measured", "no row has both at full width"))
 
 
-def at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn") -> pd.DataFrame:
-    """Return the runs of a rule that can be compared with the paper (full width, real images, usual settings) and
-    have a test accuracy: whole networks, and searches at the depth chosen.
-    """
+def sum_up_rows(rows: dict, why: list[str], nothing: VerdictAndReason, asked: dict = TABLE_1) -> VerdictAndReason:
+    """Return (verdict, reason) on a claim from `rows`, dataset -> whether it holds there, or `nothing` without rows."""
+    return (common.judge_for_datasets(all(rows.values()), rows, asked), "; ".join(why)) if rows else nothing
+
+
+def select_runs_at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn") -> pd.DataFrame:
+    """Return the tested runs of a rule and variant that compare with the paper: width 64, real images, usual rule."""
     found = runs[(runs["not_comparable"] == "") & (runs["variant"] == variant) & (runs["rule"] == rule)]
     return found.dropna(subset="test_acc_pct")
 
 
-def accuracy_printed(runs: pd.DataFrame, printed_pct: dict[str, float], tolerance_pct: float = 0.2) -> Judgement:
-    """Return (verdict, reason): do the paper's own procedure's test accuracies lie within a tolerance of the printed?
-
-    The tolerance is the criterion of `results/notes.md` for MNIST, twice the spread of two single runs.
+def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) -> VerdictAndReason:
+    """Return (verdict, reason): do test accuracies by the paper's own procedure lie within 0.2 points of those printed
+    (dataset -> %)? That is the criterion of `results/notes.md` for MNIST, twice the spread of two single runs.
     """
     rows, why = {}, []
-    judged = at_full_width(runs, "released")
-    judged = judged.loc[[not grades.exploratory(run) for run in judged.itertuples()]]
-    for row, of_row in judged.groupby("row"):
-        if row in printed_pct:
-            measured = of_row["test_acc_pct"].mean()
-            rows[row] = abs(measured - printed_pct[row]) <= tolerance_pct
-            why.append(f"{row} {measured:.2f} % (n = {len(of_row)}), {printed_pct[row]:.2f} printed")
-    if not rows:
-        return "not measured", "no row has been trained by the paper's procedure at full width"
-    return common.for_all(all(rows.values()), set(rows), printed_pct), "; ".join(why)
+    judged = select_runs_at_full_width(runs, "released")
+    judged = judged.loc[[not grades.is_exploratory(run) for run in judged.itertuples()]]
+    for row, of_row in judged[judged["row"].isin(printed_pct)].groupby("row"):
+        measured = of_row["test_acc_pct"].mean()
+        rows[row] = abs(measured - printed_pct[row]) <= 0.2
+        why.append(f"{row} {measured:.2f} % (n = {len(of_row)}), {printed_pct[row]:.2f} printed")
+    return sum_up_rows(rows, why, NOT_TRAINED, printed_pct)
 
 
-def blocks_suffice(runs: pd.DataFrame) -> Judgement:
+def judge_printed_depths(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): are the printed depths, or fewer blocks, enough for the goal at full width?"""
     rows, why = {}, []
     for rule in ("released", "equal"):
-        for row, of_row in at_full_width(runs, rule).groupby("row"):
+        for row, of_row in select_runs_at_full_width(runs, rule).groupby("row"):
             found, printed = of_row.loc[of_row["met_goal"].astype(bool), "depth"], TABLE_1[row].odn.depth
             rows[row] = rows.get(row, True) and found.max() <= printed
             why.append(f"{row} {found.mean():g} by {rule} ({printed} printed, n = {len(found)})")
-    return (common.for_all(all(rows.values()), set(rows)), "; ".join(why)) if rows else ("not measured", "no run yet")
+    return sum_up_rows(rows, why, NO_RUN)
 
 
-def only_necessary(runs: pd.DataFrame) -> Judgement:
+def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): does the depth below the one found miss the goal, trained for twice as long?"""
-    found_at, rows, why = at_full_width(runs, "equal"), {}, []
-    trained = grades.depths_at_equal_training(runs) if len(found_at) else found_at
+    found_at, rows, why = select_runs_at_full_width(runs, "equal"), {}, []
+    trained = grades.average_depths_at_equal_training(runs) if len(found_at) else found_at
     for row, of_row in found_at.groupby("row"):
         found = of_row.loc[of_row["met_goal"].astype(bool), "depth"].min()
         below = trained[(trained["row"] == row) & (trained["depth"] == found - 1) & (trained["times"] == 2)]
@@ -102,41 +105,38 @@ def only_necessary(runs: pd.DataFrame) -> Judgement:
             accuracy, goal = below["val_acc_pct"].max(), below["goal_pct"].iloc[0]
             rows[row] = accuracy < goal
             why.append(f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} %")
-    return (common.for_all(all(rows.values()), set(rows)), "; ".join(why)) if rows else ("not measured", "no run yet")
+    return sum_up_rows(rows, why, NO_RUN)
 
 
-def fine_tuning_gains(runs: pd.DataFrame) -> Judgement:
+def judge_fine_tuning(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): is the best validation accuracy higher after fine-tuning than when the goal was met?"""
     gains, rows = [], set()
-    for run in at_full_width(runs, "released").itertuples():
+    for run in select_runs_at_full_width(runs, "released").itertuples():
         best = pd.read_csv(run.folder / "epochs.csv").query("depth == @run.depth").groupby("stage")["val_acc_pct"].max()
         if {"depth", "finetune"} <= set(best.index):  # the last depth is fine-tuned at once
             gains.append(best["finetune"] - best["depth"])
             rows.add(run.row)
     if not gains:
-        return "not measured", "no row has been trained by the paper's procedure at full width"
+        return NOT_TRAINED
     told = ", ".join(f"{gain:+.2f}" for gain in gains)
     why = f"{told} points on validation (n = {len(gains)}, {', '.join(sorted(rows))})"
-    return (HOLDS if min(gains) > 0 else FAILS), why
+    return (CLAIM_HOLDS if min(gains) > 0 else CLAIM_FAILS), why
 
 
-def cheaper_again(runs: pd.DataFrame, frame: pd.DataFrame) -> Judgement:
+def judge_training_cost(runs: pd.DataFrame, numbers: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): does training at the printed depth cost less, and what does finding it cost?"""
-    macs = frame[frame["cell"] == "macs_m"].pivot(index="row", columns="variant", values="measured")
+    macs = numbers[numbers["cell"] == "macs_m"].pivot(index="row", columns="variant", values="measured")
     share = 100 * macs["odn"] / macs["full"]
     why = "multiply-accumulates of a training step at the printed depth, in % of the whole network's: "
     why += ", ".join(f"{row} {value:.0f}" for row, value in share.items())
-    whole = at_full_width(runs, "equal", "full").groupby("row")["train_tmacs"].mean()
-    spent = at_full_width(runs, "released").groupby("row")["train_tmacs"].mean()
-    told = [f"{row} {spent[row]:.0f} beside {whole[row]:.0f} TMAC" for row in spent.index if row in whole.index]
-    why += (
-        f". The search by the paper's rule beside one training of the whole network by `equal`: {', '.join(told)}"
-        * bool(told)
-    )
-    return (HOLDS if (share < 100).all() else FAILS), why
+    whole = select_runs_at_full_width(runs, "equal", "full").groupby("row")["train_tmacs"].mean()
+    spent = select_runs_at_full_width(runs, "released").groupby("row")["train_tmacs"].mean()
+    if told := [f"{row} {spent[row]:.0f} beside {whole[row]:.0f} TMAC" for row in spent.index if row in whole.index]:
+        why += ". The search by the paper's rule beside one training of the whole network by `equal`: "
+    return (CLAIM_HOLDS if (share < 100).all() else CLAIM_FAILS), why + ", ".join(told)
 
 
-def byproducts(runs: pd.DataFrame) -> Judgement:
+def judge_byproducts(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): does a search leave several networks, each more accurate than all smaller ones?"""
     searches = runs[runs["variant"] == "odn"]
     comparable = searches[searches["not_comparable"] == ""]
@@ -152,10 +152,10 @@ def byproducts(runs: pd.DataFrame) -> Judgement:
     why += "networks, each better than all smaller ones"
     if comparable.empty:
         return "not comparable", f"stand-ins, narrow networks or shortened rules: {why}"
-    return common.for_all(min(choices) > 1, rows), why
+    return common.judge_for_datasets(min(choices) > 1, rows), why
 
 
-def algorithm_stops(runs: pd.DataFrame) -> Judgement:
+def judge_stopping(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): did every search stop at the first depth that met its goal, or at the last?"""
     searches, right = runs[runs["variant"] == "odn"], 0
     if searches.empty:
@@ -165,7 +165,7 @@ def algorithm_stops(runs: pd.DataFrame) -> Judgement:
         best = epochs[epochs["stage"] == "depth"].groupby("depth")["best_val_acc_pct"].max()
         met = run.depth == run.last_depth or best.get(run.depth, -1) >= run.goal_pct
         right += met and (best[best.index < run.depth] < run.goal_pct).all()
-    return (HOLDS if right == len(searches) else FAILS), (
+    return (CLAIM_HOLDS if right == len(searches) else CLAIM_FAILS), (
         f"our implementation: {right} of {len(searches)} searches left every depth below its goal and stopped at the "
         "first that met it, or at the last. What Algorithm 1 leaves open is settled as in the released code; taken "
         "literally it would return a depth too many where the target is never met"

@@ -1,7 +1,7 @@
 """The ladder: Algorithm 1 at equal training, with networks of several widths and depths instead of depths alone.
 
-A rung is a network of the architecture `chain`, about twice as large as the one before, and its training an ordinary
-run: rule `equal`, one depth, a folder of its own. So a climb that was interrupted goes on where it was.
+A rung of it is a network of the architecture `chain`, about twice as large as the one before, and its training an
+ordinary run: rule `equal`, one depth, a folder of its own. So a climb that was interrupted goes on where it was.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 from torch.nn import functional
 
 from odnlib import experiment, metrics, models, recipes
@@ -25,12 +26,12 @@ from odnlib.files import read_json, write_json
 from odnlib.recipes import Recipe, RecipeError
 from studies import export, latency, plots
 
-ARCHITECTURE = "chain"
-WIDTHS = (8, 11, 16, 23, 32, 45, 64)  # of the deepest network: each has twice the bytes of the one before
-FEWEST_PIXELS = 4  # a side, that the deepest network leaves of an image
+LADDER_ARCHITECTURE = "chain"
+LADDER_WIDTHS = (8, 11, 16, 23, 32, 45, 64)  # of the deepest network: each has twice the bytes of the one before
+FEWEST_PIXELS_LEFT = 4  # a side, that the deepest network leaves of an image
 
 
-class Rung(NamedTuple):
+class TriedNetwork(NamedTuple):
     """Holds a network that was tried: its recipe by one seed or two, and the validation accuracy, in %, of each."""
 
     recipes: tuple[Recipe, ...]
@@ -38,80 +39,83 @@ class Rung(NamedTuple):
 
     @property
     def accuracy_pct(self) -> float:
-        """The mean, by which the network is judged."""
+        """The mean of the validation accuracies, in %, by which the network is judged."""
         return float(np.mean(self.accuracies_pct))
 
-    def met(self, goal_pct: float) -> bool:
+    def meets(self, goal_pct: float) -> bool:
+        """Return whether that mean is at least `goal_pct`."""
         return round(self.accuracy_pct, 6) >= goal_pct
 
     @property
-    def best(self) -> Recipe:
+    def best_recipe(self) -> Recipe:
         """The recipe of the more accurate seed: the one to take."""
         return self.recipes[int(np.argmax(self.accuracies_pct))]
 
 
-def size_bytes(network: tuple[int, int], dataset: Dataset) -> int:
-    """Return the bytes on disk of a network (width, depth) for a dataset's channels and classes."""
+def count_network_bytes(network: tuple[int, int], dataset: Dataset) -> int:
+    """Return the bytes on disk of a network (width, depth) of the ladder for a dataset's channels and classes."""
     width, depth = network
     with torch.device("meta"):  # without the time that initial weights take
-        untrained = models.build(ARCHITECTURE, dataset.image_shape[0], dataset.classes, width).truncate(depth)
+        untrained = models.build(LADDER_ARCHITECTURE, dataset.image_shape[0], dataset.classes, width).truncate(depth)
     return metrics.size_bytes(untrained.to_empty(device="cpu"))
 
 
-def networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]:
-    """Return the ladder as (width, depth), smallest first: the narrowest network at growing depth, then the deepest one
-    at growing width. With `max_bytes` (0: any) those that fit, and on top the widest that fits.
-
-    Raises:
-        RecipeError: none fits.
+def list_networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]:
+    """Return the ladder for a dataset's image size as (width, depth), smallest first: the narrowest network at growing
+    depth, then the deepest at growing width. With `max_bytes` (0: any) those that fit, and on top the widest that fits;
+    RecipeError if none does.
     """
-    halvings = int(np.log2(min(dataset.image_shape[1:]) / (FEWEST_PIXELS - 0.5)))  # 7 pixels become 4
-    deepest = min(max(halvings, 1), ARCHITECTURES[ARCHITECTURE].depth)
-    ladder = [(WIDTHS[0], depth) for depth in range(1, deepest)] + [(width, deepest) for width in WIDTHS]
+    halvings = int(np.log2(min(dataset.image_shape[1:]) / (FEWEST_PIXELS_LEFT - 0.5)))  # 7 pixels become 4
+    deepest = min(max(halvings, 1), ARCHITECTURES[LADDER_ARCHITECTURE].depth)
+    ladder = [(LADDER_WIDTHS[0], depth) for depth in range(1, deepest)] + [(width, deepest) for width in LADDER_WIDTHS]
     if not max_bytes:
         return ladder
-    fitting = [network for network in ladder if size_bytes(network, dataset) <= max_bytes]
+    fitting = [network for network in ladder if count_network_bytes(network, dataset) <= max_bytes]
     if not fitting:
-        least = size_bytes(ladder[0], dataset)
+        least = count_network_bytes(ladder[0], dataset)
         raise RecipeError(f"max_bytes {max_bytes:,}: the smallest network here has {least:,}: allow at least as many")
-    every = range(WIDTHS[0], WIDTHS[-1] + 1)
-    widest = bisect(every, max_bytes, key=lambda width: size_bytes((width, deepest), dataset)) + WIDTHS[0] - 1
-    return fitting + [(widest, deepest)] * (widest not in (*WIDTHS, WIDTHS[0] - 1))
+    narrowest, widest = LADDER_WIDTHS[0], LADDER_WIDTHS[-1]
+    fits = bisect(range(narrowest, widest + 1), max_bytes, key=lambda x: count_network_bytes((x, deepest), dataset))
+    width = narrowest + fits - 1
+    return fitting + [(width, deepest)] * (width not in (*LADDER_WIDTHS, narrowest - 1))
 
 
-def rungs(row: str, profile: str, seed: int, ladder: list[tuple[int, int]], **settings: object) -> list[Recipe]:
-    """Return the recipe of each network of a `ladder`: trained alone by the rule `equal`, all by the same settings."""
-    shared = {"variant": "odn", "profile": profile, "rule": "equal", **settings, "architecture": ARCHITECTURE}
+def plan_recipes(row: str, profile: str, seed: int, ladder: list[tuple[int, int]], **settings: object) -> list[Recipe]:
+    """Return the recipes of a `ladder`'s networks (width, depth), each trained alone by `equal` on images `row`."""
+    shared = {"row": row, "profile": profile, "seed": seed, "rule": "equal", **settings}
+    shared |= {"architecture": LADDER_ARCHITECTURE}
     named = [{"width": width, "first_depth": depth, "last_depth": depth} for width, depth in ladder]
-    return recipes.resolve_all({"row": row, "seed": seed, **shared, **network} for network in named)
+    return recipes.resolve_all(shared | network for network in named)
 
 
-def minutes(ladder: list[Recipe], data: Data) -> pd.Series:
-    """Return how long the climb takes up to each rung, one seed a rung, judged by a few training steps."""
+def estimate_minutes(ladder: list[Recipe], data: Data) -> pd.Series:
+    """Return the minutes that training takes up to each recipe, by one seed each, judged by a few steps on `data`."""
     dataset, seen = data.train.dataset, len(data.train) + len(data.validation) / 3  # of a step a third is forward
     images, labels = next(data.train.batches(ladder[0].batch_size))
     milliseconds = []
     for recipe in ladder:
-        network = models.build(ARCHITECTURE, dataset.image_shape[0], dataset.classes, recipe.width).to(images.device)
-        logits = partial(network.to(memory_format=torch.channels_last), images, recipe.last_depth)
-        step = latency.in_turns(
-            {"": lambda logits=logits: functional.cross_entropy(logits(), labels).backward()}, 3
-        ).median()
-        milliseconds.append(step[""] * seen / len(images) * recipe.depth_epochs)
+        network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
+        network = network.to(images.device, memory_format=torch.channels_last)
+
+        def step(network: nn.Module = network, depth: int = recipe.last_depth) -> None:
+            functional.cross_entropy(network(images, depth), labels).backward()
+
+        steps = latency.time_in_turns({"step": step}, 3)["step"]
+        milliseconds.append(steps.median() * seen / len(images) * recipe.depth_epochs)
     return pd.Series(milliseconds).cumsum() / 60_000
 
 
-def points(accuracy_pct: float, images: float) -> float:
-    """Return half the 95 % interval of an accuracy on so many images, in points (Agresti and Coull, 1998: sensible for
-    few images, and at 100 %).
-    """
+def half_interval_pts(accuracy_pct: float, images: float) -> float:
+    """Return half the 95 % interval, in points, of an accuracy in % on so many images (Agresti and Coull, 1998)."""
     n = images + 4
     p = (accuracy_pct / 100 * images + 2) / n
     return 196 * (p * (1 - p) / n) ** 0.5
 
 
-def climb_ladder(ladder: list[Recipe], measure: Callable[[Recipe], float], goal_pct: float, images: int) -> list[Rung]:
-    """Return the rungs up to the first that meets the goal, or all of them where none does.
+def climb_ladder(
+    ladder: list[Recipe], measure: Callable[[Recipe], float], goal_pct: float, images: float
+) -> list[TriedNetwork]:
+    """Return the networks tried, up to the first that meets the goal, or all of them where none does.
 
     One whose accuracy is nearer to the goal, on either side, than validation images can tell is trained by a second
     seed, and the mean decides: a lucky hit is as likely as an unlucky miss.
@@ -125,58 +129,57 @@ def climb_ladder(ladder: list[Recipe], measure: Callable[[Recipe], float], goal_
     for recipe in ladder:
         seeds = [recipe]
         accuracies_pct = [measure(recipe)]
-        if abs(accuracies_pct[0] - goal_pct) < points(accuracies_pct[0], images):
+        if abs(accuracies_pct[0] - goal_pct) < half_interval_pts(accuracies_pct[0], images):
             seeds.append(dataclasses.replace(recipe, seed=recipe.seed + 1))
             accuracies_pct.append(measure(seeds[1]))
-        tried.append(Rung(tuple(seeds), tuple(accuracies_pct)))
-        if tried[-1].met(goal_pct):
+        tried.append(TriedNetwork(tuple(seeds), tuple(accuracies_pct)))
+        if tried[-1].meets(goal_pct):
             break
     return tried
 
 
-def test_once(folder: Path, split: Split) -> float:
-    """Return the test accuracy, in %, of a finished run; measured only if it has not been, and kept with its result."""
+def measure_test_accuracy_once(folder: Path, split: Split) -> float:
+    """Return the test accuracy, in %, of a finished run: measured on `split` unless its result has it, then kept."""
     result = read_json(folder / "result.json")
     if result["test_acc_pct"] is None:
-        network = export.network_of(folder, split.dataset).to(split.images.device)
+        network = export.load_network(folder, split.dataset).to(split.images.device)
         result |= {"test_acc_pct": metrics.evaluate(network, split)[1][0], "test_images": len(split)}
         write_json(folder / "result.json", result)
     return result["test_acc_pct"]
 
 
-def offered(rungs: list[Rung], best: Rung, results_dir: Path, validation: Split, images: float) -> pd.DataFrame:
-    """Return a line per rung tried: width, depth, seeds, judged_pct (their mean), points (half its 95 % interval on so
-    many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, and whether it is the chosen one.
+def tabulate_tried_networks(
+    tried: list[TriedNetwork], best: TriedNetwork, results_dir: Path, validation: Split, images: float
+) -> pd.DataFrame:
+    """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), points (half its
+    interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, chosen (it is `best`).
     """
-    folders = [experiment.run_folder(rung.best, results_dir) for rung in rungs]
-    image, lines = validation.normalise(validation.images[:1].cpu()), []
-    networks = [export.network_of(folder, validation.dataset) for folder in folders]
+    folders = [experiment.folder_of_run(network.best_recipe, results_dir) for network in tried]
+    image, rows = validation.normalise(validation.images[:1].cpu()), []
+    trained = [export.load_network(folder, validation.dataset) for folder in folders]
     with torch.inference_mode():
-        taken = latency.in_turns({i: partial(network, image) for i, network in enumerate(networks)}).median()
-    for i, (rung, run) in enumerate(zip(rungs, map(recipes.read_run, folders), strict=True)):
-        judged = {"judged_pct": rung.accuracy_pct, "points": points(rung.accuracy_pct, images)}
-        line = {"width": run.width, "depth": run.depth, "seeds": len(rung.recipes), **judged}
-        line |= {name: getattr(run, name) for name in ("params", "size_mb", "macs_m")}
-        lines.append(line | {"latency_ms": taken[i], "chosen": rung == best})
-    return pd.DataFrame(lines)
+        taken = latency.time_in_turns({i: partial(network, image) for i, network in enumerate(trained)}).median()
+    for i, (network, run) in enumerate(zip(tried, map(recipes.read_run, folders), strict=True)):
+        judged_pct = network.accuracy_pct
+        row = {"width": run.width, "depth": run.depth, "seeds": len(network.recipes), "judged_pct": judged_pct}
+        row |= {"points": half_interval_pts(judged_pct, images), "params": run.params, "size_mb": run.size_mb}
+        rows.append(row | {"macs_m": run.macs_m, "latency_ms": taken[i], "chosen": network == best})
+    return pd.DataFrame(rows)
 
 
-def figure(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float]) -> Figure:
-    """Draw judged_pct with its interval against the bytes of all rungs tried, the goal, and what takes no network."""
+def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float]) -> Figure:
+    """Draw judged_pct against bytes of the networks `offered`, the goal, and `simple_pct`, accuracies by name, in %."""
     drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    axis.errorbar(
-        "size_mb", "judged_pct", "points", data=offered, fmt="o-", color=plots.FOUND, capsize=3, label="networks"
-    )
-    for rung in offered.itertuples():
-        place = rung.size_mb, rung.judged_pct
-        axis.annotate(f"{rung.width} x {rung.depth}", place, (6, -12), textcoords="offset points", fontsize=9)
-    take = offered[offered["chosen"]]
-    axis.plot(
-        take["size_mb"], take["judged_pct"], "o", color=plots.CHOSEN, ms=14, fillstyle="none", mew=2, label="to take"
-    )
-    axis.axhline(goal_pct, color=plots.GOAL, linestyle="--", label=f"your {goal_pct:g} %")
+    place = offered["size_mb"], offered["judged_pct"]
+    axis.errorbar(*place, offered["points"], fmt="o-", color=plots.COLOR_FOUND, capsize=3, label="networks")
+    for x in offered.itertuples():
+        beside = {"xytext": (6, -12), "textcoords": "offset points", "fontsize": 9}
+        axis.annotate(f"{x.width} x {x.depth}", (x.size_mb, x.judged_pct), **beside)
+    take, ring = offered[offered["chosen"]], {"ms": 14, "fillstyle": "none", "mew": 2, "label": "to take"}
+    axis.plot(take["size_mb"], take["judged_pct"], "o", color=plots.COLOR_CHOSEN, **ring)
+    axis.axhline(goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"your {goal_pct:g} %")
     for (name, accuracy_pct), line in zip(simple_pct.items(), (":", "-."), strict=True):
         axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)
     axis.set(xscale="log", xlabel="size on disk (MB)", ylabel="recognised on validation (%)", xmargin=0.15)
     axis.legend(fontsize=9)
-    return plots.small_print(drawn, "width x depth of each network; bars: 95 % intervals from the validation images")
+    return plots.write_below(drawn, "width x depth of each network; bars: 95 % intervals from the validation images")

@@ -10,98 +10,89 @@ import pandas as pd
 import torch
 
 from odnlib import metrics, models, recipes
-from odnlib.data import DATASETS, Dataset
-from odnlib.files import processor, write_csv
+from odnlib.data import DATASETS
+from odnlib.files import describe_processor, write_csv
 from odnlib.paper import TABLE_1
 from studies import common
-from studies.plots import AnyRun
+from studies.plots import RunOrRecipe
 
-BATCHES = (1, 128)  # images, for which latencies are measured
+BATCH_SIZES = (1, 128)  # images, for which latencies are measured
 ROUNDS = 9  # of every measurement
-FILE = "latency.csv"
+RESULTS_FILE = "latency.csv"
 
 
-def in_turns(tasks: dict[object, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
-    """Return milliseconds: a line per round, which runs every task once, and a column per task. One more round first
-    warms up.
-    """
-    lines: list[dict[object, float]] = [{} for _ in range(rounds + 1)]
-    for line, (name, task) in product(lines, tasks.items()):
+def time_in_turns(tasks: dict[object, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
+    """Return milliseconds, a column per task, a row per round, which runs every task once; one more first warms up."""
+    measured: list[dict[object, float]] = [{} for _ in range(rounds + 1)]
+    for taken, (name, task) in product(measured, tasks.items()):
         start = time.perf_counter()
         task()
-        line[name] = 1000 * (time.perf_counter() - start)
-    return pd.DataFrame(lines[1:])
+        taken[name] = 1000 * (time.perf_counter() - start)
+    return pd.DataFrame(measured[1:])
 
 
 @torch.inference_mode()
-def milliseconds(run: AnyRun, dataset: Dataset, depths: list[int], batch: int, rounds: int = ROUNDS) -> pd.DataFrame:
-    """Return `in_turns` of one batch through an untrained network (speed is the same) cut at `depths`, on the CPU."""
-    whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
-    whole = whole.to(memory_format=torch.channels_last).eval()
-    images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
-    return in_turns({depth: partial(whole.truncate(depth), images) for depth in depths}, rounds)
-
-
-def ratio(rounds: pd.DataFrame, odn: object, full: object) -> dict[str, float]:
-    """Return the medians odn_ms and full_ms of two columns, latency_ratio (full / odn), and the quartiles of the ratio
-    within a round, ratio_low and ratio_high.
+def time_two_depths(run: RunOrRecipe, odn_depth: int, full_depth: int) -> list[dict]:
+    """Return a record per batch size on the CPU for a run's network, untrained (speed is the same), cut at two depths:
+    medians odn_ms and full_ms, latency_ratio (full / odn), ratio_low and ratio_high (quartiles of the ratio within a
+    round), macs_ratio, and row, width, batch, threads, processor.
     """
-    odn_ms, full_ms = rounds[[odn, full]].median()
-    low, high = (rounds[full] / rounds[odn]).quantile([0.25, 0.75])
-    ratios = {"latency_ratio": full_ms / odn_ms, "ratio_low": low, "ratio_high": high}
-    return {"odn_ms": odn_ms, "full_ms": full_ms, **ratios}
-
-
-def timed(run: AnyRun, odn_depth: int, full_depth: int) -> list[dict]:
-    """Return a line (dict) per batch size: `ratio` of both networks, and the ratio of their MACs."""
-    lines, dataset = [], DATASETS[run.row]
+    records, dataset = [], DATASETS[run.row]
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
-    macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
-    for batch in BATCHES:
-        line = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
-        depths = sorted({odn_depth, full_depth})  # one, where the search took all
-        line |= ratio(milliseconds(run, dataset, depths, batch), odn_depth, full_depth)
-        lines.append(line | {"macs_ratio": macs[full_depth] / macs[odn_depth], "processor": processor()})
-    return lines
+    macs = {depth: metrics.count_macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
+    whole = whole.to(memory_format=torch.channels_last).eval()
+    for batch in BATCH_SIZES:
+        images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
+        # One task where the search took all depths.
+        rounds = time_in_turns({depth: partial(whole.truncate(depth), images) for depth in sorted(macs)})
+        odn, full = rounds[odn_depth], rounds[full_depth]
+        low, high = (full / odn).quantile([0.25, 0.75])
+        record = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
+        record |= {"odn_ms": odn.median(), "full_ms": full.median(), "latency_ratio": full.median() / odn.median()}
+        record |= {"ratio_low": low, "ratio_high": high, "macs_ratio": macs[full_depth] / macs[odn_depth]}
+        records.append(record | {"processor": describe_processor()})
+    return records
 
 
-def measure(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
-    """Return `timed` for a search and its full network; measured once, stored in the search's folder."""
-    file = odn_folder / FILE
+def measure_latency(odn_folder: Path, full_folder: Path) -> pd.DataFrame:
+    """Return `time_two_depths` of a search and its whole network as a table, kept in the search's folder."""
+    file = odn_folder / RESULTS_FILE
     if not file.exists():
         odn = recipes.read_run(odn_folder)
-        write_csv(file, timed(odn, odn.depth, recipes.read_run(full_folder).depth))
+        write_csv(file, time_two_depths(odn, odn.depth, recipes.read_run(full_folder).depth))
     return pd.read_csv(file)
 
 
 def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
-    """Return `timed` for Table I's networks, untrained, at full width; measured once, kept in the profile's folder."""
-    file = results_dir / profile / FILE
+    """Return `time_two_depths` of Table I's networks at width 64 as a table, kept in the profile's folder."""
+    file = results_dir / profile / RESULTS_FILE
     if not file.exists():
-        lines = [timed(recipes.resolve(x, profile="paper"), at.odn.depth, at.full.depth) for x, at in TABLE_1.items()]
-        write_csv(file, list(chain.from_iterable(lines)))
+        rows = {recipes.resolve(row, profile="paper"): printed for row, printed in TABLE_1.items()}
+        timed = [time_two_depths(recipe, printed.odn.depth, printed.full.depth) for recipe, printed in rows.items()]
+        write_csv(file, list(chain.from_iterable(timed)))
     return pd.read_csv(file)
 
 
-def table(results_dir: Path, profile: str) -> pd.DataFrame:
-    """Return all latency measurements in which the two networks differ, with not_comparable (a reason or "")."""
-    runs = common.finished(results_dir, profile, "odn").itertuples()
-    files = {run.folder / FILE: run.not_comparable for run in runs} | {results_dir / profile / FILE: ""}
+def read_results(results_dir: Path, profile: str) -> pd.DataFrame:
+    """Return a table of a profile's latency measurements of two different networks, with not_comparable (a reason)."""
+    runs = common.read_finished_runs(results_dir, profile, "odn").itertuples()
+    files = {run.folder / RESULTS_FILE: run.not_comparable for run in runs} | {results_dir / profile / RESULTS_FILE: ""}
     tables = [pd.read_csv(file).assign(not_comparable=why) for file, why in files.items() if file.exists()]
     return pd.concat([pd.DataFrame({"macs_ratio": []}), *tables], ignore_index=True).query("macs_ratio > 1")
 
 
-def verdict(measured: pd.DataFrame) -> tuple[str, str]:
-    """Return (verdict, reason) on whether fewer MACs mean less latency; measurements at full width take precedence."""
-    comparable = measured[measured["not_comparable"] == ""]
-    lines = measured if comparable.empty else comparable
-    faster, ratios = (lines["latency_ratio"] > 1).mean(), lines[["latency_ratio", "macs_ratio"]].median()
-    widths = ", ".join(map(str, sorted(lines["width"].unique())))
+def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
+    """Return (verdict, reason): do fewer MACs mean less latency? Measurements at full width take precedence."""
+    comparable = results[results["not_comparable"] == ""]
+    judged = results if comparable.empty else comparable
+    faster, ratios = (judged["latency_ratio"] > 1).mean(), judged[["latency_ratio", "macs_ratio"]].median()
+    widths = ", ".join(map(str, sorted(judged["width"].unique())))
     sentence = (
-        f"{len(lines)} measurements on a CPU ({lines['row'].nunique()} rows, batch 1 and 128, width {widths}): the ODN "
-        f"is faster in {faster:.0%}, median {ratios['latency_ratio']:.1f} x for {ratios['macs_ratio']:.1f} x fewer MACs"
+        f"{len(judged)} measurements on a CPU ({judged['row'].nunique()} rows, batch 1 and 128, width {widths}): the "
+        f"ODN is faster in {faster:.0%}, median {ratios['latency_ratio']:.1f} x for {ratios['macs_ratio']:.1f} x "
+        "fewer MACs"
     )
     if comparable.empty:
-        return "not comparable", f"{lines['not_comparable'].iloc[0]}: {sentence}"
-    for_all = common.for_all(True, set(lines["row"]))
-    return (for_all if faster == 1 else common.OPEN if faster > 0.5 else common.FAILS), sentence
+        return "not comparable", f"{judged['not_comparable'].iloc[0]}: {sentence}"
+    holds = common.judge_for_datasets(True, set(judged["row"]))
+    return (holds if faster == 1 else common.CLAIM_OPEN if faster > 0.5 else common.CLAIM_FAILS), sentence

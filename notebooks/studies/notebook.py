@@ -20,37 +20,28 @@ from pandas.io.formats.style import Styler
 
 from odnlib import __main__, data, experiment
 from odnlib.files import ROOT
-from odnlib.recipes import Recipe, RecipeError, unknown
+from odnlib.recipes import Recipe, RecipeError, unknown_parameter_message
 from odnlib.trainer import Listener
 from studies import plots
 
-INJECTED = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
-KINDS = dict.fromkeys(("seed", "depth", "image_size", "rounds"), int) | {"overrides": dict, "targets": dict}
-KINDS |= dict.fromkeys(("seeds", "rows", "architectures", "pairs"), list) | {"target_pct": float}
-KINDS |= {"fresh": bool, "flip": bool}  # every other parameter is a text
+INJECTED_CELL_START = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
+TYPE_OF_PARAMETER = dict.fromkeys(("seed", "depth", "image_size", "rounds"), int) | {"overrides": dict, "targets": dict}
+TYPE_OF_PARAMETER |= dict.fromkeys(("seeds", "rows", "architectures", "pairs"), list) | {"target_pct": float}
+TYPE_OF_PARAMETER |= {"fresh": bool, "flip": bool}  # every other parameter is a text
 # Columns in words; the other names are words already.
-WORDS = {"params": "parameters", "params_m": "parameters (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
-WORDS |= {"val_acc_pct": "validation (%)", "test_acc_pct": "test (%)", "warmup_val_acc_pct": "after warm-up (%)"}
-WORDS |= {"best_val_acc_pct": "best validation (%)", "goal_pct": "goal (%)", "train_tmacs": "training MACs (10^12)"}
-WORDS |= {
-    "of": "of blocks",
-    "depth_share": "share of blocks",
-    "size_share": "share of bytes",
-    "sparsity_pct": "zeros (%)",
-}
-WORDS |= {
-    "odn_ms": "chosen (ms)",
-    "full_ms": "whole (ms)",
-    "macs_ratio": "times fewer MACs",
-    "low": "from",
-    "high": "to",
-}
-WORDS |= {"latency_ratio": "times faster", "ratio_low": "quartile, lower", "ratio_high": "quartile, upper"}
-WORDS |= {"latency_1_ms": "one image (ms)", "latency_128_ms": "128 images (ms)", "max_depth": "of blocks"}
+TITLE_OF_COLUMN = {
+    "params": "parameters", "params_m": "parameters (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)",
+    "val_acc_pct": "validation (%)", "test_acc_pct": "test (%)", "warmup_val_acc_pct": "after warm-up (%)",
+    "best_val_acc_pct": "best validation (%)", "goal_pct": "goal (%)", "train_tmacs": "training MACs (10^12)",
+    "of": "of blocks", "max_depth": "of blocks", "depth_share": "share of blocks", "size_share": "share of bytes",
+    "sparsity_pct": "zeros (%)", "odn_ms": "chosen (ms)", "full_ms": "whole (ms)", "macs_ratio": "times fewer MACs",
+    "low": "from", "high": "to", "latency_ratio": "times faster", "ratio_low": "quartile, lower",
+    "ratio_high": "quartile, upper", "latency_1_ms": "one image (ms)", "latency_128_ms": "128 images (ms)",
+}  # fmt: skip
 
 
-def told(shell: InteractiveShell, kind: type, error: BaseException, _: object, tb_offset: None) -> list[str]:
-    """Show an expected error, or an interruption, in a cell as what it says, without its traceback."""
+def show_expected_error(shell: InteractiveShell, kind: type, error: BaseException, *_: object, **__: object) -> list:
+    """Show an expected error, or an interruption, in a cell without traceback; called by IPython (`set_custom_exc`)."""
     text = " ".join(["Interrupted:", *getattr(error, "__notes__", []), "- run this cell again to go on."])
     lines = [text if kind is KeyboardInterrupt else f"{kind.__name__}: {error}"]
     shell._showtraceback(kind, error, lines)
@@ -59,22 +50,24 @@ def told(shell: InteractiveShell, kind: type, error: BaseException, _: object, t
 
 if shell := get_ipython():
     shell.enable_matplotlib("inline")  # whatever MPLBACKEND says: figures belong into the notebook
-    shell.set_custom_exc((KeyboardInterrupt, *__main__.CODES), told)
+    shell.set_custom_exc((KeyboardInterrupt, *__main__.EXIT_CODE_OF_ERROR), show_expected_error)
 
 
-def table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> Styler:
-    """Return a table for reading: columns in words, none of them empty; the texts that all lines share stand above."""
+def style_table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> Styler:
+    """Return a data frame for reading: columns in words, none empty; above it the texts that all rows share."""
     lines = lines.dropna(axis="columns", how="all")
     texts = [name for name in lines if not pd.api.types.is_numeric_dtype(lines[name])]
     alike = [name for name in texts if len(lines) > 1 and lines[name].nunique(dropna=False) == 1]
     shared = [f"{name.replace('_', ' ')} {lines[name].iloc[0]}" for name in alike if lines[name].iloc[0]]
-    shown = lines.drop(columns=alike).rename(columns=lambda name: WORDS.get(name, str(name).replace("_", " ")))
+    shown = lines.drop(columns=alike).rename(
+        columns=lambda name: TITLE_OF_COLUMN.get(name, str(name).replace("_", " "))
+    )
     caption = "; ".join(filter(None, [caption, *shared]))
     return shown.style.format(precision=precision, na_rep="").hide(axis="index").set_caption(caption)
 
 
-def assigned(source: str) -> dict[str, object]:
-    """Return name -> value for the plain assignments in a cell; a value that is no literal is its source as bytes."""
+def read_assignments(source: str) -> dict[str, object]:
+    """Return name -> value of a cell's plain assignments; a value that is no literal is its own source as bytes."""
     values = {}
     with suppress(SyntaxError):
         for line in ast.parse(TransformerManager().transform_cell(source)).body:
@@ -86,28 +79,29 @@ def assigned(source: str) -> dict[str, object]:
     return values
 
 
-def check(cells: Sequence[str], names: str, **kinds: type) -> None:
+def check_parameters(cells: Sequence[str], names: str, **kinds: type) -> None:
     """Refuse notebook parameters that are misspelt or of a wrong type, and an odnlib from another folder.
 
     Args:
         cells: sources of the cells run so far, as Jupyter keeps them in `In`.
-        names: the notebook's parameters, separated by spaces. kinds: types that differ from those in `KINDS`.
+        names: the notebook's parameters, separated by spaces.
+        kinds: parameter -> type, where it differs from `TYPE_OF_PARAMETER`.
 
     Raises:
         RecipeError: one line per problem.
     """
-    kinds, lines = {name: KINDS.get(name, str) for name in names.split()} | kinds, set()
+    kinds, lines = {name: TYPE_OF_PARAMETER.get(name, str) for name in names.split()} | kinds, set()
     here, studies = Path("studies").absolute(), ROOT / "notebooks" / "studies"  # what this notebook imports, and ours
     if not studies.exists() or (here.exists() and not here.samefile(studies)):
         why = f"this notebook lies in {here.parent}, and odnlib in {ROOT}"
         raise RecipeError(f"{why}: start it with the .venv beside it, which ./run_all.sh --setup-only makes")
     for cell in reversed(cells):  # from the newest back to the one that sets most parameters
-        values, injected = assigned(cell), cell.startswith(INJECTED)
+        values, injected = read_assignments(cell), cell.startswith(INJECTED_CELL_START)
         told = not injected and 2 * len(values.keys() & kinds) > len(kinds)
         for name, value in values.items() if injected or told else ():
             kind = kinds.get(name)  # 90 will do for 90.0; in a person's cell a value may be computed
             if kind is None:
-                lines.add(unknown(name, kinds))
+                lines.add(unknown_parameter_message(name, kinds))
             elif type(value) not in (kind, {float: int}.get(kind), bytes if told else None):
                 lines.add(f"{name} {value!r} is not of type {kind.__name__}")
         if told:
@@ -116,36 +110,37 @@ def check(cells: Sequence[str], names: str, **kinds: type) -> None:
         raise RecipeError("\n".join(sorted(lines)))
 
 
-def folder(given: str, usual: str) -> Path:
-    """Return the path `given`, or if that is empty `usual`; one that is not absolute begins at this repository."""
+def resolve_folder(given: str, usual: str) -> Path:
+    """Return the folder `given`, or if that is "" the `usual` one, as a path; relative ones begin at the repository."""
     return ROOT / Path(given or usual).expanduser()
 
 
-class Workplace:
-    """A notebook's folders and device, with which it loads images and trains.
+class NotebookTrainer:
+    """Loads images and trains for a notebook, with its folders for results and datasets and its device.
 
-    Empty folders mean results/mine and data. Runs start over that began before the time `since`; or all, if it is True.
+    Empty folders mean results/mine and data. Runs start over that began before the time `since` (UTC, as
+    "2026-11-26T16:00"; "": none); or all, if it is True.
 
     Raises:
         RecipeError: the device is not available.
     """
 
     def __init__(self, results_dir: str, data_dir: str, device: str, since: str | bool):
-        self.results_dir, self.data_dir = folder(results_dir, "results/mine"), folder(data_dir, "data")
+        self.results_dir, self.data_dir = resolve_folder(results_dir, "results/mine"), resolve_folder(data_dir, "data")
         self.device, self.since = experiment.choose_device(device), since
-        self.load = lru_cache(1)(lambda recipe: data.load(recipe, self.data_dir, self.device))
+        self.load = lru_cache(1)(lambda recipe: data.load_splits(recipe, self.data_dir, self.device))
 
-    def images(self, recipe: Recipe) -> Callable[[], data.Data]:
+    def image_loader(self, recipe: Recipe) -> Callable[[], data.Data]:
         """Return a function without arguments that loads the images of a recipe."""
         return partial(self.load, dataclasses.replace(recipe, variant="odn"))  # the whole network sees the same
 
     def train(self, recipe: Recipe, *listeners: Listener) -> Path:
-        """Train what a run still lacks and return its folder."""
-        return experiment.run(recipe, self.images(recipe), self.results_dir, listeners, fresh=self.since)
+        """Train what a recipe's run still lacks, telling each epoch to `listeners`, and return the run's folder."""
+        return experiment.run(recipe, self.image_loader(recipe), self.results_dir, listeners, fresh=self.since)
 
 
-def fold_out(title: str, *functions: Callable) -> HTML:
-    """Return the source code of functions as HTML that unfolds when its title is clicked."""
+def fold_out_source(title: str, *functions: Callable) -> HTML:
+    """Return the source code of functions as HTML for a notebook that unfolds when its title is clicked."""
     code = html.escape("\n\n".join(map(inspect.getsource, functions)))
     return HTML(f"<details><summary>{title}</summary><pre>{code}</pre></details>")
 
@@ -168,7 +163,7 @@ class LiveCurve(AbstractContextManager):
 
     def draw(self) -> None:
         """Draw the epochs recorded so far, in place of the previous figure."""
-        figure = plots.history(pd.DataFrame(self.records), self.recipe)
+        figure = plots.draw_history(pd.DataFrame(self.records), self.recipe)
         self.handle.update(figure)
         plt.close(figure)
         self.drawn = time.monotonic()

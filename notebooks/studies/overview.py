@@ -1,18 +1,19 @@
 """How grades are told and look; every row of Table I in two figures: accuracy against bytes, and every search."""
 
+import math
 import re
 import textwrap
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from odnlib.paper import TABLE_1
 from studies import common, comparison, grades, plots
 
 GREY = "#666666"
-LOOKS = {  # words in a grade: its sign in tables, marker in figures, colour; the first words that it contains count
+LOOK_OF_GRADE = {  # words in a grade (the first that it contains count): sign in tables, marker in figures, colour
     "not measured": ("·", "", "#ffffff"), "procedure reproduced": ("✔", "o", "#0173b2"), "not ": ("✘", "X", "#b84700"),
     "corroborated": ("●", "s", "#007a58"), "structure reproduced": ("=", "P", "#5b7a99"),
     "paper's slip": ("≠", "d", "#8a3f86"), "upper bound": ("≤", "<", GREY), "exploratory": ("○", "v", GREY),
@@ -20,46 +21,47 @@ LOOKS = {  # words in a grade: its sign in tables, marker in figures, colour; th
 }  # fmt: skip
 
 
-def look(grade: str) -> tuple[str, str, str]:
-    """Return sign, marker and colour of a grade."""
-    return next(look for words, look in LOOKS.items() if words in grade)
+def find_look(grade: str) -> tuple[str, str, str]:
+    """Return the sign (for tables), marker (for figures) and colour that `LOOK_OF_GRADE` has for a grade's text."""
+    return next(look for words, look in LOOK_OF_GRADE.items() if words in grade)
 
 
-def in_short(grade: str) -> str:
-    """Return a grade without n and reasons."""
+def shorten_grade(grade: str) -> str:
+    """Return a grade's text without n and reasons: "not reproduced, 0 of 1 (...)" -> "not reproduced"."""
     return grade.partition(", ")[0].partition(" (")[0]
 
 
-def titled(text: str) -> str:
-    """Return a text with the titles of datasets in place of the names of rows."""
+def insert_dataset_titles(text: str) -> str:
+    """Return a text with the titles of datasets in place of their names: "emnist" -> "EMNIST"."""
     return re.sub(rf"\b({'|'.join(TABLE_1)})\b", lambda row: TABLE_1[row[0]].title, text)
 
 
-def paper_and_ours(runs: pd.DataFrame) -> Figure:
+def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
     """Draw test accuracy against bytes as Table I prints them and as each kind of run found them, means and standard
-    deviations; of `runs`, from `comparison.runs_from`, those that the paper can be compared with, if there are any.
+    deviations; of the `runs` of `comparison.read_runs_from_profile` those comparable with the paper, if there are any.
     """
     figure, axes = plt.subplots(2, 3, figsize=(9, 5.8), layout="constrained", sharex=True)
-    kinds, (*axes, legend), entries = comparison.tested(comparison.of_table_1(runs)), axes.flat, {}
+    kinds, (*axes, legend), entries = comparison.select_table_1_runs(runs).dropna(subset="test_acc_pct"), axes.flat, {}
     comparable = kinds["not_comparable"] == ""
     for axis, (row, printed) in zip(axes, TABLE_1.items(), strict=True):
         of_row, paper = kinds[(kinds["row"] == row) & (comparable | ~comparable.any())], [printed.odn, printed.full]
-        style = {"color": plots.PAPER, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
-        places = [line.size_mb for line in paper], [line.test_acc_pct for line in paper]
+        places = [network.size_mb for network in paper], [network.test_acc_pct for network in paper]
+        style = {"color": plots.COLOR_PAPER, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
         axis.plot(*places, "D--", label="paper, Table I", **style)
-        for _, seeds in of_row.groupby(comparison.GROUP, sort=False):
-            grade, mean = grades.grade(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
-            style = dict(zip(("marker", "color"), look(grade)[1:], strict=True)) | {"ms": 8, "ls": "", "capsize": 4}
+        for _, seeds in of_row.groupby(comparison.GROUP_COLUMNS, sort=False):
+            grade, mean = grades.grade_runs(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
+            _, marker, color = find_look(grade)
             spread = seeds["test_acc_pct"].std() if len(seeds) > 1 else None
-            axis.errorbar(*mean, yerr=spread, label=in_short(grade), **style)
+            style = {"marker": marker, "color": color, "ms": 8, "ls": "", "capsize": 4}
+            axis.errorbar(*mean, yerr=spread, label=shorten_grade(grade), **style)
             axis.annotate(f"n = {len(seeds)}", mean, (9, -3), textcoords="offset points", fontsize=8)
         if of_row.empty:
             axis.text(0.05, 0.9, "not measured yet", transform=axis.transAxes, fontsize=9, color=GREY)
-        name, times = printed.architecture.replace("resnet", "ResNet-"), printed.full.size_mb / printed.odn.size_mb
+        name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
         title = f"{printed.title}, {name}\npaper: {paper[0].depth} of {paper[1].depth} blocks, {times:.0f} x smaller"
         axis.set_title(title, fontsize=9.5)
         axis.set(xscale="log", xmargin=0.1)
-        axis.xaxis.set(major_locator=LogLocator(), major_formatter="{x:g}", minor_formatter="")
+        plots.label_log_axis(axis.xaxis)
         axis.tick_params(labelsize=9, labelbottom=True)
         entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     height = max(axis.get_ylim()[1] - axis.get_ylim()[0] for axis in axes) * 1.1
@@ -74,19 +76,19 @@ def paper_and_ours(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def fronts(runs: pd.DataFrame) -> Figure | None:
-    """Draw validation accuracy against bytes of every depth that was tried, a panel for each kind of search for a row
-    of Table I in `runs`, a line for each seed, ringed where it ended; None without searches.
+def draw_fronts(runs: pd.DataFrame) -> Figure | None:
+    """Draw validation accuracy against bytes of every depth that was tried, a panel for each kind of search for a
+    dataset of Table I in `runs`, a curve for each seed, ringed where it ended; None without searches.
     """
-    searches = comparison.of_table_1(runs)
+    searches, untold = comparison.select_table_1_runs(runs), common.DEPTH_RANGE_SETTINGS | {"threads", "width"}
     searches = searches[searches["variant"] == "odn"]
-    searches = searches.assign(label=common.shared(searches, common.ONE_DEPTH | {"threads", "width"}))
-    kinds = [kind for _, kind in searches.groupby(comparison.GROUP, sort=False) if kind["test_acc_pct"].notna().any()]
+    searches = searches.assign(label=common.describe_overrides_of_runs(searches, untold))
+    kinds = [kind for _, kind in searches.groupby(comparison.GROUP_COLUMNS, sort=False)]
+    kinds = [kind for kind in kinds if kind["test_acc_pct"].notna().any()]
     if not kinds:
         return None
-    lines = -(-len(kinds) // 3)
-    size = {"figsize": (9, 0.6 + 2.3 * lines), "layout": "constrained", "squeeze": False}
-    figure, axes = plt.subplots(lines, 3, **size)
+    size = {"figsize": (9, 0.6 + 2.3 * math.ceil(len(kinds) / 3)), "layout": "constrained"}
+    figure, axes = plt.subplots(math.ceil(len(kinds) / 3), 3, **size, squeeze=False)
     for axis in axes.flat[len(kinds) :]:
         axis.axis("off")
     for axis, kind in zip(axes.flat, reversed(kinds), strict=False):  # the profile with most work first
@@ -94,21 +96,15 @@ def fronts(runs: pd.DataFrame) -> Figure | None:
         for _, seed in kind.groupby("seed"):
             tables = pd.concat([pd.read_csv(folder / "depths.csv") for folder in seed["folder"]])
             tried = tables.dropna(subset="val_acc_pct").set_index("depth").sort_index()[["size_mb", "val_acc_pct"]]
-            ended = tried[tried.index.isin(comparison.tested(seed)["depth"])]
-            axis.plot(*tried.to_numpy().T, ".-", color=plots.FOUND, lw=1, label="every depth tried")
-            style = {"color": plots.CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
+            ended = tried[tried.index.isin(seed.dropna(subset="test_acc_pct")["depth"])]
+            axis.plot(*tried.to_numpy().T, ".-", color=plots.COLOR_FOUND, lw=1, label="every depth tried")
+            style = {"color": plots.COLOR_CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
             axis.plot(*ended.to_numpy().T, "o", label="where the search ended", **style)
             marked |= dict(zip(ended["size_mb"], ended.index, strict=True)) | {tried["size_mb"].iloc[0]: tried.index[0]}
-        axis.axhline(first["goal_pct"], color=plots.GOAL, ls="--", lw=1, label="goal")
+        axis.axhline(first["goal_pct"], color=plots.COLOR_GOAL, ls="--", lw=1, label="goal")
         if not first["not_comparable"]:
-            axis.axvline(printed.odn.size_mb, color=plots.PAPER, ls=":", lw=1.5, label="paper, Table I")
-        words = [
-            printed.title,
-            first["profile"],
-            first["rule"],
-            first["label"],
-            f"n\u00a0=\u00a0{kind['seed'].nunique()}",
-        ]
+            axis.axvline(printed.odn.size_mb, color=plots.COLOR_PAPER, ls=":", lw=1.5, label="paper, Table I")
+        words = [printed.title, *first[["profile", "rule", "label"]], f"n\u00a0=\u00a0{kind['seed'].nunique()}"]
         axis.set_title(textwrap.fill(", ".join(filter(None, words)), 40), fontsize=8)
         axis.set(xscale="log", xmargin=0.15, ymargin=0.15)
         axis.set_xticks(list(marked), [f"{depth}\n{size:.2g} MB" for size, depth in marked.items()])

@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
@@ -15,70 +14,71 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from odnlib.paper import TABLE_1
-from studies.overview import GREY, in_short, look, titled
+from studies.overview import GREY, find_look, insert_dataset_titles, shorten_grade
+from studies.plots import architecture_title
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE_FOLDER = Path(__file__).parent / "templates"
 TRAINED, UNTRAINED = "training decides", "no training needed at the printed depth"
-COLUMNS = {"depth": (TRAINED, "Depth"), "params_m": (UNTRAINED, "Parameters (M)"),
-           "size_mb": (UNTRAINED, "Size on disk (MB)"), "size_reduction_pct": (UNTRAINED, "Size reduction (%)"),
-           "macs_m": (UNTRAINED, "MACs (M)"), "test_acc_pct": (TRAINED, "Test accuracy (%)")}  # fmt: skip
-NETWORKS = {"full": "whole", "odn": "optimally deep"}
-ANSWERS = {"holds": ("✔", "#0173b2"), "does not hold": ("✘", "#b84700"), "open": ("?", "#8a3f86"),
-           "not comparable": ("~", GREY), "not measured": ("·", GREY)}  # fmt: skip
-FIGURES = {"warmup_fluctuation": "warmup_ablation", "warmup_convergence": "warmup_ablation",
-           "warmup_jumps": "warmup_ablation",
-           "depth_follows_complexity": "depth_by_dataset", "other_families": "families",
-           "compress_further": "compression", "compression_cannot_reach": "compression",
-           "depth_is_reusable": "reuse", "expansion_matters": "reuse"}  # of claims  # fmt: skip
-WORDS = {"odn": "search", "full": "whole network", "history": "accuracy and loss by epoch",
-         "structure": "size by depth", "choice": "accuracy of every depth tried",
-         "overview": "test accuracy against bytes", "fronts": "validation accuracy against bytes"}  # fmt: skip
-EVIDENCE = re.compile(r"(95 % interval \S+ to \S+, )?n = \d+( (to|and) \d+)?")  # in a claim's reason
+HEADINGS_OF_CELL = {
+    "depth": (TRAINED, "Depth"), "params_m": (UNTRAINED, "Parameters (M)"), "size_mb": (UNTRAINED, "Size on disk (MB)"),
+    "size_reduction_pct": (UNTRAINED, "Size reduction (%)"), "macs_m": (UNTRAINED, "MACs (M)"),
+    "test_acc_pct": (TRAINED, "Test accuracy (%)"),
+}  # fmt: skip
+TITLE_OF_VARIANT = {"full": "whole", "odn": "optimally deep"}
+SIGN_AND_COLOR_OF_VERDICT = {
+    "holds": ("✔", "#0173b2"), "does not hold": ("✘", "#b84700"), "open": ("?", "#8a3f86"),
+    "not comparable": ("~", GREY), "not measured": ("·", GREY),
+}  # fmt: skip
+FIGURE_OF_CLAIM = dict.fromkeys(("warmup_fluctuation", "warmup_convergence", "warmup_jumps"), "warmup_ablation")
+FIGURE_OF_CLAIM |= dict.fromkeys(("compress_further", "compression_cannot_reach"), "compression")
+FIGURE_OF_CLAIM |= dict.fromkeys(("depth_is_reusable", "expansion_matters"), "reuse")
+FIGURE_OF_CLAIM |= {"depth_follows_complexity": "depth_by_dataset", "other_families": "families"}
+WORDS_OF_FILE_NAME_PART = {
+    "odn": "search", "full": "whole network", "history": "accuracy and loss by epoch", "structure": "size by depth",
+    "choice": "accuracy of every depth tried", "overview": "test accuracy against bytes",
+    "fronts": "validation accuracy against bytes",
+}  # fmt: skip
+EVIDENCE_PATTERN = re.compile(r"(95 % interval \S+ to \S+, )?n = \d+( (to|and) \d+)?")  # in a claim's reason
 
 
-def tint(color: str) -> str:
-    """Return a colour so pale that black text can be read on it."""
+def lighten_color(color: str) -> str:
+    """Return a colour ("#rrggbb") so pale that black text can be read on it, likewise."""
     return to_hex([0.85 + 0.15 * part for part in to_rgb(color)])
 
 
-def evidence(line: Any) -> str:
-    """Return how far a line of comparison.csv goes, in words; a slip of the paper takes precedence."""
-    return line.verdict if line.verdict == "paper's slip" else in_short(line.grade) or "not measured"
-
-
-def cell(line: Any) -> str:
-    """Return a cell of Table I as HTML: sign, measured value, below it the printed one, n and spread over seeds."""
-    form, n = ".3g" if line.cell == "depth" else ".2f", f"<br>n = {line.n}" * (line.n > 0)
-    measured, spread = ("" if pd.isna(x) else f"{x:{form}}" for x in (line.measured, line.std))
-    n += f" ± {spread}" * bool(spread)
-    return f"<b>{look(evidence(line))[0]} {measured}</b><br>{line.paper:{form}} printed{n}"
-
-
-def table_1(best: pd.DataFrame) -> HTML:
-    """Return Table I in the paper's layout from `comparison.best_evidence`, coloured by grade, signs explained."""
-    words = [evidence(line) for line in best.itertuples()]
-    styles = [f"background-color: {tint(look(grade)[2])}" for grade in words]
-    best = best.assign(text=[cell(line) for line in best.itertuples()], style=styles)
-    lines = pd.MultiIndex.from_product([TABLE_1, NETWORKS])
+def render_table_1(best: pd.DataFrame) -> HTML:
+    """Return Table I in the paper's layout, from `comparison.select_best_evidence`, as HTML: in a cell a sign for
+    the grade, the measured value, below it the printed one, n and spread over seeds; coloured by grade.
+    """
+    words, texts, styles = [], [], []
+    for x in best.itertuples():
+        words.append(x.verdict if x.verdict == "paper's slip" else shorten_grade(x.grade) or "not measured")
+        sign, _, color = find_look(words[-1])
+        form, n = ".3g" if x.cell == "depth" else ".2f", f"<br>n = {x.n}" * (x.n > 0)
+        measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
+        n += f" ± {spread}" * bool(spread)
+        texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
+        styles.append(f"background-color: {lighten_color(color)}")
+    best, index = best.assign(text=texts, style=styles), pd.MultiIndex.from_product([TABLE_1, TITLE_OF_VARIANT])
     text, style = (best.pivot(index=["row", "variant"], columns="cell", values=x) for x in ("text", "style"))
-    text, style = (x.reindex(lines)[list(COLUMNS)].fillna("") for x in (text, style))
-    names = {row: f"{at.title}<br>{at.architecture.replace('resnet', 'ResNet-')}" for row, at in TABLE_1.items()}
-    text.index = style.index = pd.MultiIndex.from_product([names.values(), NETWORKS.values()])
-    text.columns = style.columns = pd.MultiIndex.from_tuples(COLUMNS.values())
+    text, style = (x.reindex(index)[list(HEADINGS_OF_CELL)].fillna("") for x in (text, style))
+    names = {row: f"{at.title}<br>{architecture_title(at.architecture)}" for row, at in TABLE_1.items()}
+    text.index = style.index = pd.MultiIndex.from_product([names.values(), TITLE_OF_VARIANT.values()])
+    text.columns = style.columns = pd.MultiIndex.from_tuples(HEADINGS_OF_CELL.values())
     table = text.style.apply(lambda _: style, axis=None).to_html(table_attributes='class="table-1"')
     table = re.sub(r"<th( class=\"blank[^>]*>&nbsp;</)th>", r"<td\1td>", table)  # nothing is the head of nothing
-    signs = " &ensp; ".join(dict.fromkeys(f"<span>{look(grade)[0]} {grade}</span>" for grade in words))
+    signs = " &ensp; ".join(dict.fromkeys(f"<span>{find_look(grade)[0]} {grade}</span>" for grade in words))
     return HTML(f"<p>{signs}</p>{table}")
 
 
-def rendered(template: str, **values: object) -> HTML:
-    """Return a template of the page, filled in."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
+def render_template(template: str, **values: object) -> HTML:
+    """Return a Jinja template in `TEMPLATE_FOLDER`, filled in with values, as HTML."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATE_FOLDER), autoescape=True, trim_blocks=True)
     return HTML(environment.get_template(template).render(**values))
 
 
-def address(figure: Path, width: int | None = None) -> str:
-    """Return a figure as a data address, `width` pixels wide where that is given."""
+def encode_figure(figure: Path, width: int | None = None) -> str:
+    """Return an image file as a data URL, which a page can hold, `width` pixels wide where that is given."""
     picture = Image.open(figure)
     if width:
         picture = picture.convert("RGB").resize((width, picture.height * width // picture.width)).quantize(256)
@@ -86,30 +86,31 @@ def address(figure: Path, width: int | None = None) -> str:
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
-def cards(claims: pd.DataFrame, folder: Path) -> HTML:
-    """Return the claims as cards with the small figures that lie in `folder`."""
+def render_claims(claims: pd.DataFrame, folder: Path) -> HTML:
+    """Return the table `claims.judge_claims` as HTML cards with small figures from `folder`; not measured ones last."""
     shown, unanswered = [], []
-    texts = claims.drop(columns="needs_training").map(titled, na_action="ignore").to_dict("records")
+    texts = claims.drop(columns="needs_training").map(insert_dataset_titles, na_action="ignore").to_dict("records")
     for claim, needs_training in zip(texts, claims["needs_training"], strict=True):
         claim["needs_training"] = needs_training
-        answer = next(answer for answer in ANSWERS if claim["verdict"].startswith(answer))
-        found = sorted((folder / "figures").glob(f"{FIGURES.get(claim['key'], claim['key'])}*.png"))
+        answer = next(answer for answer in SIGN_AND_COLOR_OF_VERDICT if claim["verdict"].startswith(answer))
+        sign, color = SIGN_AND_COLOR_OF_VERDICT[answer]
+        found = sorted((folder / "figures").glob(f"{FIGURE_OF_CLAIM.get(claim['key'], claim['key'])}*.png"))
         *scale, why = claim["why"].split(" - ", 1) if found or "reduced" in claim["verdict"] else [claim["why"]]
-        claim |= dict(zip(("sign", "color"), ANSWERS[answer], strict=True)) | {"tint": tint(ANSWERS[answer][1])}
         anchor = found[0].stem if found else ""
         new = found and anchor not in [other["anchor"] for other in shown]
-        claim |= {"anchor": anchor, "figure": address(found[0], 560) if new else "", "scale": scale}
+        claim |= {"sign": sign, "color": color, "tint": lighten_color(color), "anchor": anchor, "scale": scale}
+        claim["figure"] = encode_figure(found[0], 560) if new else ""
         parts = re.split(r"; (?![^(]*\))", html.escape(why))  # not within brackets
-        claim["parts"] = [EVIDENCE.sub(r"<b>\g<0></b>", part) for part in parts]
+        claim["parts"] = [EVIDENCE_PATTERN.sub(r"<b>\g<0></b>", part) for part in parts]
         (unanswered if answer == "not measured" else shown).append(claim)
-    return rendered("claims.html.j2", claims=shown, unanswered=unanswered)
+    return render_template("claims.html.j2", claims=shown, unanswered=unanswered)
 
 
-def figures(paths: Iterable[Path]) -> HTML:
-    """Return figures, named in words; those of single runs are folded away."""
+def render_figures(paths: Iterable[Path]) -> HTML:
+    """Return image files of figures as HTML, named in words; those of single runs are folded away."""
     kinds = {True: [], False: []}
     for path in sorted(paths):
-        title = ", ".join(WORDS.get(part, part.replace("_", " ")) for part in path.stem.split("-"))
+        title = ", ".join(WORDS_OF_FILE_NAME_PART.get(part, part.replace("_", " ")) for part in path.stem.split("-"))
         of_run = path.stem.endswith(("-history", "-choice", "-structure"))
-        kinds[of_run].append({"anchor": path.stem, "title": title, "address": address(path)})
-    return rendered("figures.html.j2", figures=kinds[False], of_runs=kinds[True])
+        kinds[of_run].append({"anchor": path.stem, "title": title, "address": encode_figure(path)})
+    return render_template("figures.html.j2", figures=kinds[False], of_runs=kinds[True])

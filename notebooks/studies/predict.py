@@ -15,14 +15,12 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-READABLE = set(Image.registered_extensions()) - {".pdf", ".palm"}  # these two are only written
+READABLE_ENDINGS = set(Image.registered_extensions()) - {".pdf", ".palm"}  # these two are only written
 
 
-def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
-    """Return an opened image as uint8 (height, width, channels): upright, scaled down, the middle cut out, on white.
-
-    Raises:
-        ValueError: its pixels are not whole numbers of at most 16 bits.
+def prepare_image(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
+    """Return an opened Pillow image as uint8 (height, width, channels: 1 or 3): upright, scaled down, the middle cut
+    out, on white; ValueError if its pixels are not whole numbers of at most 16 bits.
     """
     grey, enough = channels == 1, 2 * max(height, width)  # pixels a side, below which there is no rough scaling
     image.draft("L" if grey else "RGB", (enough, enough))  # a large JPEG is decoded small: an eighth of the memory
@@ -44,18 +42,18 @@ def prepared(image: Image.Image, height: int, width: int, channels: int) -> np.n
     return np.asarray(fitted).reshape(height, width, channels)
 
 
-def photographs(place: Path) -> list[Path]:
-    """Return a file, or those in a folder that look like images; tells how many others there are."""
+def find_photographs(place: Path) -> list[Path]:
+    """Return `place` if it is a file, else the images in it, at any depth; tell on stderr how many others there are."""
     files = [path for path in sorted(place.rglob("*")) if path.is_file()]
     hidden = {path for path in files if any(part[0] == "." for part in path.relative_to(place).parts)}
-    images = [path for path in files if path.suffix.lower() in READABLE and path not in hidden]
+    images = [path for path in files if path.suffix.lower() in READABLE_ENDINGS and path not in hidden]
     if others := len(files) - len(images):
         print(f"{others} other files in {place} are hidden, or no images by their endings: not used", file=sys.stderr)
     return images if place.is_dir() else [place]
 
 
 def main() -> None:
-    """Read the command line and write the table; exit status 1 if an image could not be read."""
+    """Classify the photographs named on the command line, write the CSV table; exit status 1 if one cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path, help="image files, or folders that hold some at any depth")
     parser.add_argument("--out", type=Path, help="the CSV file to write; by default it is printed")
@@ -63,7 +61,7 @@ def main() -> None:
     asked, failed = parser.parse_args(), 0
     if missing := [str(path) for path in [*asked.photos, asked.model] if not path.exists()]:
         parser.error(f"there is no {', '.join(missing)}")
-    if not (files := [file for place in asked.photos for file in photographs(place)]):
+    if not (files := [file for place in asked.photos for file in find_photographs(place)]):
         parser.error(f"no images in {', '.join(map(str, asked.photos))}")
     session = onnxruntime.InferenceSession(asked.model, providers=["CPUExecutionProvider"])
     (_, *shape), (_, count) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
@@ -75,7 +73,7 @@ def main() -> None:
         for file in files:
             try:
                 with Image.open(file) as image:
-                    pixels = prepared(image, *shape)
+                    pixels = prepare_image(image, *shape)
             except Exception as error:  # Pillow raises all kinds on damaged files
                 table.writerow([file, "", "", str(error) or type(error).__name__, *("" for _ in classes)])
                 failed += 1

@@ -1,30 +1,19 @@
 """Notebook 07: all tables and figures of a profile, from its run folders."""
 
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
-from odnlib.files import read_json, replace, write_table
-from studies import (
-    ablation,
-    benchmark,
-    claims,
-    comparison,
-    compression,
-    depth_or_width,
-    families,
-    grades,
-    own,
-    reuse,
-    rows,
-    trend,
-)
-from studies.overview import fronts, paper_and_ours, titled
-from studies.plots import save
+from odnlib.files import read_json, write_atomically, write_rounded_csv
+from odnlib.paper import TABLE_1
+from studies import ablation, benchmark, claims, common, comparison, depth_or_width, grades, rows
+from studies.overview import draw_fronts, draw_paper_and_ours, insert_dataset_titles
+from studies.plots import save_figure
 
-STUDIES = (rows, ablation, trend, own, depth_or_width, families, compression, reuse, benchmark)
-COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label", "why"]
-WORTH = {
+NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label"]
+NUMBER_COLUMNS += ["why"]
+MEANING_OF_PROFILE = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
     "reduced": "real images, narrow networks: a trend, not a row of Table I",
     "quick": "real images, full-width networks, a cheap training",
@@ -32,36 +21,70 @@ WORTH = {
 }
 
 
+def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the first table of report and README: each group of searches that met the goal, beside
+    whole networks (`comparison.pair_searches_with_whole_networks` of `runs`), as text, means over n seeds, the paper's
+    values in brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
+    """
+    at_full_width, narrow = {row: [] for row in TABLE_1}, []
+    for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs):
+        first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
+        paper = "" if first["not_comparable"] else " ({})"
+        alone = first["rule"] == "equal" and first["first_depth"] > 1
+        untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
+        settings = common.describe_overrides(first["changed"], first["training_version"], untold)
+        settings = [first["profile"], first["rule"], "depths one by one" * bool(alone), settings, f"n = {len(seeds)}"]
+        told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
+        told["trained"] = ", ".join(filter(None, settings))
+        told["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
+        told["MB (paper)"] = f"{mean['size_mb']:.2f}{paper.format(printed.odn.size_mb)}"
+        told["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
+        if len(whole):
+            accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
+            told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
+            told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
+        told["hours"] = common.describe_hours(seeds) + ", this depth alone" * bool(alone)
+        told["grade"] = grades.grade_runs(seeds, runs)
+        (narrow if first["not_comparable"] else at_full_width[row]).append(told)
+    for row, of_row in at_full_width.items():
+        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no complete search at full width"}]
+    return pd.DataFrame([*chain.from_iterable(at_full_width.values()), *narrow])
+
+
 class Report:
-    """Compares the runs of one profile, and of those with more work, with the paper; holds the resulting tables."""
+    """Compares the runs of one profile, and of those with more work, with the paper; holds runs, comparison, best,
+    headline and claims as tables, and the folder <results_dir>/<profile>.
+    """
 
     def __init__(self, results_dir: Path, profile: str):
-        self.folder, self.runs = results_dir / profile, comparison.runs_from(results_dir, profile)
-        self.comparison, self.headline = comparison.compare(self.runs), comparison.headline(self.runs)
-        self.best = comparison.best_evidence(self.comparison)
-        self.claims = claims.judge(results_dir, profile, self.runs, self.comparison)
+        self.folder, self.runs = results_dir / profile, comparison.read_runs_from_profile(results_dir, profile)
+        self.comparison, self.headline = comparison.compare_with_paper(self.runs), make_headline_table(self.runs)
+        self.best = comparison.select_best_evidence(self.comparison)
+        self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
-    def summary(self) -> list[str]:
-        """Return the comparison with the paper as a list of sentences."""
-        lines = []
-        trained = pd.Series([x.cell in comparison.TRAINED_CELLS[x.variant] for x in self.best.itertuples()])
+    def summarise(self) -> list[str]:
+        """Return sentences: how many numbers of Table I and claims have which verdict, and how many runs there are."""
+        trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         kinds |= {"numbers of Table I that need no training": self.best[~trained], "claims of the text": self.claims}
+        sentences = []
         for what, judged in kinds.items():
             verdicts = judged["verdict"].str.replace("measured; .*", "measured", regex=True)
             counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
-            lines.append(f"Of the {len(judged)} {what}: {counts}")
+            sentences.append(f"Of the {len(judged)} {what}: {counts}")
         for profile, runs in self.runs.groupby("profile"):
-            n, seeds = (
-                f"{x} {word}{'s' * (x > 1)}" for x, word in ((len(runs), "run"), (runs["seed"].nunique(), "seed"))
-            )
-            lines.append(f"{profile}: {n} ({', '.join(runs['row'].unique())}; {seeds}) - {WORTH[profile]}")
+            counts = {"run": len(runs), "seed": runs["seed"].nunique()}
+            n, seeds = (f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items())
+            rows = ", ".join(runs["row"].unique())
+            sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
-            lines.append("No run at full width on real images is here: accuracies and depths are not comparable yet")
-        return [titled(line) for line in lines]
+            sentences.append(
+                "No run at full width on real images is here: accuracies and depths are not comparable yet"
+            )
+        return [insert_dataset_titles(sentence) for sentence in sentences]
 
-    def provenance(self) -> pd.DataFrame:
-        """Return a line for each run: commit, device, processor, threads, start, seconds, cost."""
+    def tabulate_provenance(self) -> pd.DataFrame:
+        """Return a table, one row per run: commit, device, processor, threads, start, seconds, train_tmacs."""
         made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in self.runs["folder"]])
         names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor", "threads"]
         made_by = made_by.reindex(columns=[*names, "start", "seconds"]).fillna("")
@@ -69,32 +92,36 @@ class Report:
         return pd.concat([own.reset_index(drop=True), made_by.assign(commit=made_by["commit"].str[:10])], axis=1)
 
 
-def write(results_dir: Path, profile: str) -> Report:
-    """Write the files of every study, table1.csv, comparison.csv, claims.csv, comparison.md; return the Report."""
-    for study in STUDIES:
-        study.write(results_dir, profile)
+def write_report(results_dir: Path, profile: str) -> Report:
+    """Write all tables and figures of a profile into <results_dir>/<profile>: those of every study, table1.csv,
+    comparison.csv, claims.csv, comparison.md. Return the `Report` that they were made from.
+    """
+    for study in (rows, ablation, depth_or_width, benchmark):
+        study.write_results(results_dir, profile)
+    for name, study in claims.STUDY_OF_FILE_NAME.items():
+        common.write_study(name, study, results_dir, profile)
     report = Report(results_dir, profile)
     report.folder.mkdir(parents=True, exist_ok=True)
-    write_table(report.folder / "comparison.csv", report.comparison)
-    write_table(report.folder / "claims.csv", report.claims)
-    write_table(report.folder / "table1.csv", comparison.table_1(report.runs))
-    for name, draw in {"overview": paper_and_ours, "fronts": fronts}.items():
+    write_rounded_csv(report.folder / "comparison.csv", report.comparison)
+    write_rounded_csv(report.folder / "claims.csv", report.claims)
+    write_rounded_csv(report.folder / "table1.csv", comparison.average_runs_over_seeds(report.runs))
+    for name, draw in {"overview": draw_paper_and_ours, "fronts": draw_fronts}.items():
         if drawn := draw(report.runs):
-            save(drawn, report.folder / "figures" / f"{name}.png")
-    text = ["# Measured beside printed", *report.summary()]
-    text += ["## Searches that met their goal, beside the whole network", markdown_table(report.headline)]
-    text += [
-        "## Depths at equal training, validation accuracy",
-        markdown_table(grades.depths_at_equal_training(report.runs)),
-    ]
-    text += ["## Table I, number by number", markdown_table(report.best[COLUMNS])]
-    text += ["## Claims of the text", markdown_table(report.claims[["section", "statement", "verdict", "why"]])]
-    replace(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
+            save_figure(drawn, report.folder / "figures" / f"{name}.png")
+    tables = {
+        "Searches that met their goal, beside the whole network": report.headline,
+        "Depths at equal training, validation accuracy": grades.average_depths_at_equal_training(report.runs),
+        "Table I, number by number": report.best[NUMBER_COLUMNS],
+        "Claims of the text": report.claims[["section", "statement", "verdict", "why"]],
+    }
+    text = ["# Measured beside printed", *report.summarise()]
+    text += [part for title, table in tables.items() for part in (f"## {title}", format_markdown_table(table))]
+    write_atomically(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
     return report
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
+def format_markdown_table(table: pd.DataFrame) -> str:
     """Return a data frame as a Markdown table, floats with two decimals, missing values empty."""
-    text = frame.astype(object).where(frame.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
+    text = table.astype(object).where(table.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
     lines = [list(text.columns), ["---"] * len(text.columns), *text.values.tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
