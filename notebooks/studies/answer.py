@@ -67,12 +67,9 @@ def score_classifiers(classifiers: dict[str, Classifier], split: Split) -> pd.Da
 
 
 def check_target(target_pct: float, data: Data) -> str:
-    """Return what a target accuracy in % asks of own images, in a sentence: how exactly the validation images can tell
-    it, and what unequal classes add to it.
-
-    Raises:
-        RecipeError: the target asks for something else than is meant; with a better question. DataError: the validation
-            images are too few to recommend anything; with how many are needed.
+    """Return what a target accuracy in % asks of own images, in a sentence: how exactly validation images can tell it,
+    and what unequal classes add. RecipeError, with a better question, if it asks for something else than is meant;
+    DataError, with how many are needed, if the images are too few to recommend anything.
     """
     if 0 < target_pct <= 1:
         raise RecipeError(f"target_pct {target_pct:g} is 1 in a hundred or less: did you mean {100 * target_pct:g}?")

@@ -1,7 +1,7 @@
 """Architectures that the paper names without trying them (Section I): ResNet-101, Wide ResNets and MobileNets.
 
-`register` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images of 224 pixels;
-here, stem and first reduction keep the size of small images.
+`register_architectures` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images
+of 224 pixels; here, stem and first reduction keep the size of small images.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,7 @@ class PreActivationBlock(nn.Module):
         second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.body = nn.Sequential(*first, nn.ReLU(), second)
         same_shape = stride == 1 and channels_in == channels_out
-        *project, _ = architectures.projection(
-            channels_in, channels_out, stride
-        )  # without the BatchNorm, which precedes it here
+        *project, _ = architectures.projection(channels_in, channels_out, stride)  # no BatchNorm: it precedes here
         self.shortcut = None if same_shape else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
