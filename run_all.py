@@ -25,18 +25,19 @@ import papermill
 import torch
 
 from odnlib import experiment, files, recipes
-from odnlib.__main__ import guarded, shared_options, value, words
-from odnlib.presets import ROWS, usual_rule
-from run_show import Block, conclusion
+from odnlib.__main__ import build_shared_options, parse_value, run_command, split_at_commas
+from odnlib.paper import TABLE_1
+from odnlib.presets import default_rule
+from run_show import ProgressBlock, summarise_launch
 
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
-ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), ROWS, strict=True))
-ABLATION, COMPARISON, BENCHMARK, OWN = "06", "07", "08", "10"
+ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), TABLE_1, strict=True))
+ABLATION_NUMBER, COMPARISON_NUMBER, BENCHMARK_NUMBER, OWN_IMAGES_NUMBER = "06", "07", "08", "10"
 
 
 @dataclass
-class Job:
-    """Holds one notebook to execute with its parameters, its state and what it printed."""
+class NotebookJob:
+    """Holds one notebook to execute: paths, parameters, state (waiting, running, done, failed) and what it printed."""
 
     source: Path
     executed: Path
@@ -47,7 +48,7 @@ class Job:
     printed: str = ""
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
-        """Execute the notebook in one of the `free` slots, in a process that ends when the pipe `alive` does."""
+        """Execute the notebook, in a process that ends when the pipe `alive` does, with one of the `free` devices."""
         slot, self.state, self.began = free.pop(), "running", time.time()
         arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -59,11 +60,13 @@ class Job:
         self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
 
 
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(usage=__doc__.partition("\n\n")[2], parents=[shared_options()])
-    whole.add_argument("--rows", type=words, default=[], help="mnist,emnist,fashion_mnist,svhn,cifar10 (default: all)")
-    whole.add_argument("--only", type=words, default=[], help="numbers of notebooks, e.g. 06,09: exactly these")
-    whole.add_argument("--seeds", type=words, default=[], help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
+def build_parser() -> argparse.ArgumentParser:
+    """Return the argparse parser of run_all.sh."""
+    whole = argparse.ArgumentParser(usage=__doc__.partition("\n\n")[2], parents=[build_shared_options()])
+    several = {"type": split_at_commas, "default": []}
+    whole.add_argument("--rows", **several, help="mnist,emnist,fashion_mnist,svhn,cifar10 (default: all)")
+    whole.add_argument("--only", **several, help="numbers of notebooks, e.g. 06,09: exactly these")
+    whole.add_argument("--seeds", **several, help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
     whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
     whole.add_argument("--images", type=Path, help="own images, a folder for each class (default profile: quick)")
     whole.add_argument("--target", type=float, help="accuracy on validation, in %%, that is enough for own images")
@@ -71,29 +74,29 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def chosen(arguments: argparse.Namespace) -> list[str]:
-    """Return the numbers of the notebooks to execute: those of --only, or of the rows, the comparison and studies."""
+def choose_notebooks(arguments: argparse.Namespace) -> list[str]:
+    """Return the numbers of the notebooks to execute, e.g. ["01", "07"], by the parsed --only, --rows and --images."""
     if arguments.images:
-        return [OWN]
+        return [OWN_IMAGES_NUMBER]
     if arguments.only:
         return [number.zfill(2) for number in arguments.only]
-    numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or ROWS)]
+    numbers = [number for number, row in ROW_OF_NOTEBOOK.items() if row in (arguments.rows or TABLE_1)]
     if not arguments.rows:  # without a warm-up there is nothing to ablate
-        numbers += [] if (arguments.rule or usual_rule(arguments.profile)) == "equal" else [ABLATION]
-        numbers += [number for number in NOTEBOOKS if number > BENCHMARK and arguments.profile == "smoke"]
-    return [*numbers, COMPARISON]
+        numbers += [] if (arguments.rule or default_rule(arguments.profile)) == "equal" else [ABLATION_NUMBER]
+        numbers += [x for x in NOTEBOOKS if x > BENCHMARK_NUMBER and arguments.profile == "smoke"]
+    return [*numbers, COMPARISON_NUMBER]
 
 
-def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]]:
+def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[recipes.Recipe]]:
     """Return (jobs, recipes): the notebooks to execute, a dataset's once per seed, and the recipes of these datasets.
 
-    Raises:
-        RecipeError: all problems with datasets, seeds and settings, a line each; studies check their own when executed.
+    RecipeError has a line for each problem with datasets, seeds and settings; studies check their own when executed.
     """
     arguments.profile = arguments.profile or ("quick" if arguments.images else "smoke")
-    rows, seeds, numbers = arguments.rows, [*map(value, arguments.seeds)], chosen(arguments)
-    problems = [recipes.unknown(x, recipes.SETTINGS) for x, _ in arguments.overrides if x not in recipes.SETTINGS]
-    for name, asked, known in (("rows", rows, ROWS), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
+    rows, seeds, numbers = arguments.rows, [*map(parse_value, arguments.seeds)], choose_notebooks(arguments)
+    fields = recipes.SETTING_FIELDS
+    problems = [recipes.unknown_parameter_message(x, fields) for x, _ in arguments.overrides if x not in fields]
+    for name, asked, known in (("rows", rows, TABLE_1), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     if (arguments.images is None) != (arguments.target is None):
@@ -116,30 +119,28 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Job], list[recipes.Recipe]
     given |= {"rule": arguments.rule} if arguments.rule else {}
     given |= {"rows": rows, "row": rows[0], "pairs": [*permutations(rows, 2)]} if rows else {}
     given |= {"seeds": seeds, "seed": seeds[0]} if seeds else {}
-    given |= (
-        {"images": str(arguments.images.expanduser().resolve()), "target_pct": arguments.target}
-        if arguments.images
-        else {}
-    )
+    if arguments.images:
+        given |= {"images": str(arguments.images.expanduser().resolve()), "target_pct": arguments.target}
     given |= {} if smoke else {"architectures": ["", "resnet18"]}  # each row's own, and the same for all
     jobs = []
     for number in sorted(numbers):
         source = NOTEBOOKS[number]
         defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
-        settings = {x: y for x, y in arguments.overrides if number != OWN or not x.endswith("_images")}  # all are used
+        all_used = number == OWN_IMAGES_NUMBER  # of one's own images none is left out
+        settings = {x: y for x, y in arguments.overrides if not (all_used and x.endswith("_images"))}
         given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
         searches = [x for x in runs if x.row == ROW_OF_NOTEBOOK.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
         for label, own in (labels or {"": {}}).items():
             parameters = {name: x for name, x in (given | own).items() if name in defaults}
-            jobs.append(Job(source, folder / f"{source.stem}{label}.ipynb", parameters))
+            jobs.append(NotebookJob(source, folder / f"{source.stem}{label}.ipynb", parameters))
     return jobs, runs
 
 
-def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
-    """Return the environment variables that give each parallel notebook its GPU or its number of CPU threads.
+def divide_devices(jobs: str, device: str, threads: int | None) -> list[dict[str, str]]:
+    """Return a dict of environment variables for each notebook at a time: its GPU or its number of CPU threads.
 
-    `jobs` is a number, or auto: one per GPU, or as many as fit with so many `threads` each. Raises RecipeError.
+    `jobs` is a number as text, or auto: one per GPU, or as many as fit with so many `threads` each. Else RecipeError.
     """
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     own = gpus.split(",") if device == "cuda" else []
@@ -152,19 +153,19 @@ def slots_for(jobs: str, device: str, threads: int | None) -> list[dict[str, str
     return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in own[:number]] or shares
 
 
-def start_over(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
-    """Set aside the run folders that --fresh concerns, before notebooks that share them start executing."""
-    rows = [ROW_OF_NOTEBOOK.get(number) for number in chosen(arguments)]
-    folders = [experiment.run_folder(run, arguments.results_dir) for run in runs if run.row in rows]
+def rename_old_runs(arguments: argparse.Namespace, runs: list[recipes.Recipe]) -> None:
+    """Rename the run folders that --fresh concerns, before notebooks that share them start executing."""
+    rows = [ROW_OF_NOTEBOOK.get(number) for number in choose_notebooks(arguments)]
+    folders = [experiment.folder_of_run(run, arguments.results_dir) for run in runs if run.row in rows]
     if arguments.profile == "smoke" and not (arguments.rows or arguments.only or arguments.images):
         folders = sorted((arguments.results_dir / "smoke" / "runs").glob("[!.]*"))
     for folder in (x for x in folders if x.exists() and ".replaced" not in x.name):
-        with files.held(folder, wait=False):
-            files.set_aside(folder)
+        with files.lock_folder(folder, wait=False):
+            files.rename_replaced_folder(folder)
 
 
-def execute(jobs: list[Job], slots: list[dict[str, str]], block: Block) -> None:
-    """Execute notebooks in parallel while the block shows how far they and their runs are."""
+def execute_jobs(jobs: list[NotebookJob], slots: list[dict[str, str]], block: ProgressBlock) -> None:
+    """Execute notebooks, as many at a time as there are `slots` (see `divide_devices`), while the block shows them."""
     (alive, end), pool = os.pipe(), ThreadPoolExecutor(len(slots))
     pending = {pool.submit(job.execute, slots, alive) for job in jobs}
     try:
@@ -175,27 +176,27 @@ def execute(jobs: list[Job], slots: list[dict[str, str]], block: Block) -> None:
         os.close(end)  # processes that are left end
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Execute the notebooks that `arguments` ask for; return 1 if any failed, otherwise 0."""
-    start, (jobs, runs), smoke = time.monotonic(), plan(arguments), arguments.profile == "smoke"
+def run_notebooks(arguments: argparse.Namespace) -> int:
+    """Execute the notebooks that the parsed command line asks for; return the exit code, 1 if any failed, else 0."""
+    start, (jobs, runs), smoke = time.monotonic(), plan_jobs(arguments), arguments.profile == "smoke"
     device, results = experiment.choose_device(arguments.device), arguments.results_dir.resolve() / arguments.profile
-    slots = slots_for(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)
+    slots = divide_devices(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)
     for folder in (results / "notebooks", *([] if smoke else [arguments.data_dir])):
         folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=results / "notebooks").close()  # fails where one cannot write
     if arguments.fresh:
-        start_over(arguments, runs)
-    with Block(jobs, results / "runs") as block:
+        rename_old_runs(arguments, runs)
+    with ProgressBlock(jobs, results / "runs") as block:
         for last in (False, True):
-            execute([job for job in jobs if (job.source == NOTEBOOKS[COMPARISON]) == last], slots, block)
+            execute_jobs([x for x in jobs if (x.source == NOTEBOOKS[COMPARISON_NUMBER]) == last], slots, block)
         block.show()
     print(f"{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
     unfinished = {job.source.stem[:2] for job in jobs if job.state != "done"}
     numbers = {job.source.stem[:2] for job in jobs} - unfinished
     rows = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
-    print(*conclusion(arguments, jobs, rows, runs), sep="\n")
+    print(*summarise_launch(arguments, jobs, rows, runs), sep="\n")
     return int(bool(unfinished))
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(run, parser().parse_args()))
+    sys.exit(run_command(run_notebooks, build_parser().parse_args()))

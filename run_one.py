@@ -16,15 +16,14 @@ from traitlets.config import Config
 
 sys.modules["rfc3987_syntax"] = None  # jsonschema would import it: seconds, for addresses that no notebook holds
 
-COMPARISON = "07_compare_with_paper"
-TEMPLATES = str(Path(__file__).parent / "notebooks" / "studies" / "templates")
+COMPARISON_NOTEBOOK = "07_compare_with_paper"
+TEMPLATES_FOLDER = str(Path(__file__).parent / "notebooks" / "studies" / "templates")
 
 
-def execute(source: str, executed: str, parameters: dict) -> bool:
-    """Execute the notebook `source`, write it to `executed` even if a cell fails; return whether it reached its end.
+def execute_notebook(source: str, executed: str, parameters: dict) -> bool:
+    """Execute the notebook at the path `source` with parameters and write it to the path `executed`.
 
-    Raises:
-        papermill.PapermillExecutionError: a cell failed.
+    Return whether it reached its end. papermill.PapermillExecutionError if a cell failed; it is written even so.
     """
     import papermill  # after the above
 
@@ -36,27 +35,27 @@ def execute(source: str, executed: str, parameters: dict) -> bool:
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"} if sys.platform == "linux" else {}  # ip: their names
         options = {"cwd": Path(source).parent, "progress_bar": False, "config": Config({"KernelManager": kernel})}
         notebook = papermill.execute_notebook(source, executed, parameters, **options)
-    if Path(source).stem == COMPARISON:
-        page(notebook, Path(executed).parents[1] / "report.html")
+    if Path(source).stem == COMPARISON_NOTEBOOK:
+        write_html_page(notebook, Path(executed).parents[1] / "report.html")
     return bool(notebook.metadata.papermill.end_time)
 
 
-def page(notebook: dict, to: Path) -> None:
-    """Write an executed notebook as one HTML page without its code, which needs no network."""
+def write_html_page(notebook: dict, to: Path) -> None:
+    """Write an executed notebook (an nbformat node) as one HTML page without its code, which needs no network."""
     from nbconvert import HTMLExporter  # takes its time, and the other notebooks do without
 
     hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
-    exporter = HTMLExporter(template_name="report", extra_template_basedirs=[TEMPLATES], **hidden)
+    exporter = HTMLExporter(template_name="report", extra_template_basedirs=[TEMPLATES_FOLDER], **hidden)
     to.write_text(exporter.from_notebook_node(notebook)[0])
 
 
-def end_with(pipe: int) -> None:
-    """End this process when the pipe closes, that is, when no process holds its other end any more."""
+def exit_when_pipe_closes(pipe: int) -> None:
+    """End this process when the pipe of this file descriptor closes: no process holds its other end any more."""
     os.read(pipe, 1)
     os._exit(1)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 4:
-        threading.Thread(target=end_with, args=[int(sys.argv[4])], daemon=True).start()
-    sys.exit(not execute(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
+        threading.Thread(target=exit_when_pipe_closes, args=[int(sys.argv[4])], daemon=True).start()
+    sys.exit(not execute_notebook(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))

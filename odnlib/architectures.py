@@ -13,26 +13,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-FEWEST_CHANNELS = 8  # at any width
+MINIMUM_CHANNELS = 8  # of every layer, at any width
 
 
-def scaled(channels: int, width: int) -> int:
-    """Scale a published number of channels to a width: 64 keeps it, 16 gives a quarter; at least `FEWEST_CHANNELS`."""
-    return max(FEWEST_CHANNELS, round(channels * width / 64))
+def scale_channels(channels: int, width: int) -> int:
+    """Return a published number of channels at another width: 64 keeps it, 16 gives a quarter; at least 8."""
+    return max(MINIMUM_CHANNELS, round(channels * width / 64))
 
 
-def convolution_norm(
+def convolution_and_batch_norm(
     channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """Return [a convolution without bias, its BatchNorm]; the padding keeps the image size at stride 1."""
+    """Return [Conv2d without bias, BatchNorm2d]; `kernel` is its side in pixels, and stride 1 keeps the image size."""
     return [
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out),
     ]
 
 
-def projection(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
-    """Return the layers that fit a shortcut to a new shape: a 1x1 convolution and its BatchNorm.
+def projection_shortcut(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
+    """Return the layers of a shortcut whose block changes channels or image size: a 1x1 convolution, its BatchNorm.
 
     With fewer input channels than a vector register holds numbers (16 with AVX-512), the backward pass of oneDNN's
     strided 1x1 convolution writes beyond its memory (oneDNN issue 6035). Such a convolution is replaced by subsampling
@@ -40,104 +40,109 @@ def projection(channels_in: int, channels_out: int, stride: int) -> list[nn.Modu
     """
     if stride > 1 and channels_in < 16:
         every_other = nn.AvgPool2d(1, stride)  # the mean of one pixel is that pixel
-        return [every_other, *convolution_norm(channels_in, channels_out, 1)]
-    return convolution_norm(channels_in, channels_out, 1, stride)
+        return [every_other, *convolution_and_batch_norm(channels_in, channels_out, 1)]
+    return convolution_and_batch_norm(channels_in, channels_out, 1, stride)
 
 
 class ResidualBlock(nn.Module):
-    """Computes relu(body(x) + shortcut(x)); the shortcut is a projection if the shape changes (He et al., 2016)."""
+    """Computes relu(body(x) + shortcut(x)) of features (N, C, H, W), as in ResNets (He et al., 2016).
 
-    def __init__(self, body: list[nn.Module], channels_in: int, channels_out: int, stride: int):
+    Args:
+        channels: into the body, between its convolutions, and out. kernels: sides of its convolutions, in pixels.
+        stride: of the first 3x3 convolution. The shortcut is a projection where the body changes the shape.
+    """
+
+    def __init__(self, channels: tuple[int, ...], kernels: tuple[int, ...], stride: int):
         super().__init__()
-        self.body = nn.Sequential(*body)
-        same_shape = stride == 1 and channels_in == channels_out
-        self.shortcut = nn.Identity() if same_shape else nn.Sequential(*projection(channels_in, channels_out, stride))
+        body, strides = [], [stride if number == kernels.index(3) else 1 for number in range(len(kernels))]
+        for step in zip(channels, channels[1:], kernels, strides, strict=False):
+            body += [*convolution_and_batch_norm(*step), nn.ReLU()]
+        self.body = nn.Sequential(*body[:-1])  # the last ReLU is that of the sum
+        same_shape = stride == 1 and channels[0] == channels[-1]
+        projection = [] if same_shape else projection_shortcut(channels[0], channels[-1], stride)
+        self.shortcut = nn.Sequential(*projection)  # without a module the identity
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, channels[-1], H / stride, W / stride) for features (N, channels[0], H, W)."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
 def basic_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
-    """Return the residual block of ResNet-18/34: two 3x3 convolutions with BatchNorm, and the shortcut."""
-    body = [
-        *convolution_norm(channels_in, channels_out, 3, stride),
-        nn.ReLU(),
-        *convolution_norm(channels_out, channels_out, 3),
-    ]
-    return ResidualBlock(body, channels_in, channels_out, stride)
+    """Return a residual block of ResNet-18 and 34: two 3x3 convolutions with BatchNorm; the first has the stride."""
+    return ResidualBlock((channels_in, channels_out, channels_out), (3, 3), stride)
 
 
 def bottleneck_block(channels_in: int, channels_out: int, stride: int) -> ResidualBlock:
-    """Return the residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, a quarter of the channels inside."""
+    """Return a residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, a quarter of `channels_out` inside."""
     inner = channels_out // 4
-    body = [
-        *convolution_norm(channels_in, inner, 1),
-        nn.ReLU(),
-        *convolution_norm(inner, inner, 3, stride),
-        nn.ReLU(),
-        *convolution_norm(inner, channels_out, 1),
-    ]
-    return ResidualBlock(body, channels_in, channels_out, stride)
+    return ResidualBlock((channels_in, inner, inner, channels_out), (1, 3, 1), stride)
 
 
 class GlobalAveragePool(nn.Module):
-    """Averages over the pixels: (N, C, H, W) -> (N, C). It is a module so that hooks in `metrics` see its input."""
+    """Averages features over their pixels: (N, C, H, W) -> (N, C). A module, so that `metrics.count_macs` sees it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the means (N, C) of features (N, C, H, W)."""
         return x.mean((2, 3))
 
 
-Exit = tuple[nn.Module, nn.Module]  # pool: (N, C, H, W) -> (N, F), and head: (N, F) -> logits (N, classes)
+# An exit of a network: pool, features (N, C, H, W) -> (N, F), and head, (N, F) -> logits (N, classes).
+PoolAndHead = tuple[nn.Module, nn.Module]
 
 
-def linear_exit(features: int, classes: int, width: int, last: bool) -> Exit:
-    """Return the paper's output layer as (pool, head): global average pooling, then one linear layer."""
+def linear_exit(features: int, classes: int, width: int, last: bool) -> PoolAndHead:
+    """Return an exit as the paper has it, (global average pool, linear layer from `features` to `classes` logits).
+
+    `width` of the network and whether the exit is its last are not used here; exits of other families use them.
+    """
     return GlobalAveragePool(), nn.Linear(features, classes)
 
 
-class Blocks(NamedTuple):
-    """Describes a group of blocks with equal output channels: the first has the stride `stride`, the others 1."""
+class BlockGroup(NamedTuple):
+    """Describes consecutive blocks of a network with equal output channels; only the first has a stride above 1."""
 
     block: Callable[[int, int, int], nn.Module]  # (channels in, channels out, stride) -> block
     channels: int  # out, at width 64
-    count: int = 1
-    stride: int = 1
+    count: int = 1  # of blocks
+    stride: int = 1  # of the first block
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Describes a network (stem, groups of blocks, exits), so that `models.build` can make it."""
+    """Describes a network as data: its stem, its groups of blocks and its exits. `models.build` makes the network."""
 
     stem_channels: int  # at width 64
-    blocks: tuple[Blocks, ...]
+    blocks: tuple[BlockGroup, ...]
     activation: Callable[[], nn.Module] | None = nn.ReLU  # of the stem; None: no BatchNorm there either
-    exit: Callable[[int, int, int, bool], Exit] = linear_exit  # (features, classes, width, is it the last)
+    exit: Callable[[int, int, int, bool], PoolAndHead] = linear_exit  # (features, classes, width, is it the last)
 
     @property
     def depth(self) -> int:
-        """The number of blocks: the largest depth, D_max of Eq. 1."""
+        """The number of blocks, which is the largest depth (D_max of Eq. 1)."""
         return sum(group.count for group in self.blocks)
 
-    def stem(self, channels_in: int, width: int) -> nn.Sequential:
-        """Build the first layers: images -> `stem_channels` (scaled to the width) features of the same size."""
-        convolution, norm = convolution_norm(channels_in, scaled(self.stem_channels, width), 3)
+    def build_stem(self, channels_in: int, width: int) -> nn.Sequential:
+        """Return a new first part of the network, a 3x3 convolution: images (N, C, H, W) -> features of their size."""
+        convolution, norm = convolution_and_batch_norm(channels_in, scale_channels(self.stem_channels, width), 3)
         return nn.Sequential(convolution, norm, self.activation()) if self.activation else nn.Sequential(convolution)
 
 
-def resnet(block: Callable[[int, int, int], nn.Module], widening: int, counts: tuple[int, ...]) -> Architecture:
-    """Describe a ResNet of stages with 64, 128, ... channels times `widening` and `counts` blocks (He et al., 2016)."""
-    stages = [Blocks(block, widening * 64 * 2**s, count, 2 if s else 1) for s, count in enumerate(counts)]
+def resnet_architecture(block: Callable[..., nn.Module], widening: int, counts: tuple[int, ...]) -> Architecture:
+    """Return the `Architecture` of a ResNet (He et al., 2016): stages of `counts` blocks with 64, 128, ... channels,
+    times `widening`; every stage but the first halves the image.
+    """
+    stages = [BlockGroup(block, widening * 64 * 2**s, count, 2 if s else 1) for s, count in enumerate(counts)]
     return Architecture(64, tuple(stages))
 
 
-def chain(count: int) -> Architecture:
-    """Describe a chain of `count` basic blocks that halves the image, and doubles the channels, at every one (ours)."""
-    return Architecture(64, tuple(Blocks(basic_block, 64 * 2**s, stride=2) for s in range(count)))
+def chain_architecture(count: int) -> Architecture:
+    """Return the `Architecture` (ours) of `count` basic blocks that each halve the image and double the channels."""
+    return Architecture(64, tuple(BlockGroup(basic_block, 64 * 2**s, stride=2) for s in range(count)))
 
 
-ARCHITECTURES = {
-    "resnet18": resnet(basic_block, 1, (2, 2, 2, 2)),
-    "resnet34": resnet(basic_block, 1, (3, 4, 6, 3)),
-    "resnet50": resnet(bottleneck_block, 4, (3, 4, 6, 3)),
-    "chain": chain(5),
+ARCHITECTURES = {  # by the name that a recipe gives
+    "resnet18": resnet_architecture(basic_block, 1, (2, 2, 2, 2)),
+    "resnet34": resnet_architecture(basic_block, 1, (3, 4, 6, 3)),
+    "resnet50": resnet_architecture(bottleneck_block, 4, (3, 4, 6, 3)),
+    "chain": chain_architecture(5),
 }

@@ -2,22 +2,20 @@
 
 import hashlib
 import io
-import logging
 import pickle
 from pathlib import Path
 
 import torch
 
-from odnlib.files import replace
+from odnlib.files import log, write_atomically
 
-NEWEST, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
-log = logging.getLogger("odnlib")
+NEWEST_FILE, PREVIOUS_FILE = "checkpoint.pt", "checkpoint-before.pt"
 
 
-def write(folder: Path, state: dict) -> None:
-    """Save `state` with torch.save as the newest checkpoint in `folder`, and keep the one before it.
+def write_checkpoint(folder: Path, state: dict) -> None:
+    """Save `state`, a dict of tensors and plain values, as a run folder's newest checkpoint; keep the one before it.
 
-    The file holds 32 bytes of SHA-256, then the bytes that it is the checksum of.
+    The file holds 32 bytes of SHA-256, then the bytes of torch.save that it is the checksum of.
     """
     content = io.BytesIO()
     torch.save(state, content)
@@ -26,18 +24,19 @@ def write(folder: Path, state: dict) -> None:
         with open(temporary, "wb") as file:
             file.write(hashlib.sha256(content.getbuffer()).digest())
             file.write(content.getbuffer())
-        if (folder / NEWEST).exists():
-            (folder / NEWEST).replace(folder / BEFORE)
+        if (folder / NEWEST_FILE).exists():
+            (folder / NEWEST_FILE).replace(folder / PREVIOUS_FILE)
 
-    replace(folder / NEWEST, put)
+    write_atomically(folder / NEWEST_FILE, put)
 
 
-def read(folder: Path, device: str | torch.device = "cpu") -> dict | None:
-    """Load the newest undamaged checkpoint in `folder`, or return None; a damaged one is renamed with a warning.
+def read_checkpoint(folder: Path, device: str | torch.device = "cpu") -> dict | None:
+    """Return the dict of the newest undamaged checkpoint in a run folder, its tensors on `device`; None without one.
 
-    Only tensors and plain values are loaded: a file that would run code when unpickled counts as damaged.
+    A damaged one is renamed, with a warning, and the one before it is taken. Only tensors and plain values are loaded:
+    a file that would run code when unpickled counts as damaged.
     """
-    for path in (folder / NEWEST, folder / BEFORE):
+    for path in (folder / NEWEST_FILE, folder / PREVIOUS_FILE):
         if not path.exists():
             continue
         content = path.read_bytes()

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from odnlib.architectures import ARCHITECTURES, scaled
+from odnlib.architectures import ARCHITECTURES, scale_channels
 
 
 class MultiExitNetwork(nn.Module):
-    """A network with an exit after every block (Section III-A): pooled features, then a linear head.
+    """A network with an exit after every block (Section III-A): features are pooled, then a linear head gives logits.
 
     Args:
         stem: images (N, C, H, W) -> features. blocks: features -> features, in order.
@@ -32,6 +32,7 @@ class MultiExitNetwork(nn.Module):
 
     @property
     def max_depth(self) -> int:
+        """The number of blocks, which is the deepest exit's depth."""
         return len(self.blocks)
 
     def _check(self, depth: int) -> None:
@@ -39,7 +40,7 @@ class MultiExitNetwork(nn.Module):
             raise ValueError(f"depth {depth} does not exist: this network has depths 1 to {self.max_depth}")
 
     def forward(self, x: Tensor, depth: int) -> Tensor:
-        """Return the logits (N, classes) of exit `depth`; runs the stem, `depth` blocks and one head only."""
+        """Return the logits (N, classes) of the exit after `depth` blocks for images (N, C, H, W); no others run."""
         self._check(depth)
         x = self.stem(x)
         for block in self.blocks[:depth]:
@@ -47,7 +48,7 @@ class MultiExitNetwork(nn.Module):
         return self.heads[depth - 1](self.pools[depth - 1](x))
 
     def forward_all(self, x: Tensor) -> Tensor:
-        """Return the logits (D, N, classes) of all D exits for images (N, C, H, W), from a single pass."""
+        """Return the logits (D, N, classes) of all D exits for images (N, C, H, W), from one pass of the blocks."""
         x = self.stem(x)
         logits = []
         for block, pool, head in zip(self.blocks, self.pools, self.heads, strict=True):
@@ -56,13 +57,13 @@ class MultiExitNetwork(nn.Module):
         return torch.stack(logits)
 
     def truncate(self, depth: int) -> TruncatedNetwork:
-        """Return an independent copy of stem, first `depth` blocks and their head, to deploy (Section III-D)."""
+        """Return a copy of the stem, the first `depth` blocks and their exit: the network to deploy (Section III-D)."""
         self._check(depth)
         pool, head = self.pools[depth - 1], self.heads[depth - 1]
         return copy.deepcopy(TruncatedNetwork(self.stem, self.blocks[:depth], pool, head))
 
     def parameters_at(self, depth: int) -> list[nn.Parameter]:
-        """Return the parameters that the logits of exit `depth` depend on."""
+        """Return the parameters of the stem, the first `depth` blocks and their exit, as a list for an optimiser."""
         self._check(depth)
         active = [self.stem, *self.blocks[:depth], self.pools[depth - 1], self.heads[depth - 1]]
         return [parameter for module in active for parameter in module.parameters()]
@@ -76,22 +77,23 @@ class TruncatedNetwork(nn.Module):
         self.stem, self.blocks, self.pool, self.head = stem, nn.Sequential(*blocks), pool, head
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) for images (N, C, H, W)."""
         return self.head(self.pool(self.blocks(self.stem(x))))
 
 
 def build(architecture: str, channels: int, classes: int, width: int = 64) -> MultiExitNetwork:
-    """Build a network of `ARCHITECTURES`; its initial weights are drawn from torch's global random state.
+    """Return a new network of `ARCHITECTURES` with initial weights drawn from torch's global random state.
 
     Args:
-        architecture: a key of `ARCHITECTURES`. channels: of the images. classes: outputs of every head.
+        architecture: a key of `ARCHITECTURES`. channels: of the images. classes: logits of every exit.
         width: channels of the first stage; 64 as published, 16 for a quarter of all channels.
     """
     table = ARCHITECTURES[architecture]
-    stem, blocks, exits = table.stem(channels, width), [], []
-    features = scaled(table.stem_channels, width)
+    stem, blocks, exits = table.build_stem(channels, width), [], []
+    features = scale_channels(table.stem_channels, width)
     for group in table.blocks:
         for position in range(group.count):
-            channels_out = scaled(group.channels, width)
+            channels_out = scale_channels(group.channels, width)
             blocks.append(group.block(features, channels_out, 1 if position else group.stride))
             features = channels_out
             exits.append(table.exit(features, classes, width, len(blocks) == table.depth))
@@ -99,8 +101,8 @@ def build(architecture: str, channels: int, classes: int, width: int = 64) -> Mu
 
 
 @contextmanager
-def statistics_of_separate_passes(network: MultiExitNetwork) -> Iterator[None]:
-    """Within a `with` block, let one `forward_all` per batch update BatchNorm statistics as D separate passes would.
+def batch_norm_as_in_separate_passes(network: MultiExitNetwork) -> Iterator[None]:
+    """Within a `with` block, let one pass through all D exits move BatchNorm's statistics as D passes would.
 
     The released warm-up passes every batch through depth D, D-1, ..., 1. Block j is thus passed k = D - j + 1 times and
     the stem D times with the same batch, which moves a running statistic by 1 - (1 - momentum)^k in one step. (The

@@ -17,18 +17,18 @@ from odnlib import data, experiment, recipes
 from odnlib.architectures import GlobalAveragePool
 from odnlib.data import Data, Dataset, Split
 from odnlib.models import MultiExitNetwork, TruncatedNetwork
-from odnlib.presets import own_epochs
+from odnlib.presets import epochs_for_own_images
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimalDepth:
-    """Holds what `optimal_depth` found: the truncated network, its depth and accuracy, and all depths tried."""
+    """Holds what `optimal_depth` found: the network cut at the depth found, its accuracy, and all depths tried."""
 
     network: TruncatedNetwork  # stem, the first `depth` blocks and a linear head; images (N, C, H, W) -> logits
-    depth: int
-    met_goal: bool
+    depth: int  # number of blocks
+    met_goal: bool  # whether it reached the target accuracy on validation
     test_acc_pct: float  # of `network`, on images that nothing was chosen by
-    table: pd.DataFrame  # a line per depth: params, size_mb, macs_m, epochs, val_acc_pct, chosen
+    table: pd.DataFrame  # a row for each depth: params, size_mb, macs_m, epochs, val_acc_pct, chosen
     by_products: dict[int, TruncatedNetwork]  # the networks of all depths tried, by depth
 
 
@@ -37,25 +37,25 @@ def optimal_depth(
     target_pct: float, epochs: int | None = None, held_out: float = 0.15, folder: Path | str | None = None,
     seed: int = 0, device: str = "auto", **settings: object,
 ) -> OptimalDepth:  # fmt: skip
-    """Train increasing depths alike until one reaches a target validation accuracy, and return the network cut there.
+    """Train one block, then two, three, ..., alike, until a validation accuracy is met; return an `OptimalDepth`.
 
     Args:
         stem, blocks: images -> features (N, C, H, W) or (N, F), then features -> features; copies are trained from
             their present weights, the originals stay as they are.
         images: (N, C, H, W), bytes or floats (used as they are); or a dataset of pairs (image, label).
         labels: (N,), whole numbers from 0. target_pct: validation accuracy to reach, in %.
-        epochs: of each depth; by default 16, and more where images are few (`presets.own_epochs`).
+        epochs: of each depth; by default 16, and more where images are few (`presets.epochs_for_own_images`).
         held_out: share of the images kept for validation, and as many for the test.
         folder: keeps the training run, which can then be continued; by default nothing is kept.
-        settings: of a `odnlib.recipes.Recipe`, e.g. batch_size=64 or rate=0.05.
+        device: auto, cpu, cuda ... settings: of `odnlib.recipes.Recipe`, e.g. batch_size=64 or rate=0.05.
 
     Raises:
-        RecipeError: invalid settings. DataError: images and labels do not match.
+        RecipeError: invalid settings or device. DataError: images and labels do not match.
     """
-    splits = split(images, labels, held_out, seed, experiment.choose_device(device))
-    dataset, epochs = splits.train.dataset, epochs or own_epochs(len(splits.train))
+    splits = split_images(images, labels, held_out, seed, experiment.choose_device(device))
+    dataset, epochs = splits.train.dataset, epochs or epochs_for_own_images(len(splits.train))
     torch.manual_seed(seed)
-    network = with_exits(copy.deepcopy(stem), copy.deepcopy(list(blocks)), dataset)
+    network = add_exits(copy.deepcopy(stem), copy.deepcopy(list(blocks)), dataset)
     digest = hashlib.sha256(f"{stem}{blocks}{[part.sha256() for part in vars(splits).values()]}".encode())
     for tensor in network.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
@@ -75,8 +75,8 @@ def optimal_depth(
     return OptimalDepth(tried[found.depth], found.depth, found.met_goal, found.test_acc_pct, table, tried)
 
 
-def split(images: Tensor | TorchDataset, labels: Tensor | None, held_out: float, seed: int, device: str) -> Data:
-    """Split images and labels by the seed into training, validation and test; DataError if they do not match."""
+def split_images(images: Tensor | TorchDataset, labels: Tensor | None, held_out: float, seed: int, device: str) -> Data:
+    """Return images and labels, split by the seed; validation and test get the share `held_out` each; or DataError."""
     if labels is None:
         pairs = [images[number] for number in range(len(images))]
         images, labels = torch.stack([x for x, _ in pairs]), torch.tensor([int(label) for _, label in pairs])
@@ -86,15 +86,15 @@ def split(images: Tensor | TorchDataset, labels: Tensor | None, held_out: float,
         raise data.DataError(
             f"{given}: images are (N, C, H, W), labels (N,) from 0, and held_out leaves a third or more for training"
         )
-    order = torch.randperm(len(labels), generator=data.generator(seed, "held out"))
+    order = torch.randperm(len(labels), generator=data.seeded_generator(seed, "held out"))
     dataset = Dataset("own images", "tensors", tuple(images.shape[1:]), int(labels.max()) + 1, least)
     parts = order[: -2 * least], order[-2 * least : -least], order[-least:]
     return Data(*(Split(images[part].to(device), labels[part].long().to(device), dataset) for part in parts))
 
 
 @torch.no_grad()
-def with_exits(stem: nn.Module, blocks: list[nn.Module], dataset: Dataset) -> MultiExitNetwork:
-    """Return a network of the stem and the blocks with a pool and a linear head after each block."""
+def add_exits(stem: nn.Module, blocks: list[nn.Module], dataset: Dataset) -> MultiExitNetwork:
+    """Return a network of a stem and blocks with an exit, a pool and a new linear head, after each block."""
     features, exits = stem.eval()(torch.zeros(2, *dataset.image_shape)), []
     for block in blocks:
         features = block.eval()(features)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class PrintedLine:
-    """Holds the values that Table I gives for one network."""
+class PrintedNetwork:
+    """Holds the values that the paper's Table I gives for one network, trained on one dataset."""
 
-    depth: int
+    depth: int  # number of blocks
     params_m: float  # millions
     size_mb: float  # 10^6 bytes
     macs_m: float  # millions of multiply-accumulates per image
@@ -20,39 +20,39 @@ class PrintedLine:
 
 @dataclass(frozen=True)
 class PrintedRow:
-    """Holds the values that Table I gives for one dataset: full and optimally deep network, size reduction."""
+    """Holds what Table I gives for one dataset: the whole and the optimally deep network, and the size reduction."""
 
-    title: str
+    title: str  # of the dataset
     architecture: str
-    full: PrintedLine
-    odn: PrintedLine
+    full: PrintedNetwork  # the whole one
+    odn: PrintedNetwork  # the optimally deep one
     size_reduction_pct: float
 
 
-TABLE_1 = {
+TABLE_1 = {  # by the dataset's name in recipes
     "mnist": PrintedRow(
         "MNIST", "resnet18",
-        PrintedLine(8, 11.17, 44.78, 458.21, 99.61), PrintedLine(2, 0.15, 0.61, 117.36, 99.31),
+        PrintedNetwork(8, 11.17, 44.78, 458.21, 99.61), PrintedNetwork(2, 0.15, 0.61, 117.36, 99.31),
         size_reduction_pct=98.64,
     ),
     "emnist": PrintedRow(
         "EMNIST", "resnet18",
-        PrintedLine(8, 11.17, 44.78, 458.21, 95.17), PrintedLine(3, 0.38, 1.55, 162.37, 95.04),
+        PrintedNetwork(8, 11.17, 44.78, 458.21, 95.17), PrintedNetwork(3, 0.38, 1.55, 162.37, 95.04),
         size_reduction_pct=96.54,
     ),
     "fashion_mnist": PrintedRow(
         "Fashion-MNIST", "resnet34",
-        PrintedLine(16, 21.28, 85.29, 939.91, 94.52), PrintedLine(6, 1.04, 4.23, 337.08, 93.54),
+        PrintedNetwork(16, 21.28, 85.29, 939.91, 94.52), PrintedNetwork(6, 1.04, 4.23, 337.08, 93.54),
         size_reduction_pct=95.04,
     ),
     "svhn": PrintedRow(
         "SVHN", "resnet34",
-        PrintedLine(16, 21.28, 85.29, 939.91, 96.51), PrintedLine(5, 0.75, 3.04, 365.63, 96.08),
+        PrintedNetwork(16, 21.28, 85.29, 939.91, 96.51), PrintedNetwork(5, 0.75, 3.04, 365.63, 96.08),
         size_reduction_pct=96.44,
     ),
     "cifar10": PrintedRow(
         "CIFAR-10", "resnet50",
-        PrintedLine(16, 23.52, 94.43, 1315.02, 95.01), PrintedLine(11, 6.31, 25.44, 906.19, 93.35),
+        PrintedNetwork(16, 23.52, 94.43, 1315.02, 95.01), PrintedNetwork(11, 6.31, 25.44, 906.19, 93.35),
         size_reduction_pct=73.06,
     ),
 }  # fmt: skip

@@ -6,12 +6,12 @@ from typing import Any
 
 from odnlib.paper import TABLE_1
 
-OWN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # the row of somebody's own images
-EXAMPLE = "example_shapes"  # own images that odnlib draws, to try itself with
-Settings = dict[str, Any]
+OWN_ROW_PATTERN = re.compile(r"own_[a-z0-9_]+_[0-9a-f]{8}")  # `row` of a recipe for somebody's own images
+EXAMPLE_NAME = "example_shapes"  # of drawn images, in place of somebody's own
+Settings = dict[str, Any]  # of a recipe, by name
 
 # What the released code sets for each row. Everything else is the same for all.
-ROWS: dict[str, Settings] = {
+SETTINGS_OF_DATASET: dict[str, Settings] = {
     "mnist": {"target_pct": 99.5},
     "emnist": {"target_pct": 95.0},
     "fashion_mnist": {"target_pct": 94.5},
@@ -21,53 +21,53 @@ ROWS: dict[str, Settings] = {
 
 # How one trains. `released`: what the authors' code does, where the defaults come from. `printed`: the numbers of the
 # paper's text, and where it is silent those of `released`. `equal` (ours): every depth alike, one rise and fall of the
-# rate from the initial weights, for as many epochs as EPOCHS says, the whole network too.
-RULES: dict[str, Settings] = {
+# rate from the initial weights, for as many epochs as EPOCHS_OF_DATASET says, the whole network too.
+SETTINGS_OF_RULE: dict[str, Settings] = {
     "released": {},
     "printed": {"rate": 0.1, "increment_rate_factor": 1.0, "decay": 0.4, "warmup_epochs": 3},
     "equal": {"rate": 0.1, "increment_rate_factor": 1.0, "batch_size": 32, "nesterov": True, "warmup_epochs": 0,
               "finetune_epochs": 0},
 }  # fmt: skip
-EPOCHS = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
-OWN_EPOCHS, OWN_STEPS = 16, 1000  # for somebody's own images; the least, of epochs and of steps
-OWN_SETTINGS: Settings = {"architecture": "chain", "tolerance_pct": 0.0}
+EPOCHS_OF_DATASET = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
+MINIMUM_OWN_EPOCHS, MINIMUM_OWN_STEPS = 16, 1000  # of training with somebody's own images, by rule `equal`
+SETTINGS_OF_OWN_IMAGES: Settings = {"architecture": "chain", "tolerance_pct": 0.0}
 
 # How much work. `smoke` illustrates, `reduced` shows a trend; neither is evidence for a row of Table I.
-PROFILES: dict[str, Settings] = {
+SETTINGS_OF_PROFILE: dict[str, Settings] = {
     "smoke": {"embedded": True, "width": 8, "batch_size": 16, "threads": 1},
     "reduced": {"width": 16},
     "quick": {},
     "paper": {},
 }
-LIMITS: dict[str, tuple[Settings, Settings]] = {  # profile: limits of epochs by the plateau rule, and by `equal`
+EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `released` and `printed`, and by `equal`
     "smoke": ({"depth_epochs": 8, "finetune_epochs": 2, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
     "quick": ({"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4}, {}),
 }
 
 SMOKE_TARGET_PCT = 90.0  # of all rows' stand-ins
-SMOKE_RATES = {"cifar10": 0.02}  # by rule `released`, where 0.05 is too much: the narrow ResNet-50 does not learn then
+SMOKE_RATE_OF_DATASET = {"cifar10": 0.02}  # by rule `released`, where the narrow ResNet-50 does not learn at 0.05
 
 
-def own_epochs(images: int) -> int:
-    """Return for how many epochs to train with so few or many own images: it is steps that few images lack."""
-    return max(OWN_EPOCHS, math.ceil(OWN_STEPS * RULES["equal"]["batch_size"] / images))
+def epochs_for_own_images(images: int) -> int:
+    """Return for how many epochs to train with this many images of somebody's own: the fewer, the more."""
+    return max(MINIMUM_OWN_EPOCHS, math.ceil(MINIMUM_OWN_STEPS * SETTINGS_OF_RULE["equal"]["batch_size"] / images))
 
 
-def usual_rule(profile: str) -> str:
-    """Return the training rule that a profile uses by default."""
+def default_rule(profile: str) -> str:
+    """Return the training rule of a profile (smoke, reduced, quick, paper) where none is named: equal or released."""
     return "equal" if profile == "quick" else "released"
 
 
-def usual(row: str, profile: str, rule: str) -> Settings:
-    """Return the settings in which dataset, profile and rule differ from `Recipe`'s defaults, as a dict."""
-    settings: Settings = {"architecture": TABLE_1[row].architecture} if row in TABLE_1 else dict(OWN_SETTINGS)
-    settings |= ROWS.get(row, {}) | RULES.get(rule, {}) | PROFILES.get(profile, {})
+def preset_settings(row: str, profile: str, rule: str) -> Settings:
+    """Return a dict of the settings, by name, that dataset, profile and rule give in place of `Recipe`'s defaults."""
+    settings: Settings = {"architecture": TABLE_1[row].architecture} if row in TABLE_1 else dict(SETTINGS_OF_OWN_IMAGES)
+    settings |= SETTINGS_OF_DATASET.get(row, {}) | SETTINGS_OF_RULE.get(rule, {}) | SETTINGS_OF_PROFILE.get(profile, {})
     if rule == "equal":
-        settings["depth_epochs"] = settings["full_epochs"] = EPOCHS.get(row, OWN_EPOCHS)
-    settings |= LIMITS.get(profile, ({}, {}))[rule == "equal"]
+        settings["depth_epochs"] = settings["full_epochs"] = EPOCHS_OF_DATASET.get(row, MINIMUM_OWN_EPOCHS)
+    settings |= EPOCH_LIMITS_OF_PROFILE.get(profile, ({}, {}))[rule == "equal"]
     if profile == "smoke" and row in TABLE_1:
         settings |= {"target_pct": SMOKE_TARGET_PCT}
-        settings |= {"rate": SMOKE_RATES.get(row, 0.05)} if rule == "released" else {}
+        settings |= {"rate": SMOKE_RATE_OF_DATASET.get(row, 0.05)} if rule == "released" else {}
     if row not in TABLE_1:
-        settings["embedded"] = row.startswith(f"own_{EXAMPLE}_")  # which `own.row` calls drawn images alone
+        settings["embedded"] = row.startswith(f"own_{EXAMPLE_NAME}_")  # which only drawn images are called
     return settings

@@ -1,4 +1,4 @@
-"""Progress of a training run: listeners for `experiment.run` (see `trainer.Listener`)."""
+"""Progress of a training run: its status file and its progress bar, listeners of `experiment.run`."""
 
 import math
 import os
@@ -14,11 +14,11 @@ from odnlib.files import ROOT, write_json
 from odnlib.recipes import Recipe, stage_title
 
 
-class Progress:
-    """Base of the listeners below: hands what the trainer tells (after every epoch, and within) to their `show`.
+class ProgressListener:
+    """Base of the listeners below: calls their `update` after every epoch of training, and about once a second within.
 
-    Its arguments: training stage, depth, epochs done in it, epochs expected if nothing more improves, and the record of
-    its latest epoch (empty before there is one).
+    Arguments of `update`: training stage, depth, epochs done in the stage, epochs expected of it if nothing more
+    improves, and the record of its latest epoch (a dict, empty before there is one).
     """
 
     record: dict = {}  # noqa: RUF012 - the latest of any stage, never changed in place
@@ -28,25 +28,26 @@ class Progress:
         self.within_epoch(recipe, record["stage"], record["depth"], record["stage_epoch"], 0.0)
 
     def within_epoch(self, recipe: Recipe, stage: str, depth: int, number: int, part: float) -> None:
+        """Call `update`; `number` is the epoch's in its stage, from 0, `part` how much of it is over, 0 to 1."""
         last = self.record if (self.record.get("stage"), self.record.get("depth")) == (stage, depth) else {}
         most = recipe.most_epochs(stage)
         converged = number - last.get("epochs_without_improvement", 0) + recipe.patience
         expected = most if recipe.one_cycle or stage == "warmup" else min(converged, most or converged)
-        self.show(stage, depth, number + part, expected, last)
+        self.update(stage, depth, number + part, expected, last)
 
 
-class StatusFile(Progress):
+class StatusFile(ProgressListener):
     """Writes a run's progress to status.json in its folder, about once a second.
 
-    It holds where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected and seconds_left (of
-    the stage, if nothing more improves), val_acc_pct (the best at the present depth), and the notebook that
-    run_all.py executes.
+    Keys: where (in words), stage, depth, epochs (in all), stage_epochs, stage_epochs_expected and seconds_left (of the
+    stage, if nothing more improves), val_acc_pct (best of the present depth), notebook (the one run_all.py executes).
     """
 
     def __init__(self, folder: Path):
         self.path, self.begun = folder / "status.json", ("", 0, 0.0, 0.0)  # stage, depth, epochs then, time
 
-    def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+    def update(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+        """Write the file; for the arguments see `ProgressListener`."""
         if self.begun[:2] != (stage, depth):
             self.begun = stage, depth, epochs, time.monotonic()
         status = {"where": f"{stage_title(stage, depth)}, {epochs:.1f} of {expected} epochs"}
@@ -58,17 +59,18 @@ class StatusFile(Progress):
         write_json(self.path, status, durable=False)
 
 
-def short(path: Path) -> Path:
-    """Return a path as people are told it: from the repository on, if it lies there."""
+def shorten_path(path: Path) -> Path:
+    """Return a path relative to the repository if it lies there, otherwise unchanged, for messages."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 class NotebookText:
-    """A file whose text a notebook shows and, unlike a widget, keeps; a carriage return takes its line back."""
+    """A text file for tqdm that a notebook shows and, unlike a widget, keeps; a carriage return erases its line."""
 
     text, handle, encoding = "", None, "utf-8"
 
     def write(self, text: str) -> None:
+        """Append `text` and update what the notebook's cell shows."""
         self.text = re.sub(r"[^\n]*\r| +(?=\n)", "", self.text + text)
         if self.handle is None:
             from IPython.display import display  # comes with every kernel, and odnlib does without
@@ -76,11 +78,12 @@ class NotebookText:
             self.handle = display({"text/plain": ""}, raw=True, display_id=True)
         self.handle.update({"text/plain": self.text}, raw=True)
 
-    def flush(self) -> None: ...  # all is shown at once
+    def flush(self) -> None:
+        """Do nothing, since `write` shows all at once."""
 
 
-class ProgressBar(Progress, AbstractContextManager):
-    """Shows a line per training stage: epochs, accuracy, the time left in it and, while searching, to the last depth.
+class ProgressBar(ProgressListener, AbstractContextManager):
+    """Shows a progress bar for each training stage: epochs, accuracy, time left in it and, in a search, for all depths.
 
     Drawn in notebooks and on terminals only, not where the output is a file. Interrupted, it says what is kept where.
     """
@@ -92,21 +95,22 @@ class ProgressBar(Progress, AbstractContextManager):
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if kind is None:
-            self.complete()
+            self.complete_bar()
         self.bar.close()
         if kind is KeyboardInterrupt:
-            error.add_note(f"what was trained is kept in {short(self.folder)}")
+            error.add_note(f"what was trained is kept in {shorten_path(self.folder)}")
 
-    def complete(self) -> None:
-        """End a stage's line: also one that met its goal early had all the epochs that it needed."""
+    def complete_bar(self) -> None:
+        """Fill the bar of the present stage: also one that met its goal early had all the epochs that it needed."""
         self.bar.total = self.bar.n
         self.bar.set_postfix_str(self.accuracy, refresh=False)
 
-    def show(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+    def update(self, stage: str, depth: int, epochs: float, expected: int, last: dict) -> None:
+        """Draw the bar, a new one if the stage is; for the arguments see `ProgressListener`."""
         recipe, blocks = self.recipe, depth or self.recipe.last_depth  # an epoch takes as long as it has blocks, about
         if (stage, depth) != self.stage:
             self.done += self.bar.n * (self.stage[1] or recipe.last_depth)
-            self.complete()
+            self.complete_bar()
             self.bar.close()
             title = f"{recipe.row}, seed {recipe.seed}, {stage_title(stage, depth)}"
             form = "{desc} {percentage:3.0f} %|{bar:20}| {n:.1f} of {total:.0f} epochs{postfix}"
@@ -117,14 +121,15 @@ class ProgressBar(Progress, AbstractContextManager):
         if not self.began and epochs % 1:  # within an epoch: nothing is replayed any more
             self.began = time.monotonic(), work
             if not self.bar.disable:
-                tqdm.write(f"log: {short(self.folder / 'log.txt')}", self.file)
+                tqdm.write(f"log: {shorten_path(self.folder / 'log.txt')}", self.file)
         self.accuracy = f"validation {last['val_acc_pct']:.2f} %" if last else self.accuracy
         self.bar.total = max(expected, math.ceil(epochs))
-        self.bar.set_postfix_str(", ".join(filter(None, [self.accuracy, self.left(work, expected - epochs)])), False)
+        told = filter(None, (self.accuracy, self.format_time_left(work, expected - epochs)))
+        self.bar.set_postfix_str(", ".join(told), False)
         self.bar.update(epochs - self.bar.n)
 
-    def left(self, work: float, epochs: float) -> str:
-        """Return the time left for so many `epochs` of this stage, and for all depths of a search, as text."""
+    def format_time_left(self, work: float, epochs: float) -> str:
+        """Return the time left for `epochs` more and for all depths, as text; `work` is done, in epochs of a block."""
         recipe, (stage, depth) = self.recipe, self.stage
         if not self.began or work <= self.began[1]:
             return ""

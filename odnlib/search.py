@@ -16,9 +16,9 @@ from odnlib.trainer import ALL_DEPTHS, Run
 
 @dataclass
 class Plateau:
-    """The state of Section III-C's stopping criterion: decays the rate while nothing improves, and counts those epochs.
+    """Holds the state of Section III-C's stopping criterion: learning rate, best accuracy, epochs without a better one.
 
-    `train` stops once they are `patience`.
+    The rate decays while nothing improves. `train` stops after `patience` such epochs.
     """
 
     rate: float
@@ -26,7 +26,7 @@ class Plateau:
     epochs_without_improvement: int = 0
 
     def update(self, accuracy_pct: float, decay: float, decay_every: int) -> None:
-        """Take in the rounded validation accuracy after one more epoch, in % (lines 21 to 28)."""
+        """Take in one more epoch's rounded validation accuracy, in %; `decay` the rate after `decay_every` bad ones."""
         if accuracy_pct > self.best_pct:
             self.best_pct, self.epochs_without_improvement = accuracy_pct, 0
             return
@@ -35,45 +35,44 @@ class Plateau:
             self.rate *= decay
 
 
-def one_cycle(peak: float, progress: float) -> float:
-    """Rate that rises over the first fifth of a stage and falls to 0 by its end (Smith and Topin, 2017).
+def one_cycle_rate(peak: float, progress: float) -> float:
+    """Return the learning rate after the part `progress`, 0 to 1, of a training stage (Smith and Topin, 2017).
 
-    Args:
-        progress: part of the stage that is over, 0 to 1.
+    It rises to `peak` over the first fifth of the stage and falls to 0 by its end.
     """
     return peak * min(progress / 0.2, (1 - progress) / 0.8)
 
 
 def search(run: Run) -> int:
-    """Progressive depth expansion (Section III, Algorithm 1). Returns the depth found."""
+    """Find the depth by progressive depth expansion (Section III, Algorithm 1), train it, and return it."""
     recipe = run.recipe
-    run.begin(ALL_DEPTHS)  # lines 1 to 3
+    run.begin_depth(ALL_DEPTHS)  # lines 1 to 3
     for number in range(recipe.warmup_epochs):  # lines 4 to 9
         rate = recipe.warmup_rate * (1 + math.cos(math.pi * number / recipe.warmup_epochs)) / 2
         measured = run.epoch("warmup", ALL_DEPTHS, number, lambda part, rate=rate: rate)
         run.record(measured, 0.0, 0)
-    run.keep_warm()  # line 10
+    run.keep_starting_weights()  # line 10
     best_pct = 0.0
     for depth in range(recipe.first_depth, recipe.last_depth + 1):  # lines 11, 14 and 30: the depth grows
-        run.begin(depth, run.warm)  # line 31: from the warmed-up weights, with a new optimiser
+        run.begin_depth(depth, run.warm)  # line 31: from the warmed-up weights, with a new optimiser
         rate = recipe.rate * (1 if depth == recipe.first_depth else recipe.increment_rate_factor)
         # Lines 12 and 13. The authors' logs carry the best accuracy over to a new depth, their released code does not.
         plateau = Plateau(rate, best_pct if recipe.carry_best else 0.0)
         if depth == recipe.last_depth:
             break  # as in the released code: no depth is left to grow to, so this one is "fine-tuned" at once
         train(run, "depth", depth, plateau, recipe.goal_pct)  # lines 15 to 29
-        run.leave(f"depth{depth:02d}")  # a by-product (Section IV)
+        run.write_best_weights(f"depth{depth:02d}")  # a by-product (Section IV)
         best_pct = plateau.best_pct
         if best_pct >= recipe.goal_pct:  # line 14
             break
     train(run, "finetune", depth, plateau)  # Section III-D: weights, optimiser and rate go on; until convergence
-    run.leave("network")  # the first `depth` blocks and their head, of the best epoch
+    run.write_best_weights("network")  # the first `depth` blocks and their head, of the best epoch
     return depth
 
 
 def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = math.inf) -> None:
-    """Train one depth until it meets the goal, has converged, or has had all its epochs (lines 15 to 29). At equal
-    training only the number of epochs counts, as the last ones, at the smallest rate, gain most.
+    """Train one depth until it meets the goal, has converged, or has had all its epochs (lines 15 to 29). By rule
+    `equal` only the number of epochs counts, as the last ones, at the smallest rate, gain most.
     """
     recipe, most_epochs = run.recipe, run.recipe.most_epochs(stage)
     decimals = recipe.search_decimals if stage == "depth" else recipe.finetune_decimals
@@ -90,41 +89,41 @@ def train(run: Run, stage: str, depth: int, plateau: Plateau, goal_pct: float = 
 
 
 def climb(run: Run) -> int:
-    """Algorithm 1 at equal training (ours): every depth from the initial weights, for the same epochs, the rate rising
-    and falling once, without warm-up and fine-tuning. Returns the first depth that meets the goal, or the last. A run
-    of one depth is a rung of the ladder, whose networks differ in width, too (`notebooks/studies/ladder.py`).
+    """Train depth after depth by rule `equal` (ours) and return the first that meets the goal, or the last: each from
+    the initial weights, for the same epochs, the rate rising and falling once, without warm-up and fine-tuning.
+    `notebooks/studies/ladder.py` trains each of its networks, which differ in width too, by a run of one depth.
     """
     recipe = run.recipe
-    run.keep_warm()  # here the initial weights
+    run.keep_starting_weights()  # here the initial weights
     for depth in range(recipe.first_depth, recipe.last_depth + 1):
-        run.begin(depth, run.warm)
+        run.begin_depth(depth, run.warm)
         plateau = Plateau(recipe.rate)
         train(run, "depth", depth, plateau)
-        run.leave(f"depth{depth:02d}")
+        run.write_best_weights(f"depth{depth:02d}")
         if plateau.best_pct >= recipe.goal_pct:
             break
-    run.leave("network")
+    run.write_best_weights("network")
     return depth
 
 
-def whole(run: Run) -> int:
-    """Train the whole network by itself, as the recipe's rule trains a depth: the baseline. Returns its depth."""
+def train_whole_network(run: Run) -> int:
+    """Train the whole network, the baseline, as the recipe's rule trains a depth, and return its depth."""
     depth = run.recipe.last_depth
-    run.begin(depth)
+    run.begin_depth(depth)
     train(run, "full", depth, Plateau(run.recipe.rate))
-    run.leave("network")
+    run.write_best_weights("network")
     return depth
 
 
 def rate_within_epoch(recipe: Recipe, plateau: Plateau, number: int, most: int | None) -> Callable[[float], float]:
-    """Return the learning rate of an epoch as a function of the part (0 to 1) of it that is over."""
+    """Return a function from the part of an epoch that is over, 0 to 1, to the learning rate there."""
     if recipe.one_cycle:
-        return lambda part: one_cycle(recipe.rate, (number + part) / most)
+        return lambda part: one_cycle_rate(recipe.rate, (number + part) / most)
     return lambda part: plateau.rate
 
 
-def find_depth(run: Run) -> int:
-    """Search, or train the whole network, as the recipe asks. Returns the depth of the network to cut out."""
+def train_variant(run: Run) -> int:
+    """Search for the depth (variant odn) or train the whole network (full), and return the depth to cut out."""
     if run.recipe.variant == "full":
-        return whole(run)
+        return train_whole_network(run)
     return climb(run) if run.recipe.one_cycle else search(run)

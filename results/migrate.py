@@ -36,8 +36,8 @@ import pandas as pd
 from odnlib import metrics, models, recipes
 from odnlib.architectures import ARCHITECTURES
 from odnlib.data import DATASETS
-from odnlib.files import ROOT, read_json, run_folders, write_csv, write_json
-from odnlib.recipes import RULES, SETTINGS, Recipe
+from odnlib.files import ROOT, find_finished_runs, read_json, write_csv, write_json
+from odnlib.recipes import SETTING_FIELDS, SETTINGS_OF_RULE, Recipe
 
 OF_FAST = ("first_epochs", "carry_weights", "one_cycle")  # settings that are none any more
 DROPPED = ["tag", "thop_macs_m"]
@@ -64,7 +64,7 @@ def as_equal(recorded: dict) -> Recipe | None:
     if not (one_stage and known and (single or whole)):
         return None
     idle = ["depth_epochs"] if whole else ["full_epochs", "increment_rate_factor"]
-    settings = {name: recorded[name] for name in SETTINGS if name in recorded and name not in idle}
+    settings = {name: recorded[name] for name in SETTING_FIELDS if name in recorded and name not in idle}
     epochs = {} if whole else {"depth_epochs": recorded["first_epochs"] or recorded["depth_epochs"]}
     run = [recorded[name] for name in ("row", "variant", "profile")]
     recipe = recipes.resolve(*run, "equal", recorded["seed"], **settings | epochs)
@@ -75,9 +75,10 @@ def planned(folder: Path, recorded: dict, changed: dict) -> tuple[Path, dict, di
     """The folder's new place, its recipe.json, and what is overridden in it."""
     if equal := as_equal(recorded):
         return folder.with_name(equal.name), dataclasses.asdict(equal), equal.overridden
-    kept = {x: value for x, value in recorded.items() if value or x not in OF_FAST or recorded["protocol"] not in RULES}
+    fast = recorded["protocol"] not in SETTINGS_OF_RULE
+    kept = {x: value for x, value in recorded.items() if value or x not in OF_FAST or fast}
     recipe = {"rule" if name == "protocol" else name: value for name, value in kept.items()}
-    name = Recipe.name.fget(SimpleNamespace(**recipe, label=recipes.in_words(changed)))
+    name = Recipe.name.fget(SimpleNamespace(**recipe, label=recipes.describe_settings(changed)))
     return folder.with_name(name), recipe, changed
 
 
@@ -91,7 +92,7 @@ def write_depths(folder: Path, recipe: dict, chosen: int, trained: pd.DataFrame)
     """depths.csv as a run of rule `equal` writes it, with every depth of the architecture."""
     shape, classes = DATASETS[recipe["row"]].image_shape, DATASETS[recipe["row"]].classes
     network = models.build(recipe["architecture"], shape[0], classes, recipe["width"])
-    structures = pd.DataFrame(metrics.structure_per_depth(network, shape, network.max_depth))
+    structures = pd.DataFrame(metrics.measure_every_depth(network, shape, network.max_depth))
     lines = structures.assign(warmup_val_acc_pct=None).merge(trained, "left", "depth")
     epochs = lines["epochs"].fillna(0).astype(int)
     write_csv(folder / "depths.csv", lines.assign(epochs=epochs, chosen=lines["depth"] == chosen))
@@ -136,8 +137,8 @@ def migrate_all(results_dir: Path) -> None:
 def searches(results_dir: Path, *apart_from: str) -> list[list[SimpleNamespace]]:
     """The searches by `equal`, by depth, in groups that differ in their depths and in these settings only."""
     groups = defaultdict(list)
-    compared = {"profile", "row", "seed", "images", *SETTINGS} - {"first_depth", "last_depth", *apart_from}
-    for folder in run_folders(results_dir, variant="odn"):
+    compared = {"profile", "row", "seed", "images", *SETTING_FIELDS} - {"first_depth", "last_depth", *apart_from}
+    for folder in find_finished_runs(results_dir, variant="odn"):
         run, made_by = recipes.read_run(folder), read_json(folder / "provenance.json")
         run.images, run.usual = made_by["data_sha256"], "depth_epochs" not in run.changed
         run.single = run.first_depth == run.last_depth and "code_hash" in made_by  # a depth alone, of the old house
@@ -149,7 +150,7 @@ def searches(results_dir: Path, *apart_from: str) -> list[list[SimpleNamespace]]
 def join(parts: list[SimpleNamespace]) -> None:
     """One search out of the runs of depths 1 to k, of which k is chosen; the parts go."""
     chosen = parts[-1]
-    settings = {name: getattr(chosen, name) for name in SETTINGS if name not in ("first_depth", "last_depth")}
+    settings = {name: getattr(chosen, name) for name in SETTING_FIELDS if name not in ("first_depth", "last_depth")}
     recipe = recipes.resolve(chosen.row, "odn", chosen.profile, "equal", chosen.seed, **settings)
     folder = chosen.folder.with_name("joined.replaced")  # until it is whole, a name that none takes for a run's
     shutil.rmtree(folder, ignore_errors=True)

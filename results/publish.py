@@ -15,10 +15,10 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 from odnlib import data, experiment, recipes  # noqa: E402
-from odnlib.files import replace, write_json  # noqa: E402
+from odnlib.files import write_atomically, write_json  # noqa: E402
 from studies import export, report  # noqa: E402
 
-CARD = """
+MODEL_CARD_ENDING = """
 ## All depths that were tried
 
 {tried}
@@ -30,10 +30,10 @@ their source's.
 """
 
 
-def main(data_dir: Path, *folders: Path) -> None:
-    """See above."""
+def publish_networks(data_dir: Path, *folders: Path) -> None:
+    """Write the ONNX files, model.json and model card of run folders, the search's first; or ExportError."""
     run, dataset = recipes.read_run(folders[0]), data.DATASETS[recipes.read_run(folders[0]).row]
-    images, to = data.load(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
+    images, to = data.load_splits(run, data_dir, "cpu"), folders[0].parents[1] / "networks" / run.row
     tables = [pd.read_csv(x / "depths.csv").dropna(subset="val_acc_pct").assign(folder=x) for x in folders]
     tried = pd.concat(tables).sort_values("depth").drop(columns=["warmup_val_acc_pct", "chosen"]).assign(file="")
     to.mkdir(parents=True, exist_ok=True)
@@ -54,14 +54,14 @@ def main(data_dir: Path, *folders: Path) -> None:
     about["temperature"] = temperature  # of the last line: the chosen network
     about["classes"] = list(dataset.class_names) or [str(i) for i in range(dataset.classes)]
     write_json(to / "model.json", about | {"tried": tried.to_dict("records")})
-    share, images_tested = run.test_acc_pct / 100, len(images.test)
-    half = 196 * (share * (1 - share) / images_tested) ** 0.5
-    interval = {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half, "accuracy": run.test_acc_pct}
+    tested, share = {"images": len(images.test), "accuracy": run.test_acc_pct}, run.test_acc_pct / 100
+    half = 196 * (share * (1 - share) / len(images.test)) ** 0.5
+    tested |= {"low": run.test_acc_pct - half, "high": run.test_acc_pct + half}
     card = export.make_model_card(run, about, dataset).replace("model.onnx", f"depth{run.depth:02d}.onnx")
-    interval |= {"depth": run.depth, "images": images_tested, "profile": run.profile}
-    card += CARD.format(tried=report.format_markdown_table(tried), **interval)
-    replace(to / "README.md", lambda path: path.write_text(card))
+    table = report.format_markdown_table(tried)
+    card += MODEL_CARD_ENDING.format(tried=table, depth=run.depth, profile=run.profile, **tested)
+    write_atomically(to / "README.md", lambda path: path.write_text(card))
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else sys.exit(__doc__)
+    publish_networks(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else sys.exit(__doc__)

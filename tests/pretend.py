@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from odnlib.experiment import run_folder
+from odnlib.experiment import folder_of_run
 from odnlib.files import write_csv, write_json
 from odnlib.recipes import Recipe, resolve
 
@@ -23,7 +23,7 @@ def pretend_run(
     """The folder of a finished run that nothing trained; a rule that there is no more will do."""
     recipe = resolve(row, variant, profile, "equal" if rule == "fast" else rule, seed, **overrides)
     named: Recipe = dataclasses.replace(recipe, rule=rule) if rule == "fast" else recipe
-    folder = run_folder(named, results_dir)
+    folder = folder_of_run(named, results_dir)
     folder.mkdir(parents=True)
     result = {name: getattr(named, name) for name in ("row", "variant", "profile", "rule", "seed")}
     result |= {"changed": recipe.overridden, "depth": depth, "max_depth": recipe.last_depth, "met_goal": met_goal}

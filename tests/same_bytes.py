@@ -27,15 +27,15 @@ import numpy
 
 TABLE = json.loads(Path(__file__).with_suffix(".json").read_text())
 CASES = {name: TABLE["names"] | TABLE["settings"] | case for name, case in TABLE["cases"].items()}
-HELD_BACK = 100  # images, in place of `embedded.HELD_BACK`
+TEST_IMAGES = 100  # in place of `embedded.TEST_IMAGES`
 
 
 def stand_in_images(row):
-    """In place of `stand_ins`: a texture of 4 x 4 pixels a class, under noise; one label in eight is drawn anew."""
+    """Like `draw_stand_ins`: a texture of 4 x 4 pixels a class, under noise; one label in eight is drawn anew."""
     channels, size = (1, 28) if "mnist" in row else (3, 32)
     draw = numpy.random.default_rng(list(row.encode()))
     textures = numpy.tile(draw.integers(0, 256, (10, channels, 4, 4)), (size // 4, size // 4))
-    labels = draw.integers(0, 10, 220 + 2 * HELD_BACK)
+    labels = draw.integers(0, 10, 220 + 2 * TEST_IMAGES)
     images = textures[labels] + draw.integers(-60, 61, (len(labels), channels, size, size))
     labels[::8] = draw.integers(0, 10, len(labels[::8]))
     return images.clip(0, 255).astype("uint8"), labels.astype("int64")
@@ -82,8 +82,8 @@ def serve(out, kills, cases):
         importlib.import_module(name)
     main, embedded = importlib.import_module("odnlib.__main__").main, importlib.import_module("odnlib.embedded")
     assert Path(embedded.__file__).is_relative_to(os.getcwd()), f"{embedded.__file__} is not of {os.getcwd()}"
-    embedded.stand_ins = embedded.load = stand_in_images  # the latter in older checkouts
-    embedded.HELD_BACK = HELD_BACK
+    embedded.draw_stand_ins = embedded.stand_ins = embedded.load = stand_in_images  # the last two in older checkouts
+    embedded.TEST_IMAGES = embedded.HELD_BACK = TEST_IMAGES
     print(f"{os.getcwd()}: {sys.executable}, torch {sys.modules['torch'].__version__}", file=sys.stderr)
     told = {}
     for name in cases:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odnlib.data import DataError
-from odnlib.presets import OWN
+from odnlib.presets import OWN_ROW_PATTERN
 from studies import own, pictures, plots
 from tests.test_own import pets, picture
 from tests.test_pictures import counts
@@ -82,13 +82,13 @@ def test_other_names_that_are_no_text_can_be_printed(tmp_path):
     assert sum(counts(data)) == 21
     assert own.count_unused_files(data).to_string().encode()
     assert data.train.dataset.title == r"caf\xe9"
-    assert OWN.fullmatch(own.make_row_name(data))
+    assert OWN_ROW_PATTERN.fullmatch(own.make_row_name(data))
 
 
 @pytest.mark.parametrize("length", [40, 41, 200, 255])
 def test_a_long_folder_name_makes_a_short_name_for_its_runs(tmp_path, length):
     row = own.make_row_name(own.load_images(pets(tmp_path / ("leaf photos " + "x" * 300)[:length])))
-    assert OWN.fullmatch(row)
+    assert OWN_ROW_PATTERN.fullmatch(row)
     assert len(row) < 60
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from odnlib import data, embedded
-from odnlib.data import DataError, Dataset, Split, generator, load, shifted
+from odnlib.data import DataError, Dataset, Split, load_splits, seeded_generator, shift_images
 from odnlib.recipes import resolve
 from tests.conftest import tiny_split
 
@@ -24,7 +24,7 @@ AUGMENTED = Dataset("augmented", "none", (3, 8, 8), 3, 0, crop_padding=2, flip=T
 
 
 def test_stand_ins_are_split():
-    splits = vars(load(resolve("mnist"), "unused")).values()
+    splits = vars(load_splits(resolve("mnist"), "unused")).values()
     assert [tuple(split.images.shape) for split in splits] == [(500, 1, 28, 28), (250, 1, 28, 28), (250, 1, 28, 28)]
     assert all(split.images.dtype == torch.uint8 and set(split.labels.tolist()) == set(range(10)) for split in splits)
     images = torch.cat([split.images for split in splits]).flatten(1)
@@ -34,21 +34,21 @@ def test_stand_ins_are_split():
 @pytest.mark.parametrize("row", data.DATASETS)
 def test_embedded_images_have_the_true_shape_and_classes(row):
     dataset = data.DATASETS[row]
-    images, labels = embedded.stand_ins(row)
+    images, labels = embedded.draw_stand_ins(row)
     assert (images.shape[1:], images.dtype) == (dataset.image_shape, np.uint8)
     assert set(labels.tolist()) == set(range(dataset.classes))
-    again, _ = embedded.stand_ins(row)
+    again, _ = embedded.draw_stand_ins(row)
     assert (images == again).all()
 
 
 @pytest.mark.parametrize("row", data.DATASETS)
 def test_of_stand_ins_a_small_window_tells_no_class(row):
     """No two classes lie to each other alike, and all have as much light."""
-    _, sizes, *_ = embedded.DRAWN[row]
-    places = embedded.places(row)
+    _, sizes, *_ = embedded.MARKS_OF_DATASET[row]
+    places = embedded.mark_displacements(row)
     kinds = len(np.unique(np.concatenate([places, -places]), axis=0))
     assert (len(places) * sizes, kinds) == (data.DATASETS[row].classes, 2 * len(places))
-    images, labels = embedded.stand_ins(row)
+    images, labels = embedded.draw_stand_ins(row)
     bright = images.astype(float).sum((1, 2, 3))
     means = [bright[labels == label].mean() for label in range(0, data.DATASETS[row].classes, sizes)]
     assert np.ptp(means) < bright.std()
@@ -57,12 +57,12 @@ def test_of_stand_ins_a_small_window_tells_no_class(row):
 
 
 def test_a_subset_is_a_function_of_the_seed():
-    subsets = [load(resolve("mnist", seed=seed, train_images=100), "unused").train for seed in (0, 0, 1)]
+    subsets = [load_splits(resolve("mnist", seed=seed, train_images=100), "unused").train for seed in (0, 0, 1)]
     assert [len(subset) for subset in subsets] == [100] * 3
     assert subsets[0].sha256() == subsets[1].sha256() != subsets[2].sha256()
     for name, there in {"train_images": 500, "validation_images": 250}.items():
         with pytest.raises(DataError, match=f"{name} 5000: MNIST has {there} .none means all"):
-            load(resolve("mnist", **{name: 5000}), "unused")
+            load_splits(resolve("mnist", **{name: 5000}), "unused")
 
 
 @pytest.mark.parametrize(("drop_last", "sizes"), [(False, [32, 32, 6]), (True, [32, 32])])
@@ -71,7 +71,7 @@ def test_shuffled_batches(drop_last, sizes):
     split.labels = torch.arange(70)
     orders = []
     for epoch in (0, 0, 1):
-        batches = list(split.shuffled_batches(32, drop_last, generator(0, "stage", epoch)))
+        batches = list(split.shuffled_batches(32, drop_last, seeded_generator(0, "stage", epoch)))
         assert [len(labels) for _, labels in batches] == sizes
         orders.append(torch.cat([labels for _, labels in batches]).tolist())
     assert len(set(orders[0])) == sum(sizes)
@@ -93,7 +93,7 @@ def test_shifted_is_a_padded_crop():
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     for i, (row, column) in enumerate(shifts.T.tolist()):
         expected = padded[i, :, row : row + 8, column : column + 8]
-        assert torch.equal(shifted(images, shifts, 2)[i], expected)
+        assert torch.equal(shift_images(images, shifts, 2)[i], expected)
 
 
 def test_augmentation_only_crops_and_flips():
@@ -101,7 +101,7 @@ def test_augmentation_only_crops_and_flips():
     padded = torch.nn.functional.pad(split.images, (2, 2, 2, 2)).float() / 255
     places = list(itertools.product(range(5), range(5), ((), (2,))))  # row, column, axes to flip
     seen = set()
-    for images, labels in split.shuffled_batches(64, False, generator(1)):
+    for images, labels in split.shuffled_batches(64, False, seeded_generator(1)):
         for image, label in zip(images, labels.tolist(), strict=True):
             crops = {place: padded[label, :, place[0] :, place[1] :][:, :8, :8].flip(place[2]) for place in places}
             matches = [key for key, crop in crops.items() if torch.allclose(crop, image)]
@@ -126,7 +126,7 @@ def test_real_split_takes_the_last_ones_for_validation(tmp_path):
     raw.mkdir(parents=True)
     for name, content in idx_files().items():
         (raw / name).write_bytes(content)
-    parts = load(resolve("mnist", profile="paper"), tmp_path)
+    parts = load_splits(resolve("mnist", profile="paper"), tmp_path)
     assert torch.equal(parts.train.images[:, 0, 0, 0].long(), images[:50_000])
     assert torch.equal(parts.validation.images[:, 0, 0, 0].long(), images[50_000:])
     assert len(parts.test) == 10
@@ -135,7 +135,7 @@ def test_real_split_takes_the_last_ones_for_validation(tmp_path):
 def refusal(folder, row="mnist"):
     """The one line that says why there are no images."""
     with pytest.raises(DataError) as error:
-        load(resolve(row, profile="paper"), folder)
+        load_splits(resolve(row, profile="paper"), folder)
     (line,) = str(error.value).splitlines()
     return line
 
@@ -154,8 +154,8 @@ def no_network(monkeypatch):
 def test_empty_folder_without_network(row, tmp_path, no_network):
     line = refusal(tmp_path, row)
     assert re.search(f"not in data_dir {tmp_path} .*connect to the network", line)
-    assert all(f"{address}: Name or service not known" in line for address in data.ADDRESSES[row])
-    assert len(data.ADDRESSES[row]) > 1
+    assert all(f"{address}: Name or service not known" in line for address in data.DOWNLOAD_ADDRESSES[row])
+    assert len(data.DOWNLOAD_ADDRESSES[row]) > 1
 
 
 def test_a_truncated_dataset_is_named_with_its_checksum(tmp_path, no_network):
@@ -202,11 +202,11 @@ FAILURES = ("cut", "busy", "missing", "page", "none", "loop", "rubbish", "hangup
 @pytest.mark.parametrize("row", ["mnist", "emnist", "svhn", "cifar10"])
 def test_however_an_address_fails_the_next_is_tried(row, server, tmp_path, monkeypatch):
     """All in turn, and at the end one that answers with what is not the dataset: each is named with its reason."""
-    monkeypatch.setattr(data, "NO_ANSWER", 2.0)
+    monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT_SECONDS", 2.0)
     unreachable = "http://127.0.0.1:9/"
-    monkeypatch.setitem(data.ADDRESSES, row, [unreachable, *(f"{server}/{how}/" for how in FAILURES)])
+    monkeypatch.setitem(data.DOWNLOAD_ADDRESSES, row, [unreachable, *(f"{server}/{how}/" for how in FAILURES)])
     line = refusal(tmp_path, row)
-    for address in data.ADDRESSES[row]:
+    for address in data.DOWNLOAD_ADDRESSES[row]:
         assert f"{address}: " in line
     for reason in ("refused", "503", "404", "corrupted", "timed out"):
         assert reason in line, reason
@@ -219,12 +219,12 @@ def test_what_one_address_cannot_give_comes_from_the_next(how, server, tmp_path,
     published = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
     monkeypatch.setattr("torchvision.datasets.MNIST.resources", published)
     monkeypatch.setattr(Server, "files", files)
-    monkeypatch.setattr(data, "NO_ANSWER", 2.0)
-    monkeypatch.setitem(data.ADDRESSES, "mnist", [f"{server}/{how}/", f"{server}/good/"])
-    sizes = [len(split) for split in vars(load(resolve("mnist", profile="paper"), tmp_path)).values()]
+    monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setitem(data.DOWNLOAD_ADDRESSES, "mnist", [f"{server}/{how}/", f"{server}/good/"])
+    sizes = [len(split) for split in vars(load_splits(resolve("mnist", profile="paper"), tmp_path)).values()]
     assert sizes == [50_000, 10_000, 10]
-    monkeypatch.setitem(data.ADDRESSES, "mnist", [])  # what is there is found, also in the dataset's own folder
-    assert len(load(resolve("mnist", profile="paper"), tmp_path / "MNIST").test) == 10
+    monkeypatch.setitem(data.DOWNLOAD_ADDRESSES, "mnist", [])  # what is there is found, also in its own folder
+    assert len(load_splits(resolve("mnist", profile="paper"), tmp_path / "MNIST").test) == 10
 
 
 # Row: validation images, mean, std, padding of the random crop, flips (the released code).

@@ -79,7 +79,7 @@ def test_the_threads_of_a_run_do_not_outlive_it(tmp_path):
 
 
 def test_an_ended_run_keeps_tables_and_networks_alone(tmp_path):
-    folder = experiment.run_folder(tiny_recipe(), tmp_path)
+    folder = experiment.folder_of_run(tiny_recipe(), tmp_path)
     (folder / ".ipynb_checkpoints").mkdir(parents=True)  # Jupyter's, where somebody has looked into the folder
     (folder / ".DS_Store").touch()
     (folder / ".epochs.csv.4711").touch()  # half-written by a process that was killed
@@ -103,17 +103,17 @@ def test_the_commit_of_another_repository_is_not_taken_for_ours(tmp_path, monkey
         git(["git", "add", *added])
         git([*commit, str(number), "--allow-empty"])
         monkeypatch.setattr(files, "ROOT", copy)
-        made_by = files.provenance("cpu", {})
+        made_by = files.collect_provenance("cpu", {})
         assert (made_by["commit"], made_by["code_unchanged_since_commit"]) == (None, False)
         monkeypatch.setattr(files, "ROOT", tmp_path)
         monkeypatch.setenv("GIT_DIR", "/nonexistent")
-        assert len(files.provenance("cpu", {})["commit"]) == 40
+        assert len(files.collect_provenance("cpu", {})["commit"]) == 40
         monkeypatch.delenv("GIT_DIR")
 
 
 def test_provenance_names_the_gpu_that_computes(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"GPU {str(device).partition(':')[2] or 0}")
-    named = [files.provenance(device, {})["device"] for device in ("cpu", "cuda", "cuda:1")]
+    named = [files.collect_provenance(device, {})["device"] for device in ("cpu", "cuda", "cuda:1")]
     assert named == ["cpu", "GPU 0", "GPU 1"]
 
 
@@ -133,7 +133,7 @@ def test_a_finished_run_is_not_run_again_nor_its_images_loaded(finished, tmp_pat
 def test_a_run_of_another_training_version_is_refused_and_kept(finished, tmp_path, monkeypatch):
     before = contents(finished)
     monkeypatch.setattr(files, "TRAINING_VERSION", 999)
-    assert experiment.status(FULL, finished) == "stale"
+    assert experiment.status_of_run(FULL, finished) == "stale"
     with pytest.raises(RunConflict, match=r"was made otherwise \(training version: there 1, today 999\).*--fresh"):
         experiment.run(FULL, tiny, tmp_path)
     experiment.run(FULL, tiny, tmp_path, fresh=True)
@@ -144,9 +144,9 @@ def test_fewer_settings_and_no_version_are_those_of_then(finished):
     made_by, recorded = (read_json(finished / f"{name}.json") for name in ("provenance", "recipe"))
     write_json(finished / "provenance.json", {k: v for k, v in made_by.items() if k != "training_version"})
     write_json(finished / "recipe.json", {k: v for k, v in recorded.items() if k != "nesterov"})
-    assert experiment.status(FULL, finished) == "finished"
+    assert experiment.status_of_run(FULL, finished) == "finished"
     write_json(finished / "recipe.json", recorded | {"nesterov": True})
-    assert experiment.status(FULL, finished) == "stale"
+    assert experiment.status_of_run(FULL, finished) == "stale"
 
 
 def test_a_run_of_a_rule_that_is_gone_can_be_read(finished):
@@ -165,11 +165,11 @@ def test_a_diverged_run_keeps_what_was_good(tmp_path, capsys, monkeypatch):
     assert main([*arguments, *(f"--set={name}={value}" for name, value in settings.items())]) == 1
     assert re.search(f"odnlib: {message}", capsys.readouterr().err)
     recipe = recipes.resolve("mnist", "full", **settings)
-    folder = experiment.run_folder(recipe, tmp_path)
-    kept = checkpoint.read(folder)
+    folder = experiment.folder_of_run(recipe, tmp_path)
+    kept = checkpoint.read_checkpoint(folder)
     assert all(tensor.isfinite().all() for name, tensor in kept["network"].items() if name.endswith("weight"))
     assert 1 <= len(kept["records"]) <= len(pd.read_csv(folder / "epochs.csv"))
-    assert experiment.status(recipe, folder) == "partial"
+    assert experiment.status_of_run(recipe, folder) == "partial"
 
 
 @pytest.mark.parametrize(

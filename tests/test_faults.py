@@ -16,7 +16,7 @@ import pytest
 
 from odnlib import checkpoint, experiment, files, trainer
 from odnlib.__main__ import main
-from odnlib.architectures import ARCHITECTURES, basic_block, resnet
+from odnlib.architectures import ARCHITECTURES, basic_block, resnet_architecture
 from odnlib.files import RunConflict, read_json, write_json
 from tests import children
 from tests.conftest import Killed, contents, killed_after, tiny, tiny_recipe, wait_for
@@ -55,7 +55,7 @@ def test_killed_at_random_instants_and_resumed(whole, tmp_path):
 @pytest.mark.slow
 def test_killed_between_every_write_and_its_rename(tmp_path, monkeypatch):
     """SIGKILL in place of each rename of a run in turn, until a run ends before there are so many."""
-    monkeypatch.setitem(ARCHITECTURES, "two_blocks", resnet(basic_block, 1, (1, 1)))
+    monkeypatch.setitem(ARCHITECTURES, "two_blocks", resnet_architecture(basic_block, 1, (1, 1)))
     limits = dict.fromkeys(("warmup_epochs", "depth_epochs", "finetune_epochs"), 1)
     brief = tiny_recipe(architecture="two_blocks", last_depth=2, batch_size=35, **limits)
     whole = contents(experiment.run(brief, tiny, tmp_path / "whole"))
@@ -102,15 +102,15 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path):
 
 
 def test_whoever_waits_takes_over(tmp_path, caplog):
-    folder = experiment.run_folder(STEADY, tmp_path)
+    folder = experiment.folder_of_run(STEADY, tmp_path)
     second = threading.Thread(target=experiment.run, args=(STEADY, tiny, tmp_path))
-    with files.held(folder, wait=False):
+    with files.lock_folder(folder, wait=False):
         second.start()
         wait_for(lambda: "waiting for it to end" in caplog.text)
         second.join(1.0)
-        assert experiment.status(STEADY, folder) == "missing"
+        assert experiment.status_of_run(STEADY, folder) == "missing"
     second.join()
-    assert experiment.status(STEADY, folder) == "finished"
+    assert experiment.status_of_run(STEADY, folder) == "finished"
 
 
 def until_killed(results_dir, images=tiny):
@@ -123,25 +123,25 @@ def until_killed(results_dir, images=tiny):
 def interrupted(tmp_path):
     """Folder of a run that was gone after four epochs, with the checkpoints after two and after three."""
     until_killed(tmp_path)
-    return experiment.run_folder(STEADY, tmp_path)
+    return experiment.folder_of_run(STEADY, tmp_path)
 
 
 def test_a_corrupt_byte_anywhere_falls_back(interrupted, caplog):
-    newest = interrupted / checkpoint.NEWEST
+    newest = interrupted / checkpoint.NEWEST_FILE
     good = newest.read_bytes()
     for position in range(0, len(good), len(good) // 49):
         newest.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
-        assert len(checkpoint.read(interrupted)["records"]) == 2, position
+        assert len(checkpoint.read_checkpoint(interrupted)["records"]) == 2, position
         assert not newest.exists()  # it would take the place of the good one
     assert caplog.text.count("is damaged: going on from what was kept before it") >= 50
     newest.write_bytes(good[: len(good) // 2])
-    assert len(checkpoint.read(interrupted)["records"]) == 2
+    assert len(checkpoint.read_checkpoint(interrupted)["records"]) == 2
     newest.write_bytes(good)
-    assert len(checkpoint.read(interrupted)["records"]) == 3
+    assert len(checkpoint.read_checkpoint(interrupted)["records"]) == 3
 
 
 def test_damaged_checkpoints_cost_time_but_no_bytes(interrupted, whole, tmp_path):
-    for path in (interrupted / checkpoint.NEWEST, interrupted / checkpoint.BEFORE):
+    for path in (interrupted / checkpoint.NEWEST_FILE, interrupted / checkpoint.PREVIOUS_FILE):
         path.write_bytes(path.read_bytes()[:-1])
     assert contents(experiment.run(STEADY, tiny, tmp_path)) == whole
 
@@ -151,11 +151,11 @@ def test_a_malicious_checkpoint_is_not_run(interrupted, tmp_path, caplog):
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/created",)
 
-    newest = interrupted / checkpoint.NEWEST
-    checkpoint.write(interrupted, {"stage": CreatesAFile()})
+    newest = interrupted / checkpoint.NEWEST_FILE
+    checkpoint.write_checkpoint(interrupted, {"stage": CreatesAFile()})
     for state in (newest.read_bytes()[32:], pickle.dumps(CreatesAFile())):
         newest.write_bytes(checkpoint.hashlib.sha256(state).digest() + state)
-        assert len(checkpoint.read(interrupted)["records"]) == 3
+        assert len(checkpoint.read_checkpoint(interrupted)["records"]) == 3
     assert not (tmp_path / "created").exists()
     assert "is damaged" in caplog.text
 
@@ -237,5 +237,5 @@ def test_no_flood_where_nobody_watches(tmp_path):
 def test_short_epochs_share_a_checkpoint(tmp_path, monkeypatch):
     """A run of seconds is not saved after each of its epochs; what was not saved is done again."""
     monkeypatch.setattr(trainer, "MIN_SECONDS_BETWEEN_SAVES", 60.0)
-    monkeypatch.setattr(checkpoint, "write", lambda *_: pytest.fail("a checkpoint was written"))
+    monkeypatch.setattr(checkpoint, "write_checkpoint", lambda *_: pytest.fail("a checkpoint was written"))
     experiment.run(tiny_recipe(), tiny, tmp_path)

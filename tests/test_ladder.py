@@ -102,7 +102,7 @@ def test_a_climb_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
             with pytest.raises(Killed):
                 climb(partial(trained, tmp_path / name, data, listeners=listeners))
         rungs = climb(partial(trained, tmp_path / name, data))
-        folders.append([experiment.run_folder(recipe, tmp_path / name) for rung in rungs for recipe in rung.recipes])
+        folders.append([experiment.folder_of_run(recipe, tmp_path / name) for rung in rungs for recipe in rung.recipes])
     assert [contents(folder) for folder in folders[0]] == [contents(folder) for folder in folders[1]]
 
 

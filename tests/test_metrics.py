@@ -37,7 +37,7 @@ def test_table_1(row, variant):
     printed, dataset = getattr(TABLE_1[row], variant), DATASETS[row]
     cut = build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes).truncate(printed.depth)
     figures, thop_macs_m = (
-        metrics.structure(cut, dataset.image_shape),
+        metrics.measure_size_and_macs(cut, dataset.image_shape),
         count_macs_by_thop(cut, dataset.image_shape) / 1e6,
     )
     macs_m = round(figures["macs_m"], 2)
@@ -57,10 +57,10 @@ def test_macs_by_hand():
     layers = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), GlobalAveragePool(), nn.Linear(4, 3)
     )
-    assert metrics.macs(layers, (2, 6, 6)) == 36 * 4 * 18 + 5 * 144 + 144 + 12
+    assert metrics.count_macs(layers, (2, 6, 6)) == 36 * 4 * 18 + 5 * 144 + 144 + 12
 
 
-@pytest.mark.parametrize("measure", [metrics.structure, count_macs_by_thop])
+@pytest.mark.parametrize("measure", [metrics.measure_size_and_macs, count_macs_by_thop])
 def test_measuring_leaves_the_network_as_it_was(measure):
     network = build("resnet18", 1, 10, width=4).truncate(2).train()
     before = metrics.size_bytes(network), copy.deepcopy(network.state_dict())
@@ -72,13 +72,13 @@ def test_measuring_leaves_the_network_as_it_was(measure):
 
 def test_structure_per_depth_is_that_of_the_networks_cut_out():
     network = build("resnet18", 1, 10, width=4)
-    cut_out = [{"depth": d, **metrics.structure(network.truncate(d), (1, 28, 28))} for d in (1, 2, 3)]
-    assert metrics.structure_per_depth(network, (1, 28, 28), last_depth=3) == cut_out
+    cut_out = [{"depth": d, **metrics.measure_size_and_macs(network.truncate(d), (1, 28, 28))} for d in (1, 2, 3)]
+    assert metrics.measure_every_depth(network, (1, 28, 28), last_depth=3) == cut_out
 
 
 def test_accuracy_counts_every_image_once(monkeypatch):
     """Also those of a last batch that is smaller; the mean of batch means would be another number."""
-    monkeypatch.setattr(metrics, "EVALUATION_BATCH", 32)
+    monkeypatch.setattr(metrics, "LARGEST_EVALUATION_BATCH", 32)
     split = tiny_split(70, seed=5)
     network = build("resnet18", 1, 3, width=2).truncate(1).eval()
     logits = network(split.normalise(split.images)).detach()
@@ -96,4 +96,4 @@ def test_timing_takes_turns():
 
 @pytest.mark.parametrize(("side", "images"), [(28, 1000), (64, 1000), (128, 250), (224, 81), (8192, 1)])
 def test_large_images_are_evaluated_fewer_at_a_time(side, images):
-    assert metrics.evaluation_batch((3, side, side)) == images
+    assert metrics.evaluation_batch_size((3, side, side)) == images

@@ -21,7 +21,7 @@ def old_run(folder, protocol, depth, val_acc_pct, seed=0, variant="odn", **setti
     """A run of EMNIST in two epochs, as the old house wrote it; the test accuracy is 90 + seed."""
     folder.mkdir(parents=True)
     run = {"row": "emnist", "variant": variant, "profile": "quick", "protocol": protocol, "seed": seed}
-    usual = {name: item.default for name, item in recipes.SETTINGS.items() if name not in ("crop_padding", "flip")}
+    usual = {x: item.default for x, item in recipes.SETTING_FIELDS.items() if x not in ("crop_padding", "flip")}
     usual |= {"target_pct": 95.0, "width": 16}
     usual |= FAST | {"first_depth": depth, "last_depth": depth} if protocol == "fast" else {"one_cycle": False}
     write_json(folder / "recipe.json", run | usual | settings)
@@ -45,8 +45,8 @@ def test_a_run_keeps_its_numbers_and_is_todays_run(tmp_path, capsys):
     write_json(tmp_path / "quick/reuse.json", {"studies": [{"protocol": "released", "search": "first-w16"}]})
     migrate.main(tmp_path)
     recipe = recipes.resolve("emnist", "odn", "quick", "released", width=16, depth_epochs=9)
-    folder = experiment.run_folder(recipe, tmp_path)
-    assert experiment.status(recipe, folder) == "finished"
+    folder = experiment.folder_of_run(recipe, tmp_path)
+    assert experiment.status_of_run(recipe, folder) == "finished"
     run = recipes.read_run(folder)
     assert (run.rule, run.test_acc_pct, run.changed) == ("released", 90, recipe.overridden)
     assert not {"protocol", "tag", "thop_macs_m"} & vars(run).keys()

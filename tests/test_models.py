@@ -6,7 +6,7 @@ import torchvision.models
 from torch import nn
 
 from odnlib import metrics
-from odnlib.architectures import ARCHITECTURES, projection
+from odnlib.architectures import ARCHITECTURES, projection_shortcut
 from odnlib.models import MultiExitNetwork, build
 from studies import families_networks
 from studies.families_networks import UNTRIED_ARCHITECTURES
@@ -49,7 +49,7 @@ def test_a_study_adds_its_families_once_or_twice(monkeypatch):
 def test_a_projection_of_few_channels_computes_the_same():
     """The detour around oneDNN's fault: the stride before the convolution."""
     torch.manual_seed(0)
-    detour, images = nn.Sequential(*projection(8, 16, 2)), torch.randn(2, 8, 7, 7)
+    detour, images = nn.Sequential(*projection_shortcut(8, 16, 2)), torch.randn(2, 8, 7, 7)
     plain = nn.Conv2d(8, 16, 1, stride=2, bias=False)
     plain.load_state_dict(detour[1].state_dict())
     torch.testing.assert_close(detour[:2](images), plain(images))
@@ -80,12 +80,12 @@ def test_as_many_parameters_as_published(architecture):
 def test_as_many_parameters_as_torchvisions(architecture):
     theirs = getattr(torchvision.models, architecture)(weights=None)
     more = STEMS if architecture.startswith("resnet") else 0
-    assert of_deepest_exit(build(architecture, 3, 1000)) == metrics.parameters(theirs) - more
+    assert of_deepest_exit(build(architecture, 3, 1000)) == metrics.count_parameters(theirs) - more
 
 
 def test_every_width_scales_every_channel():
     for architecture in EVERY:
-        counts = [metrics.parameters(build(architecture, 3, 10, width)) for width in (8, 16, 32, 64)]
+        counts = [metrics.count_parameters(build(architecture, 3, 10, width)) for width in (8, 16, 32, 64)]
         assert counts == sorted(set(counts))
 
 
@@ -98,7 +98,7 @@ def test_truncated_equals_exit_at_every_depth(architecture, float64):
             cut = whole.truncate(depth).eval()
             torch.testing.assert_close(cut(images), whole(images, depth), rtol=0, atol=1e-10)
             torch.testing.assert_close(cut(images), exits[depth - 1], rtol=0, atol=1e-10)
-            assert metrics.parameters(cut) == sum(p.numel() for p in whole.parameters_at(depth))
+            assert metrics.count_parameters(cut) == sum(p.numel() for p in whole.parameters_at(depth))
 
 
 def test_truncated_is_independent():

@@ -8,7 +8,7 @@ import torch
 import run_all
 from odnlib import recipes
 from odnlib.paper import TABLE_1
-from odnlib.presets import RULES
+from odnlib.presets import SETTINGS_OF_RULE
 from studies import latency, plots, report, rows
 from tests.conftest import tiny_recipe
 from tests.pretend import DEPTHS, EPOCHS, pretend_run
@@ -42,7 +42,7 @@ def test_what_the_next_depth_is_good_for(monkeypatch, tmp_path, capsys, tiny_dat
     monkeypatch.setattr(
         "studies.export.run_onnx", lambda path, _: torch.nn.functional.one_hot(answers[path.stem].long(), 3).numpy()
     )
-    monkeypatch.setattr(rows.data, "load", lambda *_: tiny_data)
+    monkeypatch.setattr(rows.data, "load_splits", lambda *_: tiny_data)
     monkeypatch.setattr(plots, "draw_images", lambda *shown: drawn.extend(shown))
     rows.draw_gained_images("mnist", tmp_path, drawn=5)
     wrong = int((labels != 0).sum())
@@ -66,7 +66,7 @@ def test_settings_are_those_that_the_rule_uses():
 
 def settings_by_rule(row):
     """The settings of a row at full width as a table in Markdown, a column per rule."""
-    profiles = {rule: "quick" if rule == "equal" else "paper" for rule in RULES}
+    profiles = {rule: "quick" if rule == "equal" else "paper" for rule in SETTINGS_OF_RULE}
     columns = {rule: rows.tabulate_settings(recipes.resolve(row, profile=x, rule=rule)) for rule, x in profiles.items()}
     values = (
         pd.DataFrame({rule: table["value"] for rule, table in columns.items()})

@@ -42,7 +42,7 @@ def test_every_image_is_in_one_split_and_every_class_in_all(tmp_path):
 
 def test_the_same_images_have_the_same_name_and_others_another(tmp_path):
     first = own.make_row_name(own.load_images(pets(tmp_path)))
-    assert recipes.OWN.fullmatch(first)
+    assert recipes.OWN_ROW_PATTERN.fullmatch(first)
     assert own.make_row_name(own.load_images(str(tmp_path))) == first
     assert own.make_row_name(own.load_images(str(tmp_path), flip=False)) != first
     picture(tmp_path / "cat" / "new.png")
@@ -112,7 +112,7 @@ def test_example(tmp_path):
     for name in ("example_shapes", "example_shapes_2", "Example Shapes"):  # somebody's own folder may be called so
         renamed = place.rename(tmp_path / name)
         place, mine = renamed, own.make_row_name(own.load_images(str(renamed)))
-        assert recipes.OWN.fullmatch(mine)
+        assert recipes.OWN_ROW_PATTERN.fullmatch(mine)
         assert not recipes.resolve(mine, "odn", "smoke", "equal").embedded
     assert not recipes.resolve("own_photos_01234567", "odn", "quick", "equal").embedded
 

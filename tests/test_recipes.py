@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odnlib.__main__ import main
-from odnlib.experiment import run_folder
-from odnlib.recipes import PROFILES, ROWS, RULES, SETTINGS, VARIANTS, RecipeError, resolve
+from odnlib.experiment import folder_of_run
+from odnlib.presets import SETTINGS_OF_DATASET, SETTINGS_OF_PROFILE
+from odnlib.recipes import CHOICES, SETTING_FIELDS, RecipeError, resolve
 
 
 def test_every_combination_resolves():
-    for row, variant, profile, rule in itertools.product(ROWS, VARIANTS, PROFILES, RULES):
+    for row, variant, profile, rule in itertools.product(*CHOICES.values()):
         recipe = resolve(row, variant, profile, rule)
         assert (recipe.label, recipe.name) == ("", f"{row}-{variant}-{rule}-seed0")
 
@@ -23,12 +24,12 @@ def test_what_the_text_says_otherwise():
 
 
 def test_a_profile_means_one_rule():
-    usual = {profile: resolve("mnist", profile=profile).rule for profile in PROFILES}
+    usual = {profile: resolve("mnist", profile=profile).rule for profile in SETTINGS_OF_PROFILE}
     assert usual == {"smoke": "released", "reduced": "released", "quick": "equal", "paper": "released"}
 
 
 def test_equal_trains_depths_and_whole_network_alike():
-    assert [resolve(row, profile="quick").depth_epochs for row in ROWS] == [12, 8, 8, 8, 8]
+    assert [resolve(row, profile="quick").depth_epochs for row in SETTINGS_OF_DATASET] == [12, 8, 8, 8, 8]
     recipe = resolve("mnist", "full", "quick")
     assert (recipe.full_epochs, recipe.batch_size, recipe.rate, recipe.nesterov) == (12, 32, 0.1, True)
 
@@ -126,20 +127,17 @@ def beyond(item):
 
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_/.", min_size=1, max_size=12)
-WRONG_NAME = {
-    name: NAMES.filter(lambda text, known=known: text and text not in known)
-    for name, known in {"row": ROWS, "variant": VARIANTS, "profile": PROFILES, "rule": RULES}.items()
-}
+WRONG_NAME = {x: NAMES.filter(lambda text, known=known: text and text not in known) for x, known in CHOICES.items()}
 BAD = st.one_of(
-    *(st.tuples(st.just(item.name), beyond(item)) for item in SETTINGS.values()),
+    *(st.tuples(st.just(item.name), beyond(item)) for item in SETTING_FIELDS.values()),
     *(st.tuples(st.just(name), wrong) for name, wrong in WRONG_NAME.items()),
-    st.tuples(NAMES.filter(lambda text: text not in SETTINGS and text not in (*WRONG_NAME, "seed")), st.integers()),
+    st.tuples(NAMES.filter(lambda text: text not in (*SETTING_FIELDS, *WRONG_NAME, "seed")), st.integers()),
     st.tuples(st.just("seed"), st.one_of(st.integers(max_value=-1), st.text(), st.floats(), st.booleans())),
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(list(ROWS)), st.lists(BAD, min_size=1, max_size=4))
+@given(st.sampled_from(list(SETTINGS_OF_DATASET)), st.lists(BAD, min_size=1, max_size=4))
 def test_generated_bad_parameters_are_all_refused(row, bad):
     """One line for each of them, and no other exception."""
     with pytest.raises(RecipeError) as refusal:
@@ -165,6 +163,6 @@ def test_no_parameter_leads_out_of_the_results_folder(tmp_path):
     for row in ("..", "../mnist", "/etc", "mnist/../.."):
         with pytest.raises(RecipeError):
             resolve(row)
-    for row in ROWS:
+    for row in SETTINGS_OF_DATASET:
         recipe = resolve(row, architecture="resnet50", rate=1e-9)
-        assert run_folder(recipe, tmp_path).resolve().parent == tmp_path / "smoke" / "runs"
+        assert folder_of_run(recipe, tmp_path).resolve().parent == tmp_path / "smoke" / "runs"

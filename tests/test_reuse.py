@@ -35,7 +35,7 @@ def test_a_study_done_again_with_other_targets_replaces_the_one_before(tmp_path)
     """Two studies at one place would have two answers to one question."""
 
     def train(recipe):
-        folder = experiment.run_folder(recipe, tmp_path)
+        folder = experiment.folder_of_run(recipe, tmp_path)
         same = (recipe.row, recipe.variant, recipe.profile, recipe.rule, recipe.seed)
         return folder if folder.exists() else pretend_run(tmp_path, *same, epochs=epochs, **recipe.overridden)
 

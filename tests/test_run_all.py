@@ -12,8 +12,8 @@ import pytest
 
 import run_all
 import run_show
-from odnlib.__main__ import guarded
 from odnlib.__main__ import main as train
+from odnlib.__main__ import run_command
 from odnlib.files import ROOT
 from tests.conftest import wait_for
 
@@ -27,11 +27,11 @@ def start(*arguments):
 
 
 def launch(*arguments):
-    return guarded(run_all.run, run_all.parser().parse_args([*map(str, arguments)]))
+    return run_command(run_all.run_notebooks, run_all.build_parser().parse_args([*map(str, arguments)]))
 
 
 def planned(*arguments):
-    return run_all.plan(run_all.parser().parse_args(arguments))[0]
+    return run_all.plan_jobs(run_all.build_parser().parse_args(arguments))[0]
 
 
 def epochs_kept(results_dir, row="mnist"):
@@ -152,7 +152,7 @@ def test_a_task_of_an_array_runs_the_notebook_of_its_number(tmp_path):
 
 
 def test_fresh_sets_the_rows_runs_aside_or_all_of_smoke(monkeypatch, tmp_path):
-    monkeypatch.setattr(run_all, "execute", lambda *_: None)
+    monkeypatch.setattr(run_all, "execute_jobs", lambda *_: None)
     folders = [tmp_path / "smoke" / "runs" / f"mnist-{name}-released-seed0" for name in ("odn", "full", "odn-other")]
     for arguments, left in (["--rows", "mnist"], folders[2:]), ([], []):
         for folder in folders:
@@ -166,14 +166,14 @@ def test_fresh_sets_the_rows_runs_aside_or_all_of_smoke(monkeypatch, tmp_path):
 def test_slots_are_gpus_or_cores_and_no_two_share_one(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f,5")
     monkeypatch.setattr(run_all.torch, "get_num_threads", lambda: 8)
-    slots_for = run_all.slots_for
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots_for("auto", "cuda", None)] == ["3", "GPU-7f", "5"]
-    assert slots_for("auto", "cpu", 1) == [{"OMP_NUM_THREADS": "1"}] * 8
-    assert slots_for("3", "cpu", None) == [{"OMP_NUM_THREADS": "2"}] * 3
-    assert slots_for("auto", "cpu", None) == slots_for("1", "cpu", None) == [{}]
+    divide = run_all.divide_devices
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in divide("auto", "cuda", None)] == ["3", "GPU-7f", "5"]
+    assert divide("auto", "cpu", 1) == [{"OMP_NUM_THREADS": "1"}] * 8
+    assert divide("3", "cpu", None) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert divide("auto", "cpu", None) == divide("1", "cpu", None) == [{}]
     for jobs, device in (("4", "cuda"), ("9", "cpu"), ("2", "cuda:1"), ("-1", "cpu"), ("two", "cpu")):
         with pytest.raises(run_all.recipes.RecipeError, match="has room for 1 to"):
-            slots_for(jobs, device, None)
+            divide(jobs, device, None)
 
 
 @pytest.mark.slow
@@ -181,13 +181,13 @@ def test_side_by_side_some_fail_and_the_comparison_comes_last(monkeypatch, tmp_p
     """In two slots, where TMPDIR is too long for sockets: a cell raises, a kernel dies, the others name their slot."""
     (tmp_path / ("long" * 30)).mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))
-    monkeypatch.setattr(run_show, "REPORT_EVERY", 2)
+    monkeypatch.setattr(run_show, "REPORT_EVERY_SECONDS", 2)
     source = "import os, time\nstart = time.time(); time.sleep(1)\nprint(os.environ['SLOT'], start, time.time())"
     failing = {"06": "def broken():\n    return 1 / 0\n\nbroken()", "09": "import os\nos.kill(os.getpid(), 9)"}
     numbers = ("06", "07", "09", "11", "12")
     toys = {number: toy(tmp_path / f"{number}.ipynb", failing.get(number, source)) for number in numbers}
     monkeypatch.setattr(run_all, "NOTEBOOKS", toys)
-    monkeypatch.setattr(run_all, "slots_for", lambda *_: [{"SLOT": "a"}, {"SLOT": "b"}])
+    monkeypatch.setattr(run_all, "divide_devices", lambda *_: [{"SLOT": "a"}, {"SLOT": "b"}])
     status = tmp_path / "smoke" / "runs" / "some-run" / "status.json"
     status.parent.mkdir(parents=True)
     now = {"where": "depth 3, 2.5 of 9 epochs", "notebook": "12", "val_acc_pct": 41.2, "seconds_left": 70.4}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odnlib.search import Plateau, find_depth, one_cycle
+from odnlib.search import Plateau, one_cycle_rate, train_variant
 from odnlib.trainer import ALL_DEPTHS
 from tests.conftest import tiny_recipe
 
@@ -20,14 +20,14 @@ class ScriptedRun:
         self.accuracy_pct, self.events, self.epochs, self.records = accuracy_pct, [], [], []
         self.warm = None
 
-    def begin(self, depth, weights="present"):
+    def begin_depth(self, depth, weights="present"):
         self.events.append(("begin", depth, weights))
 
-    def keep_warm(self):
+    def keep_starting_weights(self):
         self.events.append(("keep warm",))
         self.warm = "warm"
 
-    def leave(self, name):
+    def write_best_weights(self, name):
         self.events.append(("leave", name))
 
     def keep_best(self, depth, accuracy_pct, rounded):
@@ -52,7 +52,7 @@ class ScriptedRun:
 def searched(accuracy_pct, **overrides):
     """A scripted run that has been searched, and the depth found."""
     run = ScriptedRun(accuracy_pct, **overrides)
-    run.depth = find_depth(run)
+    run.depth = train_variant(run)
     return run
 
 
@@ -180,7 +180,7 @@ def test_plateau_rule(accuracies, decay, every):
 
 
 def test_one_cycle_rises_once_and_falls_to_nothing():
-    rates = [one_cycle(0.1, step / 100) for step in range(101)]
+    rates = [one_cycle_rate(0.1, step / 100) for step in range(101)]
     assert (rates[0], rates[100]) == (0.0, 0.0)
     assert rates[20] == max(rates) == pytest.approx(0.1)
     assert rates == sorted(rates[:21]) + sorted(rates[21:], reverse=True)

@@ -15,7 +15,7 @@ def test_help_needs_no_environment(tmp_path):
     for name in ("run_all.sh", "run_all.py"):
         shutil.copy(ROOT / name, tmp_path)
     shown = subprocess.run([tmp_path / "run_all.sh", "--help"], capture_output=True, text=True)
-    assert all(action.option_strings[-1] in shown.stdout for action in run_all.parser()._actions)
+    assert all(action.option_strings[-1] in shown.stdout for action in run_all.build_parser()._actions)
     assert not (tmp_path / ".venv").exists()
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from odnlib import checkpoint, metrics, trainer
-from odnlib.search import find_depth
+from odnlib.search import train_variant
 from odnlib.trainer import ALL_DEPTHS, Run
 from tests.conftest import Killed, killed_after, same, tiny, tiny_recipe, tiny_run
 
@@ -21,7 +21,7 @@ def run_through(recipe, data, folder, stop_after=None):
     """Search; after `stop_after` epochs the process is gone."""
     run = tiny_run(recipe, data, folder, [killed_after(stop_after)])
     with suppress(Killed):
-        find_depth(run)
+        train_variant(run)
     return run
 
 
@@ -30,10 +30,10 @@ def test_warmup_in_one_pass_equals_separate_passes(tiny_data, tmp_path, float64)
     recipe = tiny_recipe(last_depth=8, warmup_epochs=1, warmup_rate=0.1)
     run = tiny_run(recipe, tiny_data, tmp_path)
     plain = copy.deepcopy(run.network).train()
-    run.begin(ALL_DEPTHS)
+    run.begin_depth(ALL_DEPTHS)
     run.epoch("warmup", ALL_DEPTHS, 0, lambda part: recipe.warmup_rate)
     optimizer = torch.optim.SGD(plain.parameters(), recipe.warmup_rate, momentum=0.9, weight_decay=5e-4)
-    random = trainer.generator(recipe.seed, "warmup", ALL_DEPTHS, 0)
+    random = trainer.seeded_generator(recipe.seed, "warmup", ALL_DEPTHS, 0)
     for images, labels in tiny_data.train.shuffled_batches(recipe.batch_size, False, random):
         optimizer.zero_grad()
         for depth in range(8, 0, -1):
@@ -63,14 +63,14 @@ def test_interrupted_within_an_epoch_it_goes_on_there(tiny_data, tmp_path, monke
     monkeypatch.setattr(trainer, "SAVE_EVERY_SECONDS", 0.0)
     recipe = tiny_recipe(last_depth=2, batch_size=24, warmup_epochs=1, depth_epochs=1, finetune_epochs=1)
     whole, copies = tiny_run(recipe, tiny_data, tmp_path / "whole"), []
-    between_steps = whole.between_steps
+    notify_and_save_if_due = whole.notify_and_save_if_due
 
     def as_if_killed_here():
-        between_steps()
+        notify_and_save_if_due()
         copies.append(shutil.copytree(whole.folder, tmp_path / str(len(copies))))
 
-    whole.between_steps = as_if_killed_here
-    find_depth(whole)
+    whole.notify_and_save_if_due = as_if_killed_here
+    train_variant(whole)
     for folder in copies:
         resumed = run_through(recipe, tiny_data, folder)
         assert resumed.records == whole.records
@@ -83,9 +83,9 @@ def test_replay_touches_no_tensor_until_the_records_end(tiny_data, tmp_path):
     by_product = (tmp_path / "depth01.safetensors").stat().st_mtime_ns
     run = tiny_run(tiny_recipe(), tiny_data, tmp_path)
     initial, seen = copy.deepcopy(run.network.state_dict()), []
-    restore = run.restore
-    run.restore = lambda: (seen.append(copy.deepcopy(run.network.state_dict())), restore())
-    find_depth(run)
+    restore = run.restore_checkpoint
+    run.restore_checkpoint = lambda: (seen.append(copy.deepcopy(run.network.state_dict())), restore())
+    train_variant(run)
     assert same(seen[0], initial)
     assert (tmp_path / "depth01.safetensors").stat().st_mtime_ns == by_product
     assert len(seen) == 1
@@ -96,17 +96,17 @@ def test_a_replay_that_goes_another_way_is_refused(tiny_data, tmp_path):
     run = tiny_run(tiny_recipe(), tiny_data, tmp_path)
     run.saved["records"][2]["val_acc_pct"] = 99.0
     with pytest.raises(AssertionError, match="another way"):
-        find_depth(run)
+        train_variant(run)
 
 
 @pytest.mark.parametrize("name", ["stem.0.weight", "stem.1.running_var"])
 def test_a_state_that_is_not_of_numbers_is_not_kept(name, tiny_data, tmp_path):
     run = run_through(tiny_recipe(), tiny_data, tmp_path, stop_after=3)
-    before = (tmp_path / checkpoint.NEWEST).read_bytes()
+    before = (tmp_path / checkpoint.NEWEST_FILE).read_bytes()
     run.network.state_dict()[name][0] = math.inf
     with pytest.raises(trainer.TrainingDiverged):
-        run.save()
-    assert (tmp_path / checkpoint.NEWEST).read_bytes() == before
+        run.save_checkpoint()
+    assert (tmp_path / checkpoint.NEWEST_FILE).read_bytes() == before
 
 
 def test_same_seed_same_records_another_seed_others(tiny_data, tmp_path):
@@ -121,7 +121,7 @@ def test_autocast_keeps_float32_weights_and_nearly_the_loss(tiny_data, tmp_path)
     losses = []
     for bfloat16 in (False, True):
         run = tiny_run(tiny_recipe("full", bfloat16=bfloat16), tiny_data, tmp_path / str(bfloat16))
-        run.begin(3)
+        run.begin_depth(3)
         losses.append(run.epoch("full", 3, 0, lambda part: 0.02)["train_loss"])
         assert {tensor.dtype for tensor in run.network.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
@@ -145,7 +145,7 @@ def watch(tmp_path_factory):
             after[*place] = copy.deepcopy(run.network.state_dict())
 
         run.train_epoch = watched
-        find_depth(run)
+        train_variant(run)
         return before, after
 
     return train

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from odnlib import recipes
-from odnlib.files import write_table
+from odnlib.files import write_rounded_csv
 from studies import common, plots
 from studies.common import STUDY_COLUMNS
 
@@ -141,4 +141,4 @@ def write_results(results_dir: Path | str, profile: str) -> None:
     for _, study in results.groupby(STUDY_COLUMNS) if len(results) else ():
         file = common.figure_path(results_dir, "warmup_ablation", study[STUDY_COLUMNS])
         plots.save_figure(draw_results(study), file)
-        write_table(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDER_COLUMNS))
+        write_rounded_csv(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDER_COLUMNS))

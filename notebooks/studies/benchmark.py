@@ -13,7 +13,7 @@ from torch.nn import functional
 from odnlib import models
 from odnlib.data import DATASETS, Data, Split
 from odnlib.experiment import keep_freed_memory
-from odnlib.files import processor
+from odnlib.files import describe_processor
 from odnlib.recipes import resolve
 from odnlib.trainer import ALL_DEPTHS, Run
 from studies import common, plots
@@ -26,7 +26,7 @@ AVERAGED_COLUMNS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct"
 
 def make_record(measure: str, ours: float, reference: float, unit: str, n: int) -> dict:
     """Return a record of benchmark.csv: a measure, ours, reference (in `unit`), their ratio, n repetitions, machine."""
-    machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = f"{describe_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     numbers = {"ours": ours, "reference": reference, "ratio": ours / reference}
     return {"measure": measure, **numbers, "unit": unit, "n": n, "machine": machine}
 
@@ -49,7 +49,7 @@ def start_run_on_random_images(row: str, depth: int, images: int, **overrides: o
     network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
     run = Run(recipe, network.to(memory_format=torch.channels_last), make_random_data(row, images), Path(os.devnull))
     run.saved_at = math.inf
-    run.begin(depth)
+    run.begin_depth(depth)
     return run
 
 

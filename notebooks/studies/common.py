@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from odnlib import recipes
-from odnlib.files import TRAINING_VERSION, read_json, run_folders, write_table
+from odnlib.files import TRAINING_VERSION, find_finished_runs, read_json, write_rounded_csv
 from odnlib.paper import TABLE_1
-from odnlib.presets import PROFILES, RULES
+from odnlib.presets import SETTINGS_OF_PROFILE, SETTINGS_OF_RULE
 from studies import plots
 
 SETTINGS_COMPARABLE_WITH_PAPER = {"carry_best", "bfloat16", "threads"}  # a reading of the paper left open, and speed
@@ -41,7 +41,7 @@ def read_finished_runs(
     """Return a table of `read_run`, one row per finished run on a dataset of Table I, of a profile ("*": all) and a
     variant (odn, full; None: both), with full_size_mb, the MB of the whole network. Empty without runs.
     """
-    runs = [read_run(folder, varied) for folder in run_folders(results_dir, profile, variant)]
+    runs = [read_run(folder, varied) for folder in find_finished_runs(results_dir, profile, variant)]
     runs = pd.DataFrame([run for run in runs if run["row"] in TABLE_1])
     sizes = [pd.read_csv(x / "depths.csv")["size_mb"].iloc[-1] for x in runs.get("folder", [])]
     return runs.assign(full_size_mb=sizes) if sizes else runs
@@ -56,7 +56,7 @@ def why_not_comparable_to_paper(run: Any, varied: set[str]) -> str:
     told = SETTINGS_COMPARABLE_WITH_PAPER | {"width"} | varied
     told |= DEPTH_RANGE_SETTINGS if run.rule == "equal" else set()
     others = {name: value for name, value in run.changed.items() if name not in told}
-    return ", ".join(reasons + ([f"overridden: {recipes.in_words(others)}"] if others else []))
+    return ", ".join(reasons + ([f"overridden: {recipes.describe_settings(others)}"] if others else []))
 
 
 def describe_overrides(run: Any, varied: set[str]) -> str:
@@ -64,7 +64,9 @@ def describe_overrides(run: Any, varied: set[str]) -> str:
     training version after the first, since runs by different versions must not be pooled.
     """
     version = {"training_version": run.training_version} if run.training_version > 1 else {}
-    return recipes.in_words({name: value for name, value in run.changed.items() if name not in varied} | version)
+    return recipes.describe_settings(
+        {name: value for name, value in run.changed.items() if name not in varied} | version
+    )
 
 
 def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
@@ -83,8 +85,9 @@ def select_strongest_study(
     """Return the rows of the study (equal values of `columns`) with the most evidence: by profile (most work first),
     whether the rule still exists, then `strength` of its rows.
     """
-    studies, names = [study for _, study in results.groupby(columns, sort=False)], list(PROFILES)
-    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in RULES, strength(x)))
+    studies, names = [study for _, study in results.groupby(columns, sort=False)], list(SETTINGS_OF_PROFILE)
+    rules = SETTINGS_OF_RULE
+    return max(studies, key=lambda x: (names.index(x["profile"].iloc[0]), x["rule"].iloc[0] in rules, strength(x)))
 
 
 def list_seeds(results: pd.DataFrame) -> str:
@@ -109,9 +112,9 @@ def write_study(name: str, study: ModuleType, results_dir: Path | str, profile: 
         path = figure_path(results_dir, name, of_study[study.STUDY_COLUMNS])
         plots.save_figure(study.draw_results(of_study), path)
     folder = Path(results_dir) / profile
-    write_table(folder / f"{name}.csv", results.drop(columns="folder"))
+    write_rounded_csv(folder / f"{name}.csv", results.drop(columns="folder"))
     if hasattr(study, "summarise_over_seeds"):
-        write_table(folder / f"{name}_answers.csv", study.summarise_over_seeds(results))
+        write_rounded_csv(folder / f"{name}_answers.csv", study.summarise_over_seeds(results))
 
 
 def confidence_interval(values: pd.Series) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from odnlib import metrics, models
 from odnlib.architectures import ARCHITECTURES
 from odnlib.data import DATASETS
 from odnlib.paper import TABLE_1
-from odnlib.presets import PROFILES
+from odnlib.presets import SETTINGS_OF_PROFILE
 from studies import common, grades
 
 CELL_COLUMNS = ["row", "variant", "cell"]  # what tells the numbers of Table I apart
@@ -39,7 +39,7 @@ PAPER_SLIPS = {
 
 def list_profiles_from(profile: str) -> list[str]:
     """Return the names of a profile and of those with more work (order: smoke, reduced, quick, paper)."""
-    return list(PROFILES)[list(PROFILES).index(profile) :]
+    return list(SETTINGS_OF_PROFILE)[list(SETTINGS_OF_PROFILE).index(profile) :]
 
 
 def read_runs_from_profile(results_dir: Path, profile: str) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def measure_table_1_network(row: str, variant: str, **other: object) -> dict[str
     """Return params_m, size_mb, macs_m of a network of Table I; `other` replaces fields of its `Dataset`."""
     dataset = dataclasses.replace(DATASETS[row], **other)
     whole = models.build(TABLE_1[row].architecture, dataset.image_shape[0], dataset.classes)
-    figures = metrics.structure(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
+    figures = metrics.measure_size_and_macs(whole.truncate(getattr(TABLE_1[row], variant).depth), dataset.image_shape)
     return {"params_m": figures.pop("params") / 1e6, **figures}
 
 
@@ -168,7 +168,8 @@ def select_best_evidence(numbers: pd.DataFrame) -> pd.DataFrame:
     possible, then of the profile with most work, then with the fewest overrides, then with the most seeds.
     """
     worth = {"comparable": numbers["verdict"] != "not comparable"}
-    worth |= {"strength": numbers["profile"].map(["", *PROFILES].index), "plain": -numbers["label"].str.len()}
+    worth["strength"] = numbers["profile"].map(["", *SETTINGS_OF_PROFILE].index)
+    worth["plain"] = -numbers["label"].str.len()
     ranked = numbers.assign(**worth).sort_values([*worth, "n"])[COMPARISON_COLUMNS]
     best = ranked.drop_duplicates(CELL_COLUMNS, keep="last").set_index(CELL_COLUMNS)
     order = [cell for cell in product(TABLE_1, CELLS_DECIDED_BY_TRAINING, PRINTED_CELLS) if cell in best.index]
@@ -199,7 +200,7 @@ def pair_searches_with_whole_networks(runs: pd.DataFrame) -> Iterator[tuple[str,
     those with the searches' settings; if there are none, for comparable searches all that are comparable.
     """
     runs = select_table_1_runs(runs).dropna(subset="test_acc_pct")
-    runs = runs.assign(strength=-runs["profile"].map(list(PROFILES).index))
+    runs = runs.assign(strength=-runs["profile"].map(list(SETTINGS_OF_PROFILE).index))
     searches = runs[(runs["variant"] == "odn") & runs["met_goal"]]
     for (row, _, *kind), seeds in searches.groupby(["row", "strength", *GROUP_COLUMNS[2:]]):
         wholes = runs[(runs["row"] == row) & (runs["variant"] == "full")]

@@ -22,9 +22,9 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 from odnlib import recipes
-from odnlib.data import Data, Split, generator
-from odnlib.files import processor, write_csv
-from odnlib.search import one_cycle
+from odnlib.data import Data, Split, seeded_generator
+from odnlib.files import describe_processor, write_csv
+from odnlib.search import one_cycle_rate
 from studies import common, export, latency, plots
 from studies.common import STUDY_COLUMNS
 
@@ -46,10 +46,10 @@ def prune_and_retrain(network: nn.Module, sparsity_pct: float, data: Data, seed:
     network.train().to(data.train.images.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), RATE_AFTER_PRUNING, 0.9, weight_decay=5e-4, nesterov=True)
     for epoch in range(EPOCHS_AFTER_PRUNING):
-        batches = data.train.shuffled_batches(32, False, generator(seed, "compress", epoch))
+        batches = data.train.shuffled_batches(32, False, seeded_generator(seed, "compress", epoch))
         for number, (images, labels) in enumerate(batches):
             progress = (epoch + 32 * number / len(data.train)) / EPOCHS_AFTER_PRUNING
-            optimizer.param_groups[0]["lr"] = one_cycle(RATE_AFTER_PRUNING, progress)
+            optimizer.param_groups[0]["lr"] = one_cycle_rate(RATE_AFTER_PRUNING, progress)
             optimizer.zero_grad()
             functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
@@ -60,7 +60,7 @@ def prune_and_retrain(network: nn.Module, sparsity_pct: float, data: Data, seed:
 
 def yield_calibration_images(split: Split) -> Iterator[dict[str, np.ndarray]]:
     """Yield, one by one as ONNX input, the images of a split from which the ranges of 8-bit activations are taken."""
-    chosen = torch.randperm(len(split), generator=generator("calibration"))[:CALIBRATION_IMAGES]
+    chosen = torch.randperm(len(split), generator=seeded_generator("calibration"))[:CALIBRATION_IMAGES]
     return ({"images": image[None]} for image in export.convert_to_onnx_input(split.images[chosen]))
 
 
@@ -119,8 +119,8 @@ def measure_compression(search: Path, whole: Path, load: Callable[[], Data]) -> 
     for batch in latency.BATCH_SIZES:
         taken = export.time_onnx_files(chosen.to_dict(), data.test.dataset.image_shape, batch)
         files[f"latency_{batch}_ms"] = pd.Series(taken)
-    about = {"seed": recipes.read_run(search).seed, "threads": torch.get_num_threads(), "processor": processor()}
-    write_csv(search / RESULTS_FILE, files.assign(**about))
+    about = {"threads": torch.get_num_threads(), "processor": describe_processor()}
+    write_csv(search / RESULTS_FILE, files.assign(seed=recipes.read_run(search).seed, **about))
 
 
 def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from odnlib import recipes
-from odnlib.files import write_table
+from odnlib.files import write_rounded_csv
 from odnlib.paper import TABLE_1
 from studies import common, plots
 
@@ -144,6 +144,6 @@ def write_results(results_dir: Path | str, profile: str) -> None:
     folder = Path(results_dir) / profile
     if (read_results(results_dir, profile)["kind"] != FULL_WIDTH_KIND).any():
         results = read_results(results_dir, profile if profile == "smoke" else "*")
-        write_table(folder / "depth_or_width.csv", average_over_seeds(results))
-        write_table(folder / "depth_or_width_answers.csv", compare_at_paper_size(results))
+        write_rounded_csv(folder / "depth_or_width.csv", average_over_seeds(results))
+        write_rounded_csv(folder / "depth_or_width_answers.csv", compare_at_paper_size(results))
         plots.save_figure(draw_results(results), folder / "figures" / "depth_or_width.png")

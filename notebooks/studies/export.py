@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
-from odnlib.files import RunConflict, read_json, replace, write_json
+from odnlib.files import RunConflict, read_json, write_atomically, write_json
 from studies import latency, predict
 
 LARGEST_DIFFERENCE = 1e-4  # between log-probabilities of model.onnx and of the network
@@ -74,7 +74,7 @@ def load_network(folder: Path, dataset: Dataset, depth: int | None = None) -> mo
 @torch.inference_mode()
 def compute_logits(network: nn.Module, split: Split) -> Tensor:
     """Return the logits (N, classes) of a network on the CPU for the images of a split, computed in batches."""
-    parts = split.images.cpu().split(metrics.evaluation_batch(split.dataset.image_shape))
+    parts = split.images.cpu().split(metrics.evaluation_batch_size(split.dataset.image_shape))
     return torch.cat([network(split.normalise(part)) for part in parts])
 
 
@@ -107,7 +107,7 @@ def write_onnx(network: nn.Module, dataset: Dataset, path: Path, temperature: fl
         node.ClearField("doc_string")
     del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {"classes": json.dumps(dataset.class_names), "source": "odnlib"})
-    replace(path, lambda temporary: onnx.save(model, temporary))
+    write_atomically(path, lambda temporary: onnx.save(model, temporary))
 
 
 def open_onnx_session(path: Path) -> onnxruntime.InferenceSession:
@@ -124,7 +124,7 @@ def convert_to_onnx_input(images: Tensor) -> np.ndarray:
 
 def run_onnx(path: Path, images: Tensor) -> np.ndarray:
     """Return the output (N, classes) of an ONNX file for uint8 images (N, C, H, W): probabilities; logits if old."""
-    model, parts = open_onnx_session(path), images.split(metrics.evaluation_batch(images.shape[1:]))
+    model, parts = open_onnx_session(path), images.split(metrics.evaluation_batch_size(images.shape[1:]))
     return np.concatenate([model.run(None, {"images": convert_to_onnx_input(part)})[0] for part in parts])
 
 
@@ -167,18 +167,18 @@ def export_network(folder: Path, data: Data, to: Path, depth: int) -> dict:
     temperature = fit_temperature(network, data.validation)
     write_onnx(network, dataset, file, temperature)
     difference = check_onnx_file(file, network, data.validation, temperature)
-    replace(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
-    replace(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
+    write_atomically(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
+    write_atomically(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
     tested = run.test_acc_pct if depth == run.depth else onnx_accuracy_pct(file, data.test)
     classes = list(dataset.class_names) or [str(i) for i in range(dataset.classes)]
     about = {"architecture": run.architecture, "width": run.width, "depth": depth}
     about |= {"image_shape": list(dataset.image_shape), "classes": classes, "mean": dataset.mean, "std": dataset.std}
-    about |= {"temperature": temperature, **metrics.structure(network, dataset.image_shape)}
+    about |= {"temperature": temperature, **metrics.measure_size_and_macs(network, dataset.image_shape)}
     about |= {"val_acc_pct": onnx_accuracy_pct(file, data.validation), "test_acc_pct": tested}
     about |= {"test_images": len(data.test), "goal_pct": run.goal_pct}
     write_json(to / "model.json", about | {"onnx_bytes": file.stat().st_size, "onnx_largest_difference": difference})
     card = make_model_card(run, about, dataset) + USAGE_SECTION
-    replace(to / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+    write_atomically(to / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
     return read_json(to / "model.json")
 
 

@@ -33,7 +33,8 @@ def measure_architectures(row: str) -> pd.DataFrame:
     for name in UNTRIED_ARCHITECTURES:
         network, parts = models.build(name, dataset.image_shape[0], dataset.classes), {}
         for part in (0.25, 0.5, 0.75, 1.0):
-            parts[part] = metrics.structure(network.truncate(round(part * network.max_depth)), dataset.image_shape)
+            cut = network.truncate(round(part * network.max_depth))
+            parts[part] = metrics.measure_size_and_macs(cut, dataset.image_shape)
         sizes = {f"MB at {part:.0%}": cut["size_mb"] for part, cut in parts.items()}
         whole = {"params_m": parts[1.0]["params"] / 1e6, "macs_m": parts[1.0]["macs_m"]}
         measured.append({"architecture": name, "blocks": network.max_depth} | whole | sizes)

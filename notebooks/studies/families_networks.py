@@ -10,7 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from odnlib import architectures
-from odnlib.architectures import Architecture, Blocks, Exit, GlobalAveragePool, convolution_norm
+from odnlib.architectures import Architecture, BlockGroup, GlobalAveragePool, PoolAndHead, convolution_and_batch_norm
 
 Activation = Callable[[], nn.Module]
 
@@ -21,11 +21,11 @@ class PreActivationBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
         self.active = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU())
-        first = convolution_norm(channels_in, channels_out, 3, stride)
+        first = convolution_and_batch_norm(channels_in, channels_out, 3, stride)
         second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.body = nn.Sequential(*first, nn.ReLU(), second)
         same_shape = stride == 1 and channels_in == channels_out
-        *project, _ = architectures.projection(channels_in, channels_out, stride)  # no BatchNorm: it precedes here
+        *project, _ = architectures.projection_shortcut(channels_in, channels_out, stride)  # without BatchNorm
         self.shortcut = None if same_shape else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ class PreActivationBlock(nn.Module):
 
 def separable_block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
     """Return MobileNetV1's block: depthwise 3x3, then 1x1 convolution, with BatchNorm, ReLU (Howard et al., 2017)."""
-    depthwise = convolution_norm(channels_in, channels_in, 3, stride, groups=channels_in)
-    return nn.Sequential(*depthwise, nn.ReLU(), *convolution_norm(channels_in, channels_out, 1), nn.ReLU())
+    depthwise = convolution_and_batch_norm(channels_in, channels_in, 3, stride, groups=channels_in)
+    return nn.Sequential(*depthwise, nn.ReLU(), *convolution_and_batch_norm(channels_in, channels_out, 1), nn.ReLU())
 
 
 class SqueezeExcitation(nn.Module):
@@ -63,42 +63,42 @@ class InvertedResidual(nn.Module):
         activation: Activation = nn.ReLU6, squeeze: bool = False,
     ):  # fmt: skip
         super().__init__()
-        inner = max(architectures.FEWEST_CHANNELS, round(channels_in * expansion))
-        widen = [*convolution_norm(channels_in, inner, 1), activation()] if inner != channels_in else []
-        convolve = [*convolution_norm(inner, inner, kernel, stride, groups=inner), activation()]
+        inner = max(architectures.MINIMUM_CHANNELS, round(channels_in * expansion))
+        widen = [*convolution_and_batch_norm(channels_in, inner, 1), activation()] if inner != channels_in else []
+        convolve = [*convolution_and_batch_norm(inner, inner, kernel, stride, groups=inner), activation()]
         excite = [SqueezeExcitation(inner)] if squeeze else []
-        self.body = nn.Sequential(*widen, *convolve, *excite, *convolution_norm(inner, channels_out, 1))
+        self.body = nn.Sequential(*widen, *convolve, *excite, *convolution_and_batch_norm(inner, channels_out, 1))
         self.same_shape = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.same_shape else self.body(x)
 
 
-def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> Exit:
+def pre_activation_exit(features: int, classes: int, width: int, last: bool) -> PoolAndHead:
     """Return (pool, head): the BatchNorm and ReLU that the last block lacks, average pooling; a linear layer."""
     return nn.Sequential(nn.BatchNorm2d(features), nn.ReLU(), GlobalAveragePool()), nn.Linear(features, classes)
 
 
 def mobilenet_exit(
     features: int, classes: int, width: int, last: bool, widened: int, activation: Activation, hidden: int = 0
-) -> Exit:
+) -> PoolAndHead:
     """Return (pool, head) as published for the last exit of a MobileNet, a `linear_exit` for all others: the last pools
     after a 1x1 convolution to `widened` channels; its head has a layer of `hidden` units unless 0.
     """
     if not last:
         return architectures.linear_exit(features, classes, width, last)
-    inner = architectures.scaled(widened, width)
-    pool = nn.Sequential(*convolution_norm(features, inner, 1), activation(), GlobalAveragePool())
+    inner = architectures.scale_channels(widened, width)
+    pool = nn.Sequential(*convolution_and_batch_norm(features, inner, 1), activation(), GlobalAveragePool())
     if not hidden:
         return pool, nn.Linear(inner, classes)
-    between = architectures.scaled(hidden, width)
+    between = architectures.scale_channels(hidden, width)
     return pool, nn.Sequential(nn.Linear(inner, between), activation(), nn.Linear(between, classes))
 
 
 def wide_resnet(layers: int, factor: int) -> Architecture:
     """Return WRN-layers-factor: three stages of 16, 32, 64 x `factor` channels (Zagoruyko and Komodakis, 2016)."""
     count = (layers - 4) // 6  # two convolutions per block; stem and shortcuts are the other four layers
-    stages = [Blocks(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
+    stages = [BlockGroup(PreActivationBlock, factor * 16 * 2**s, count, 2 if s else 1) for s in range(3)]
     return Architecture(16, tuple(stages), None, pre_activation_exit)
 
 
@@ -109,7 +109,7 @@ def mobilenet(stem: int, table: tuple, activation: Activation, widened: int, hid
     blocks = []
     for channels, count, stride, *settings in table:
         named = dict(zip(("expansion", "kernel", "activation", "squeeze"), settings, strict=False))
-        blocks.append(Blocks(partial(InvertedResidual, **named), channels, count, stride))
+        blocks.append(BlockGroup(partial(InvertedResidual, **named), channels, count, stride))
     last = partial(mobilenet_exit, widened=widened, activation=activation, hidden=hidden)
     return Architecture(stem, tuple(blocks), activation, last)
 
@@ -131,11 +131,11 @@ MOBILENET_V3_SMALL_BLOCKS = (
 )  # fmt: skip
 
 UNTRIED_ARCHITECTURES = {
-    "resnet101": architectures.resnet(architectures.bottleneck_block, 4, (3, 4, 23, 3)),
+    "resnet101": architectures.resnet_architecture(architectures.bottleneck_block, 4, (3, 4, 23, 3)),
     "wrn_40_2": wide_resnet(40, 2),
     "wrn_16_8": wide_resnet(16, 8),
     "wrn_28_10": wide_resnet(28, 10),
-    "mobilenet_v1": Architecture(32, tuple(Blocks(separable_block, *line) for line in MOBILENET_V1_BLOCKS)),
+    "mobilenet_v1": Architecture(32, tuple(BlockGroup(separable_block, *line) for line in MOBILENET_V1_BLOCKS)),
     "mobilenet_v2": mobilenet(32, MOBILENET_V2_BLOCKS, nn.ReLU6, 1280),
     "mobilenet_v3_large": mobilenet(16, MOBILENET_V3_LARGE_BLOCKS, SWISH, 960, 1280),
     "mobilenet_v3_small": mobilenet(16, MOBILENET_V3_SMALL_BLOCKS, SWISH, 576, 1024),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
-from odnlib.presets import EPOCHS
+from odnlib.presets import EPOCHS_OF_DATASET
 
 read_csv_once = functools.cache(pd.read_csv)
 
@@ -76,7 +76,7 @@ def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
     for run in runs.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
         tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct")[["depth", "val_acc_pct"]]
-        times = run.depth_epochs / EPOCHS[run.row]  # no longer one had begun before the criteria
+        times = run.depth_epochs / EPOCHS_OF_DATASET[run.row]  # no longer one had begun before the criteria
         tried = tried.loc[[times > 1 or not is_exploratory(run, depth) for depth in tried["depth"]]]
         tables.append(tried.assign(row=run.row, times=times, goal_pct=run.goal_pct))
     networks = pd.concat(tables).groupby(["row", "depth", "times"])

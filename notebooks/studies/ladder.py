@@ -149,7 +149,7 @@ def tabulate_tried_networks(
     """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), points (half its
     interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, chosen (it is `best`).
     """
-    folders = [experiment.run_folder(network.best_recipe, results_dir) for network in tried]
+    folders = [experiment.folder_of_run(network.best_recipe, results_dir) for network in tried]
     image, rows = validation.normalise(validation.images[:1].cpu()), []
     trained = [export.load_network(folder, validation.dataset) for folder in folders]
     with torch.inference_mode():

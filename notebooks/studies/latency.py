@@ -11,7 +11,7 @@ import torch
 
 from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS
-from odnlib.files import processor, write_csv
+from odnlib.files import describe_processor, write_csv
 from odnlib.paper import TABLE_1
 from studies import common
 from studies.plots import RunOrRecipe
@@ -39,7 +39,7 @@ def time_two_depths(run: RunOrRecipe, odn_depth: int, full_depth: int) -> list[d
     """
     records, dataset = [], DATASETS[run.row]
     whole = models.build(run.architecture, dataset.image_shape[0], dataset.classes, run.width)
-    macs = {depth: metrics.macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
+    macs = {depth: metrics.count_macs(whole.truncate(depth), dataset.image_shape) for depth in (odn_depth, full_depth)}
     whole = whole.to(memory_format=torch.channels_last).eval()
     for batch in BATCH_SIZES:
         images = torch.rand(batch, *dataset.image_shape).contiguous(memory_format=torch.channels_last)
@@ -50,7 +50,7 @@ def time_two_depths(run: RunOrRecipe, odn_depth: int, full_depth: int) -> list[d
         record = {"row": run.row, "width": run.width, "batch": batch, "threads": torch.get_num_threads()}
         record |= {"odn_ms": odn.median(), "full_ms": full.median(), "latency_ratio": full.median() / odn.median()}
         record |= {"ratio_low": low, "ratio_high": high, "macs_ratio": macs[full_depth] / macs[odn_depth]}
-        records.append(record | {"processor": processor()})
+        records.append(record | {"processor": describe_processor()})
     return records
 
 

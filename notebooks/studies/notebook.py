@@ -20,7 +20,7 @@ from pandas.io.formats.style import Styler
 
 from odnlib import __main__, data, experiment
 from odnlib.files import ROOT
-from odnlib.recipes import Recipe, RecipeError, unknown
+from odnlib.recipes import Recipe, RecipeError, unknown_parameter_message
 from odnlib.trainer import Listener
 from studies import plots
 
@@ -50,7 +50,7 @@ def show_expected_error(shell: InteractiveShell, kind: type, error: BaseExceptio
 
 if shell := get_ipython():
     shell.enable_matplotlib("inline")  # whatever MPLBACKEND says: figures belong into the notebook
-    shell.set_custom_exc((KeyboardInterrupt, *__main__.CODES), show_expected_error)
+    shell.set_custom_exc((KeyboardInterrupt, *__main__.EXIT_CODE_OF_ERROR), show_expected_error)
 
 
 def style_table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> Styler:
@@ -94,7 +94,7 @@ def check_parameters(cells: Sequence[str], names: str, **kinds: type) -> None:
         for name, value in values.items() if injected or told else ():
             kind = kinds.get(name)  # 90 will do for 90.0; in a person's cell a value may be computed
             if kind is None:
-                lines.add(unknown(name, kinds))
+                lines.add(unknown_parameter_message(name, kinds))
             elif type(value) not in (kind, {float: int}.get(kind), bytes if told else None):
                 lines.add(f"{name} {value!r} is not of type {kind.__name__}")
         if told:
@@ -117,7 +117,7 @@ class NotebookTrainer:
     def __init__(self, results_dir: str, data_dir: str, device: str, since: str | bool):
         self.results_dir, self.data_dir = resolve_folder(results_dir, "results/mine"), resolve_folder(data_dir, "data")
         self.device, self.since = experiment.choose_device(device), since
-        self.load = lru_cache(1)(lambda recipe: data.load(recipe, self.data_dir, self.device))
+        self.load = lru_cache(1)(lambda recipe: data.load_splits(recipe, self.data_dir, self.device))
 
     def image_loader(self, recipe: Recipe) -> Callable[[], data.Data]:
         """Return a function without arguments that loads the images of a recipe."""

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from odnlib import embedded
-from odnlib.data import Data, DataError, Dataset, Split, generator
-from odnlib.presets import EXAMPLE
+from odnlib.data import Data, DataError, Dataset, Split, seeded_generator
+from odnlib.presets import EXAMPLE_NAME
 from studies import pictures
 from studies.predict import prepare_image
 
@@ -84,7 +84,7 @@ def make_row_name(data: Data, drawn: bool = False) -> str:
         digest.update(split.sha256().encode())
     plain = re.sub("[^a-z0-9]+", "_", about.title.lower()).strip("_") or "images"
     plain = plain[:MOST_LETTERS_OF_NAME].strip("_")
-    plain = EXAMPLE if drawn else f"my_{plain}" if plain.startswith(EXAMPLE) else plain
+    plain = EXAMPLE_NAME if drawn else f"my_{plain}" if plain.startswith(EXAMPLE_NAME) else plain
     return f"own_{plain}_{digest.hexdigest()[:8]}"
 
 
@@ -136,7 +136,7 @@ def _three_splits(files: pd.DataFrame) -> list[pd.DataFrame]:
     missing = [split for split in splits if split not in set(files["split"])]
     for label, (_, lines) in enumerate(files[files["split"] == "train"].groupby("class_name")):
         share = max(1, round(SHARE_HELD_BACK * len(lines)))
-        shuffled = lines.index[torch.randperm(len(lines), generator=generator("own split", label)).numpy()]
+        shuffled = lines.index[torch.randperm(len(lines), generator=seeded_generator("own split", label)).numpy()]
         for number, split in enumerate(missing):
             files.loc[shuffled[number * share : (number + 1) * share], "split"] = split
     return [files[files["split"] == split] for split in splits]
@@ -146,8 +146,8 @@ def make_example_folder(folder: Path) -> Path:
     """Return `folder`, which holds ten class folders of drawn marks to try notebook 10 with; made if missing."""
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")  # and renamed at the end: whole or not at all
-        names = [f"{down}_down_{right}_right" for down, right in embedded.places("cifar10")]  # pixels
-        for number, (image, label) in enumerate(zip(*embedded.stand_ins("cifar10"), strict=True)):
+        names = [f"{down}_down_{right}_right" for down, right in embedded.mark_displacements("cifar10")]  # pixels
+        for number, (image, label) in enumerate(zip(*embedded.draw_stand_ins("cifar10"), strict=True)):
             (unfinished / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)).save(unfinished / names[label] / f"{number:05d}.png")
         unfinished.rename(folder)

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from odnlib.data import Split
-from odnlib.files import ROOT, replace
+from odnlib.files import ROOT, write_atomically
 from odnlib.paper import TABLE_1, PrintedRow
-from odnlib.recipes import Recipe, in_words, stage_title
+from odnlib.recipes import Recipe, describe_settings, stage_title
 
 plt.rcdefaults()  # whatever a matplotlibrc says
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
@@ -46,7 +46,7 @@ def describe_evidence(run: RunOrRecipe, seeds: str = "", architectures: str = ""
     """
     overridden = run.overridden if isinstance(run, Recipe) else run.changed
     untold = {"architecture", "width", *varied}  # the first two have words of their own below
-    settings = in_words({name: value for name, value in overridden.items() if name not in untold})
+    settings = describe_settings({name: value for name, value in overridden.items() if name not in untold})
     own, narrow = run.row not in TABLE_1, run.width != 64
     kind = STAND_IN_NOTICE if run.embedded else f"{'own' if own else 'real'} images, profile {run.profile}"
     if narrow and not run.embedded:
@@ -89,7 +89,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(drawn := io.BytesIO(), format="png", dpi=200)
     plt.close(figure)
     picture = Image.open(drawn).convert("RGB").quantize(256)
-    replace(path, lambda temporary: picture.save(temporary, format="png", optimize=True))
+    write_atomically(path, lambda temporary: picture.save(temporary, format="png", optimize=True))
 
 
 def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) -> None:

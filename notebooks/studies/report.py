@@ -10,7 +10,7 @@ import torch
 
 from odnlib import metrics, models
 from odnlib.data import DATASETS
-from odnlib.files import read_json, replace, write_table
+from odnlib.files import read_json, write_atomically, write_rounded_csv
 from odnlib.paper import TABLE_1
 from studies import ablation, benchmark, claims, common, comparison, depth_or_width, grades, rows
 from studies.overview import draw_fronts, draw_paper_and_ours, insert_dataset_titles
@@ -76,7 +76,7 @@ def compare_macs() -> pd.DataFrame:
         whole = models.build(printed.architecture, shape[0], classes)
         for variant, paper in {"full": printed.full, "odn": printed.odn}.items():
             cut = whole.truncate(paper.depth)
-            macs = metrics.macs(cut, shape), count_macs_by_thop(cut, shape)
+            macs = metrics.count_macs(cut, shape), count_macs_by_thop(cut, shape)
             counted.append((row, variant, paper.macs_m, *(count / 1e6 for count in macs)))
     return pd.DataFrame(counted, columns=["row", "variant", "paper", "paper's rule", "thop"])
 
@@ -130,9 +130,9 @@ def write_report(results_dir: Path, profile: str) -> Report:
         common.write_study(name, study, results_dir, profile)
     report = Report(results_dir, profile)
     report.folder.mkdir(parents=True, exist_ok=True)
-    write_table(report.folder / "comparison.csv", report.comparison)
-    write_table(report.folder / "claims.csv", report.claims)
-    write_table(report.folder / "table1.csv", comparison.average_runs_over_seeds(report.runs))
+    write_rounded_csv(report.folder / "comparison.csv", report.comparison)
+    write_rounded_csv(report.folder / "claims.csv", report.claims)
+    write_rounded_csv(report.folder / "table1.csv", comparison.average_runs_over_seeds(report.runs))
     for name, draw in {"overview": draw_paper_and_ours, "fronts": draw_fronts}.items():
         if drawn := draw(report.runs):
             save_figure(drawn, report.folder / "figures" / f"{name}.png")
@@ -144,7 +144,7 @@ def write_report(results_dir: Path, profile: str) -> Report:
     }
     text = ["# Measured beside printed", *report.summarise()]
     text += [part for title, table in tables.items() for part in (f"## {title}", format_markdown_table(table))]
-    replace(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
+    write_atomically(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
     return report
 
 

@@ -8,7 +8,7 @@ import torch
 from odnlib import data, experiment, metrics, models, recipes
 from odnlib.files import ROOT
 from odnlib.paper import TABLE_1
-from odnlib.progress import short
+from odnlib.progress import shorten_path
 from odnlib.recipes import Recipe
 from studies import common, plots
 from studies.notebook import NotebookTrainer
@@ -47,8 +47,8 @@ def has_real_images(row: str, data_dir: Path) -> bool:
 
 def draw_samples(place: NotebookTrainer, *planned: Recipe) -> None:
     """Draw sample images if a run of the recipes is still to be trained, or if they are at hand; otherwise say so."""
-    folders = {recipe: experiment.run_folder(recipe, place.results_dir) for recipe in planned}
-    needed = place.since or any(experiment.status(*run) != "finished" for run in folders.items())
+    folders = {recipe: experiment.folder_of_run(recipe, place.results_dir) for recipe in planned}
+    needed = place.since or any(experiment.status_of_run(*run) != "finished" for run in folders.items())
     if needed or (not planned[0].embedded and has_real_images(planned[0].row, place.data_dir)):
         plots.draw_samples(place.image_loader(planned[0])().train)
     else:
@@ -64,10 +64,10 @@ def draw_gained_images(row: str, data_dir: Path, most: int = 2000, drawn: int = 
     if len(networks) < 2:
         return print(f"Left out here: for {title} there are no published networks of two depths.")
     if not has_real_images(row, data_dir):
-        return print(f"Left out here: it needs the real images, and {short(data_dir)} has none of {title}.")
+        return print(f"Left out here: it needs the real images, and {shorten_path(data_dir)} has none of {title}.")
     from studies import export  # onnxruntime takes a second
 
-    split = data.load(recipes.resolve(row, profile=networks[0].parts[-4], rule="equal"), data_dir).validation
+    split = data.load_splits(recipes.resolve(row, profile=networks[0].parts[-4], rule="equal"), data_dir).validation
     images, labels = split.images[:most], split.labels[:most]
     first, then = (torch.tensor(export.run_onnx(network, images)).argmax(1) for network in networks)
     below, above = (int(network.stem[-2:]) for network in networks)
@@ -83,7 +83,7 @@ def measure_depths(recipe: Recipe) -> pd.DataFrame:
     """Return a table of a recipe's network, untrained, cut at every depth: depth, params, size_mb, macs_m."""
     dataset = data.DATASETS[recipe.row]
     network = models.build(recipe.architecture, dataset.image_shape[0], dataset.classes, recipe.width)
-    return pd.DataFrame(metrics.structure_per_depth(network, dataset.image_shape, recipe.last_depth))
+    return pd.DataFrame(metrics.measure_every_depth(network, dataset.image_shape, recipe.last_depth))
 
 
 def describe_outcome(odn_folder: Path, full_folder: Path) -> str:
