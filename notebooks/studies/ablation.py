@@ -108,7 +108,7 @@ def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]
     `statistics`, names, decides, the reason tells all.
     """
     study = common.select_strongest_study(
-        results, STUDY_COLUMNS, lambda x: ((x["not_comparable"] == "").all(), x["n"].max())
+        results, STUDY_COLUMNS, lambda x: (x["not_comparable"].max() == "", x["n"].max())
     )
     study = study.set_index("statistic", drop=False).loc[statistics]
     why = "; ".join(map(describe_statistic, study.itertuples()))

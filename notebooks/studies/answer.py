@@ -51,9 +51,7 @@ def count_effective_images(split: Split) -> float:
 
 
 def score_probabilities(answered: np.ndarray, split: Split) -> dict[str, float]:
-    """Return acc_pct and balanced_pct of probabilities (N, classes), the lower as judged_pct, points: half its
-    interval.
-    """
+    """Return acc_pct, balanced_pct, the lower as judged_pct, and points, half its interval, of answers (N, classes)."""
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
     both = {"acc_pct": metrics.accuracy_score, "balanced_pct": metrics.balanced_accuracy_score}
     both = {name: 100 * float(score(labels, classes)) for name, score in both.items()}

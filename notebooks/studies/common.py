@@ -63,10 +63,9 @@ def describe_overrides(run: Any, varied: set[str]) -> str:
     """Return a run's overrides as text without the settings named in `varied`, equal for runs of one study; with a
     training version after the first, since runs by different versions must not be pooled.
     """
-    version = {"training_version": run.training_version} if run.training_version > 1 else {}
-    return recipes.describe_settings(
-        {name: value for name, value in run.changed.items() if name not in varied} | version
-    )
+    told = {name: value for name, value in run.changed.items() if name not in varied}
+    told |= {"training_version": run.training_version} if run.training_version > 1 else {}
+    return recipes.describe_settings(told)
 
 
 def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
@@ -79,9 +78,7 @@ def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]
     return results[(results[list(own)] == pd.Series(own)).all(axis=1)]
 
 
-def select_strongest_study(
-    results: pd.DataFrame, columns: list[str], strength: Callable[[pd.DataFrame], object] = len
-) -> pd.DataFrame:
+def select_strongest_study(results: pd.DataFrame, columns: list[str], strength: Callable = len) -> pd.DataFrame:
     """Return the rows of the study (equal values of `columns`) with the most evidence: by profile (most work first),
     whether the rule still exists, then `strength` of its rows.
     """

@@ -29,6 +29,7 @@ class PreActivationBlock(nn.Module):
         self.shortcut = None if same_shape else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, channels_out, H / stride, W / stride) for features (N, channels_in, H, W)."""
         active = self.active(x)
         return self.body(active) + (x if self.shortcut is None else self.shortcut(active))
 
@@ -50,6 +51,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(), nn.Linear(inner, channels), nn.Hardsigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, H, W), scaled channel by channel, for features of the same shape."""
         return x * self.gate(self.pool(x))[:, :, None, None]
 
 
@@ -71,6 +73,7 @@ class InvertedResidual(nn.Module):
         self.same_shape = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, channels_out, H / stride, W / stride) for features (N, channels_in, H, W)."""
         return x + self.body(x) if self.same_shape else self.body(x)
 
 

@@ -39,9 +39,7 @@ def printable_path(path: Path | str) -> str:
 
 
 def count_unused_files(files: pd.DataFrame) -> pd.DataFrame:
-    """Return a table by reason in `files` (not "": unused): `files`, how many have it, and `which`, five of their
-    names.
-    """
+    """Return a table by reason in `files` ("": used): `files`, how many have it, and `which`, five of their names."""
     unused = files[files["reason"] != ""].groupby("reason")["file"]
     return unused.agg(files="count", which=lambda names: list_first_five(list(names)))
 

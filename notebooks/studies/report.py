@@ -27,9 +27,9 @@ MEANING_OF_PROFILE = {
 
 
 def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the first table of report and README: each group of searches that met the goal, beside
-    whole networks (`comparison.pair_searches_with_whole_networks` of `runs`), as text, means over n seeds, the paper's
-    values in brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
+    """Return the first table of report and README: each group of searches of `runs` that met the goal, beside whole
+    networks (`comparison.pair_searches_with_whole_networks`), as text, means over n seeds, the paper's values in
+    brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
     """
     at_full_width, narrow = {row: [] for row in TABLE_1}, []
     for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs):
@@ -60,9 +60,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_macs_by_thop(network: torch.nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates that the package thop counts for a network and one image of shape (C, H, W).
-
-    It counts 4 per element entering a BatchNorm, the paper 5 (`odnlib.metrics`), and nothing for the average pool.
+    """Return the MACs that the package thop counts for a network and one image of shape (C, H, W): 4 per element
+    entering a BatchNorm, where the paper has 5 (`odnlib.metrics`), and nothing for the average pool.
     """
     profiled = copy.deepcopy(network).eval()  # thop adds buffers to what it profiles
     return int(thop.profile(profiled, inputs=(torch.zeros(1, *image_shape),), verbose=False)[0])
