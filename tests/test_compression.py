@@ -50,7 +50,7 @@ SMALLER, EQUAL, LARGER, NONE = [25, 26, 27], [60, 100, 170], [150, 160, 140], [N
 
 
 def chosen_lines(results_dir, sizes: dict[tuple[str, str], list]) -> pd.DataFrame:
-    """`compression.table` of three searches on real images, of which these files were chosen."""
+    """`compression.read_results` of three searches on real images, of which these files were chosen."""
     sizes = pd.DataFrame({(DEEP, "as trained"): [100] * 3, (WHOLE, "as trained"): [900] * 3} | sizes)
     for seed, of_seed in sizes.rename_axis(columns=["network", "method"]).iterrows():
         lines = of_seed.dropna().rename("bytes").reset_index().assign(seed=seed, chosen=True, processor="a machine")

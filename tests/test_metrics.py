@@ -11,7 +11,7 @@ from odnlib.data import DATASETS
 from odnlib.models import build
 from odnlib.paper import TABLE_1
 from studies.latency import time_in_turns
-from studies.thop_count import count_macs_by_thop
+from studies.report import count_macs_by_thop
 from tests.conftest import same, tiny_split
 
 # Row, variant: exact parameters; MACs in millions by the paper's rule, and as thop counts them. Three MACs figures

@@ -82,7 +82,7 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs = pd.concat([common.read_finished_runs(results_dir, profile, "odn"), unfinished], ignore_index=True)
     if runs.empty:
         return runs
-    runs["others"] = common.describe_overrides_of_runs(runs, {"warmup_epochs"})
+    runs["others"] = [common.describe_overrides(run, {"warmup_epochs"}) for run in runs.itertuples()]
     epochs = [pd.read_csv(folder / "epochs.csv") for folder in runs["folder"]]
     runs = runs.join(pd.DataFrame(map(compute_statistics, epochs, find_goals_pct(runs, epochs))))
     runs = runs[runs["seed"] != PILOT_SEED]
@@ -108,7 +108,7 @@ def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]
     `statistics`, names, decides, the reason tells all.
     """
     study = common.select_strongest_study(
-        results, STUDY_COLUMNS, lambda x: ((x["not_comparable"] == "").all(), x["n"].max())
+        results, STUDY_COLUMNS, lambda x: (x["not_comparable"].max() == "", x["n"].max())
     )
     study = study.set_index("statistic", drop=False).loc[statistics]
     why = "; ".join(map(describe_statistic, study.itertuples()))

@@ -51,9 +51,7 @@ def count_effective_images(split: Split) -> float:
 
 
 def score_probabilities(answered: np.ndarray, split: Split) -> dict[str, float]:
-    """Return acc_pct and balanced_pct of probabilities (N, classes), the lower as judged_pct, points: half its
-    interval.
-    """
+    """Return acc_pct, balanced_pct, the lower as judged_pct, and points, half its interval, of answers (N, classes)."""
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
     both = {"acc_pct": metrics.accuracy_score, "balanced_pct": metrics.balanced_accuracy_score}
     both = {name: 100 * float(score(labels, classes)) for name, score in both.items()}
@@ -67,12 +65,9 @@ def score_classifiers(classifiers: dict[str, Classifier], split: Split) -> pd.Da
 
 
 def check_target(target_pct: float, data: Data) -> str:
-    """Return what a target accuracy in % asks of own images, in a sentence: how exactly the validation images can tell
-    it, and what unequal classes add to it.
-
-    Raises:
-        RecipeError: the target asks for something else than is meant; with a better question. DataError: the validation
-            images are too few to recommend anything; with how many are needed.
+    """Return what a target accuracy in % asks of own images, in a sentence: how exactly validation images can tell it,
+    and what unequal classes add. RecipeError, with a better question, if it asks for something else than is meant;
+    DataError, with how many are needed, if the images are too few to recommend anything.
     """
     if 0 < target_pct <= 1:
         raise RecipeError(f"target_pct {target_pct:g} is 1 in a hundred or less: did you mean {100 * target_pct:g}?")

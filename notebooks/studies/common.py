@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -28,10 +29,10 @@ def read_run(folder: Path, varied: set[str]) -> dict:
     training_version; settings, the overrides as text without the setting names in `varied`, which its study compares;
     not_comparable, why not with the paper ("": it is).
     """
-    run, made_by = vars(recipes.read_run(folder)), read_json(folder / "provenance.json")
-    run |= {"processor": made_by["processor"], "training_version": made_by.get("training_version", 1)}
-    run["settings"] = describe_overrides(run["changed"], run["training_version"], varied)
-    return run | {"not_comparable": why_not_comparable_to_paper(run, varied)}
+    run, made_by = recipes.read_run(folder), read_json(folder / "provenance.json")
+    run.processor, run.training_version = made_by["processor"], made_by.get("training_version", 1)
+    run.settings, run.not_comparable = describe_overrides(run, varied), why_not_comparable_to_paper(run, varied)
+    return vars(run)
 
 
 def read_finished_runs(
@@ -46,29 +47,25 @@ def read_finished_runs(
     return runs.assign(full_size_mb=sizes) if sizes else runs
 
 
-def why_not_comparable_to_paper(run: dict, varied: set[str]) -> str:
-    """Return, as text, why accuracy and depth of a run (a dict) cannot be compared with the paper's; "" if they can.
+def why_not_comparable_to_paper(run: Any, varied: set[str]) -> str:
+    """Return, as text, why accuracy and depth of a run cannot be compared with the paper's; "" if they can.
     Settings named in `varied`, which its study compares, are no reason.
     """
-    reasons = ["stand-in images"] if run["embedded"] else []
-    reasons += [f"width {run['width']}, not 64"] if run["width"] != 64 else []
+    reasons = ["stand-in images"] if run.embedded else []
+    reasons += [f"width {run.width}, not 64"] if run.width != 64 else []
     told = SETTINGS_COMPARABLE_WITH_PAPER | {"width"} | varied
-    told |= DEPTH_RANGE_SETTINGS if run["rule"] == "equal" else set()
-    others = {name: value for name, value in run["changed"].items() if name not in told}
+    told |= DEPTH_RANGE_SETTINGS if run.rule == "equal" else set()
+    others = {name: value for name, value in run.changed.items() if name not in told}
     return ", ".join(reasons + ([f"overridden: {recipes.describe_settings(others)}"] if others else []))
 
 
-def describe_overrides(changed: dict, training_version: int, varied: set[str]) -> str:
-    """Return overrides (setting -> value) as text without those named in `varied`; with a training version after the
-    first, since runs by different versions must not be pooled.
+def describe_overrides(run: Any, varied: set[str]) -> str:
+    """Return a run's overrides as text without the settings named in `varied`, equal for runs of one study; with a
+    training version after the first, since runs by different versions must not be pooled.
     """
-    version = {"training_version": training_version} if training_version > 1 else {}
-    return recipes.describe_settings({name: value for name, value in changed.items() if name not in varied} | version)
-
-
-def describe_overrides_of_runs(runs: pd.DataFrame, varied: set[str]) -> list[str]:
-    """Return `describe_overrides` for each run of `read_finished_runs`: equal texts for runs of one study."""
-    return [describe_overrides(run.changed, run.training_version, varied) for run in runs.itertuples()]
+    told = {name: value for name, value in run.changed.items() if name not in varied}
+    told |= {"training_version": run.training_version} if run.training_version > 1 else {}
+    return recipes.describe_settings(told)
 
 
 def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
@@ -76,13 +73,12 @@ def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]
     profile, row, rule and settings, less the names in `varied`.
     """
     own = {name: getattr(recipe, name) for name in ("profile", "row", "rule") if name not in varied}
-    own["settings"] = describe_overrides(recipe.overridden, TRAINING_VERSION, varied)
+    run = SimpleNamespace(changed=recipe.overridden, training_version=TRAINING_VERSION)
+    own["settings"] = describe_overrides(run, varied)
     return results[(results[list(own)] == pd.Series(own)).all(axis=1)]
 
 
-def select_strongest_study(
-    results: pd.DataFrame, columns: list[str], strength: Callable[[pd.DataFrame], object] = len
-) -> pd.DataFrame:
+def select_strongest_study(results: pd.DataFrame, columns: list[str], strength: Callable = len) -> pd.DataFrame:
     """Return the rows of the study (equal values of `columns`) with the most evidence: by profile (most work first),
     whether the rule still exists, then `strength` of its rows.
     """
@@ -94,13 +90,6 @@ def select_strongest_study(
 def list_seeds(results: pd.DataFrame) -> str:
     """Return the seeds in the column `seed` of a table as text: "seeds 0, 1"."""
     return f"seeds {', '.join(map(str, sorted(set(results['seed']))))}"
-
-
-def describe_hours(runs: pd.DataFrame) -> str:
-    """Return as text how many hours a run of `read_finished_runs` took in the mean, and on which machines."""
-    made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in runs["folder"]])
-    machines = made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])
-    return f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(sorted(set(machines)))}"
 
 
 def figure_path(results_dir: Path | str, name: str, study: pd.DataFrame) -> Path:

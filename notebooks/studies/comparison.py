@@ -46,13 +46,13 @@ def read_runs_from_profile(results_dir: Path, profile: str) -> pd.DataFrame:
     """Return the `common.read_finished_runs` of a profile and of those with more work, with params_m and
     size_reduction_pct. `label` also names a training version after the first. Without runs: empty, `RUN_COLUMNS`.
     """
-    runs = pd.concat(
-        [common.read_finished_runs(results_dir, x) for x in list_profiles_from(profile)], ignore_index=True
-    )
+    tables = [common.read_finished_runs(results_dir, name) for name in list_profiles_from(profile)]
+    runs = pd.concat(tables, ignore_index=True)
     if runs.empty:
         return pd.DataFrame(columns=RUN_COLUMNS, dtype=float)
     runs["size_reduction_pct"] = 100 * (1 - runs["size_mb"] / runs["full_size_mb"])
-    return runs.assign(label=common.describe_overrides_of_runs(runs, set()), params_m=runs["params"] / 1e6)
+    labels = [common.describe_overrides(run, set()) for run in runs.itertuples()]
+    return runs.assign(label=labels, params_m=runs["params"] / 1e6)
 
 
 def select_table_1_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -90,33 +90,27 @@ def judge_agreement(paper: float, measured: float, tolerance: float, more_is_bet
 
 def accuracy_tolerance_pts(paper_pct: float, std: float, n: int, test_images: int) -> float:
     """Return the half width, in points, of the 95 % interval of the paper's single test accuracy minus the mean of n
-    runs, whose standard deviation is `std` points (nan for one).
-
-    The variance of one run is the binomial one of the test set, plus, for n > 1, the variance between seeds. That both
-    are tested on the same images is ignored, which favours `close`.
+    runs with standard deviation `std` (nan for one). One run's variance is the binomial one of the test set, plus, for
+    n > 1, that between seeds. That both are tested on the same images is ignored, which favours `close`.
     """
     p = paper_pct / 100
     seeds = 0.0 if math.isnan(std) else std**2
     return 1.96 * math.sqrt(2 * 1e4 * p * (1 - p) / test_images + seeds * (1 + 1 / n))
 
 
-def explain_slip(row: str, variant: str, cell: str, paper: float, measured: float) -> str:
-    """Return why the value in a cell of Table I is a misprint, if what is computed bears it out; otherwise ""."""
-    because, network = PAPER_SLIPS.get((row, variant, cell), ("", None))
-    if network:
-        other = f"{measure_table_1_network(row, variant, **network)[cell]:.2f}"
-        return f"{because}: that network has {other}" if other == f"{paper:.2f}" else ""
-    digits = sum(a != b for a, b in zip(f"{paper:.2f}", f"{measured:.2f}", strict=False))
-    return f"{because}: {paper:.2f} printed, {measured:.2f} measured" if because and digits == 1 else ""
-
-
 def judge_structure(row: str, variant: str, cell: str, paper: float, measured: float) -> tuple[str, str]:
-    """Return (verdict, reason) for a cell of Table I that needs no training: `judge_agreement` or "paper's slip"."""
+    """Return (verdict, reason) for a cell of Table I that needs no training: `judge_agreement`, or "paper's slip" if
+    the network of `PAPER_SLIPS` bears that out.
+    """
     verdict = judge_agreement(paper, measured, RELATIVE_SIZE_TOLERANCE * paper, more_is_better=cell.endswith("_pct"))
     if verdict == "equal":
         return verdict, "same printed digits"
-    if evidence := explain_slip(row, variant, cell, paper, measured):
-        return "paper's slip", evidence
+    because, network = PAPER_SLIPS.get((row, variant, cell), ("", None))
+    digits = [f"{value:.2f}" for value in (paper, measured)]
+    if network and f"{measure_table_1_network(row, variant, **network)[cell]:.2f}" == digits[0]:
+        return "paper's slip", f"{because}: that network has {digits[0]}"
+    if because and not network and sum(a != b for a, b in zip(*digits, strict=False)) == 1:
+        return "paper's slip", f"{because}: {digits[0]} printed, {digits[1]} measured"
     near = f"within {100 * RELATIVE_SIZE_TOLERANCE:g} %: rounding, or bytes of the file's container"
     return verdict, near if verdict == "close" else "differs by more than rounding"
 

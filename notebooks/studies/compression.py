@@ -100,11 +100,10 @@ def compress_network(run: Path, name: str, data: Data, folder: Path) -> Iterator
 
 
 def measure_compression(search: Path, whole: Path, load: Callable[[], Data]) -> None:
-    """Compress the networks in the folders of a finished search and of a whole network; write compression.csv into the
-    search's folder. Does nothing if that file exists. `load` loads the images.
-
-    Per network and method, the file with the fewest zipped bytes is chosen whose validation accuracy is at most the
-    tolerance below that of the uncompressed optimally deep network. Only chosen files are tested and timed, in turns.
+    """Compress the networks in the folders of a finished search and of a whole network, and write compression.csv into
+    the search's folder, unless it is there. `load` loads the images. Per network and method, the file with the fewest
+    zipped bytes is chosen whose validation accuracy is at most the tolerance below that of the uncompressed optimally
+    deep network; only these are tested and timed, in turns.
     """
     if (search / RESULTS_FILE).exists():
         return
@@ -134,13 +133,11 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
 
 
 def summarise_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Return a table, one row per study in `read_results`, question and method: the chosen files' zipped bytes divided
-    by those of the uncompressed optimally deep network, geometric mean over n seeds (share) with its 95 % interval
-    (low, high); the same of bytes (unzipped_share); the difference in test accuracy in points with its interval;
-    without, how many seeds lack a file that is accurate enough; times_faster_1, the median speed-up at batch 1.
-
-    Question `further`: the optimally deep network compressed. `reach`: the whole network compressed instead, which
-    stays larger where the ratio exceeds 1.
+    """Return a table, one row per study, question and method: the chosen files' zipped bytes divided by those of the
+    uncompressed optimally deep network, geometric mean over n seeds (share) with its 95 % interval (low, high); the
+    same of bytes (unzipped_share); the difference in test accuracy (test_points) with its interval; without, how many
+    seeds lack an accurate enough file; times_faster_1, the speed-up at batch 1. Question `further`: the optimally deep
+    network compressed; `reach`: the whole one, which stays larger where the ratio exceeds 1.
     """
     summary = []
     for _, study in results[results["chosen"]].groupby(STUDY_COLUMNS, sort=False):

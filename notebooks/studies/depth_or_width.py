@@ -88,9 +88,8 @@ def compare_at_paper_size(results: pd.DataFrame) -> pd.DataFrame:
         fits = of_row[of_row["size_mb"] <= size_mb * 1.003]  # the file format adds a little
         best = {kind: x.loc[x["val_acc_pct"].idxmax()] for kind, x in fits.groupby("kind")}
         if best.keys() >= {FULL_WIDTH_KIND, CHAIN_KIND}:
-            depth, chain = (
-                best[x][[*NETWORK_COLUMNS[2:], *MEASURED_COLUMNS[1:], "n"]] for x in (FULL_WIDTH_KIND, CHAIN_KIND)
-            )
+            told = [*NETWORK_COLUMNS[2:], *MEASURED_COLUMNS[1:], "n"]
+            depth, chain = best[FULL_WIDTH_KIND][told], best[CHAIN_KIND][told]
             record = {"row": row, "bytes_mb": size_mb, "gain_pts": chain["val_acc_pct"] - depth["val_acc_pct"]}
             compared.append(record | dict(depth.add_prefix("depth_")) | dict(chain.add_prefix("chain_")))
     return pd.DataFrame(compared)

@@ -50,6 +50,7 @@ class ByteImageClassifier(nn.Module):
         self.network, self.mean, self.std, self.temperature = network, dataset.mean, dataset.std, temperature
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities (N, classes) for uint8 images (N, H, W, C)."""
         logits = self.network((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
         return (logits / self.temperature).softmax(1)
 

@@ -49,9 +49,8 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
     if runs.empty:
         return runs
     runs = runs[runs["architecture"].isin(UNTRIED_ARCHITECTURES) & (runs["goal_pct"] < 100)]
-    runs = runs[runs.groupby(STUDY_COLUMNS)["architecture"].transform("nunique") >= 3].rename(
-        columns={"max_depth": "of"}
-    )
+    runs = runs[runs.groupby(STUDY_COLUMNS)["architecture"].transform("nunique") >= 3]
+    runs = runs.rename(columns={"max_depth": "of"})
     runs["depth_share"], runs["size_share"] = runs["depth"] / runs["of"], runs["size_mb"] / runs["full_size_mb"]
     return runs[RESULT_COLUMNS].sort_values([*STUDY_COLUMNS, "architecture", "seed"], ignore_index=True)
 

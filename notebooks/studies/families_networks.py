@@ -1,7 +1,7 @@
 """Architectures that the paper names without trying them (Section I): ResNet-101, Wide ResNets and MobileNets.
 
-`register` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images of 224 pixels;
-here, stem and first reduction keep the size of small images.
+`register_architectures` adds them to odnlib's registry; call it before asking for one. MobileNets are made for images
+of 224 pixels; here, stem and first reduction keep the size of small images.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,11 @@ class PreActivationBlock(nn.Module):
         second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.body = nn.Sequential(*first, nn.ReLU(), second)
         same_shape = stride == 1 and channels_in == channels_out
-        *project, _ = architectures.projection_shortcut(
-            channels_in, channels_out, stride
-        )  # without the BatchNorm, which precedes it here
+        *project, _ = architectures.projection_shortcut(channels_in, channels_out, stride)  # without BatchNorm
         self.shortcut = None if same_shape else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, channels_out, H / stride, W / stride) for features (N, channels_in, H, W)."""
         active = self.active(x)
         return self.body(active) + (x if self.shortcut is None else self.shortcut(active))
 
@@ -52,6 +51,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(), nn.Linear(inner, channels), nn.Hardsigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, H, W), scaled channel by channel, for features of the same shape."""
         return x * self.gate(self.pool(x))[:, :, None, None]
 
 
@@ -73,6 +73,7 @@ class InvertedResidual(nn.Module):
         self.same_shape = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, channels_out, H / stride, W / stride) for features (N, channels_in, H, W)."""
         return x + self.body(x) if self.same_shape else self.body(x)
 
 

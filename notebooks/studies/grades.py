@@ -42,7 +42,7 @@ def measure_criteria_quantities(run: object) -> dict[str, float]:
 
 
 def list_missed_criteria(run: object) -> list[str]:
-    """Return in words the quantities of a finished run that lie outside the criteria for it, or are missing (nan)."""
+    """Return in words the quantities of a run that lie outside the criteria for it, or are missing (nan)."""
     criteria = select_for_run("criteria", run).fillna({"low": float("-inf"), "high": float("inf")})
     criteria["value"] = criteria["quantity"].map(measure_criteria_quantities(run)).astype(float)
     missed = criteria[~criteria["value"].between(criteria["low"], criteria["high"])].itertuples()

@@ -3,6 +3,8 @@
 `runs` are from `comparison.read_runs_from_profile`, `numbers` from `comparison.compare_with_paper`.
 """
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from odnlib.paper import TABLE_1
@@ -26,22 +28,22 @@ def judge_size_reduction(numbers: pd.DataFrame, *rows: str, over_pct: float | No
 def judge_accuracy_gap(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): are optimally deep networks at most 1.75 points less accurate than whole ones?"""
     largest = max(printed.full.test_acc_pct - printed.odn.test_acc_pct for printed in TABLE_1.values())
-    why, gaps = f"largest gap printed {largest:.2f} points", {}
+    why, gaps = f"largest gap printed {largest:.2f} points", []
     for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs[runs["not_comparable"] == ""]):
         if len(whole):
             gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
             by = f"{seeds['rule'].iloc[0]}, n = {len(seeds)}; whole by {whole['rule'].iloc[0]}, n = {len(whole)}"
-            gaps[f"{row} {gap:.2f} ({by})"] = row, gap
+            gaps.append((row, gap <= 1.75, f"{row} {gap:.2f} ({by})"))
     if not gaps:
         trained = comparison.select_table_1_runs(runs)["not_comparable"].ne("").any()
         return "not comparable" if trained else "not measured", f"{why}; no row has both networks at full width"
-    rows, measured = zip(*gaps.values(), strict=True)
-    return common.judge_for_datasets(max(measured) <= 1.75, rows), f"{why}; measured {', '.join(gaps)}"
+    rows, small, told = zip(*gaps, strict=True)
+    return common.judge_for_datasets(all(small), rows), f"{why}; measured {', '.join(told)}"
 
 
 def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): do `released` searches gain over 0.20 test points on plain training at equal depth?"""
-    rows, why = {}, []
+    judged = []
     for row, by_paper in select_runs_at_full_width(runs, "released").groupby("row"):
         plain = select_runs_at_full_width(runs[runs["row"] == row], "equal")
         by_paper = by_paper[by_paper["carry_best"].astype(bool) & by_paper["depth"].isin(plain["depth"])]
@@ -49,18 +51,19 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
             names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
             paper, ours = (x[names].mean() for x in (by_paper, plain))
             gain = paper - ours
-            rows[row] = gain["test_acc_pct"] > 0.20
-            why.append(
+            why = (
                 f"{row}, depth {by_paper['depth'].iloc[0]}: {gain['val_acc_pct']:+.2f} points on validation, "
                 f"{gain['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(plain)}), for "
                 f"{paper['train_tmacs']:.0f} instead of {ours['train_tmacs']:.0f} TMAC"
             )
-    return sum_up_rows(rows, why, ("not measured", "no row has both at full width"))
+            judged.append((row, gain["test_acc_pct"] > 0.20, why))
+    return sum_up_datasets(judged, ("not measured", "no row has both at full width"))
 
 
-def sum_up_rows(rows: dict, why: list[str], nothing: VerdictAndReason, asked: dict = TABLE_1) -> VerdictAndReason:
-    """Return (verdict, reason) on a claim from `rows`, dataset -> whether it holds there, or `nothing` without rows."""
-    return (common.judge_for_datasets(all(rows.values()), rows, asked), "; ".join(why)) if rows else nothing
+def sum_up_datasets(judged: list[tuple], nothing: VerdictAndReason, asked: Iterable[str] = TABLE_1) -> VerdictAndReason:
+    """Return (verdict, reason) on a claim about the datasets `asked`, each `judged` (dataset, holds, reason)."""
+    rows, holds, why = zip(*judged, strict=True) if judged else ((), (), ())
+    return (common.judge_for_datasets(all(holds), rows, asked), "; ".join(why)) if judged else nothing
 
 
 def select_runs_at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn") -> pd.DataFrame:
@@ -73,39 +76,38 @@ def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) ->
     """Return (verdict, reason): do test accuracies by the paper's own procedure lie within 0.2 points of those printed
     (dataset -> %)? That is the criterion of `results/notes.md` for MNIST, twice the spread of two single runs.
     """
-    rows, why = {}, []
-    judged = select_runs_at_full_width(runs, "released")
-    judged = judged.loc[[not grades.is_exploratory(run) for run in judged.itertuples()]]
-    for row, of_row in judged[judged["row"].isin(printed_pct)].groupby("row"):
+    judged, tested = [], select_runs_at_full_width(runs, "released")
+    tested = tested.loc[[not grades.is_exploratory(run) for run in tested.itertuples()]]
+    for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
         measured = of_row["test_acc_pct"].mean()
-        rows[row] = abs(measured - printed_pct[row]) <= 0.2
-        why.append(f"{row} {measured:.2f} % (n = {len(of_row)}), {printed_pct[row]:.2f} printed")
-    return sum_up_rows(rows, why, NOT_TRAINED, printed_pct)
+        why = f"{row} {measured:.2f} % (n = {len(of_row)}), {printed_pct[row]:.2f} printed"
+        judged.append((row, abs(measured - printed_pct[row]) <= 0.2, why))
+    return sum_up_datasets(judged, NOT_TRAINED, printed_pct)
 
 
 def judge_printed_depths(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): are the printed depths, or fewer blocks, enough for the goal at full width?"""
-    rows, why = {}, []
+    judged = []
     for rule in ("released", "equal"):
         for row, of_row in select_runs_at_full_width(runs, rule).groupby("row"):
             found, printed = of_row.loc[of_row["met_goal"].astype(bool), "depth"], TABLE_1[row].odn.depth
-            rows[row] = rows.get(row, True) and found.max() <= printed
-            why.append(f"{row} {found.mean():g} by {rule} ({printed} printed, n = {len(found)})")
-    return sum_up_rows(rows, why, NO_RUN)
+            why = f"{row} {found.mean():g} by {rule} ({printed} printed, n = {len(found)})"
+            judged.append((row, found.max() <= printed, why))
+    return sum_up_datasets(judged, NO_RUN)
 
 
 def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): does the depth below the one found miss the goal, trained for twice as long?"""
-    found_at, rows, why = select_runs_at_full_width(runs, "equal"), {}, []
+    found_at, judged = select_runs_at_full_width(runs, "equal"), []
     trained = grades.average_depths_at_equal_training(runs) if len(found_at) else found_at
     for row, of_row in found_at.groupby("row"):
         found = of_row.loc[of_row["met_goal"].astype(bool), "depth"].min()
         below = trained[(trained["row"] == row) & (trained["depth"] == found - 1) & (trained["times"] == 2)]
         if len(below):
             accuracy, goal = below["val_acc_pct"].max(), below["goal_pct"].iloc[0]
-            rows[row] = accuracy < goal
-            why.append(f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} %")
-    return sum_up_rows(rows, why, NO_RUN)
+            why = f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} %"
+            judged.append((row, accuracy < goal, why))
+    return sum_up_datasets(judged, NO_RUN)
 
 
 def judge_fine_tuning(runs: pd.DataFrame) -> VerdictAndReason:

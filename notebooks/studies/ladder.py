@@ -115,15 +115,10 @@ def half_interval_pts(accuracy_pct: float, images: float) -> float:
 def climb_ladder(
     ladder: list[Recipe], measure: Callable[[Recipe], float], goal_pct: float, images: float
 ) -> list[TriedNetwork]:
-    """Return the networks tried, up to the first that meets the goal, or all of them where none does.
-
-    One whose accuracy is nearer to the goal, on either side, than validation images can tell is trained by a second
-    seed, and the mean decides: a lucky hit is as likely as an unlucky miss.
-
-    Args:
-        ladder: from the smallest network to the largest.
-        measure: trains what a recipe's run still lacks and returns its validation accuracy in %.
-        images: how many there are for validation.
+    """Return the networks tried, up to the first that meets the goal, or all of them where none does. `ladder` begins
+    with the smallest; `measure` trains what a recipe's run still lacks and returns its accuracy, in %, on so many
+    validation `images`. One nearer to the goal, on either side, than these can tell is trained by a second seed, and
+    the mean decides: a lucky hit is as likely as an unlucky miss.
     """
     tried = []
     for recipe in ladder:

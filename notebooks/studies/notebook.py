@@ -59,9 +59,8 @@ def style_table(lines: pd.DataFrame, precision: int = 2, caption: str = "") -> S
     texts = [name for name in lines if not pd.api.types.is_numeric_dtype(lines[name])]
     alike = [name for name in texts if len(lines) > 1 and lines[name].nunique(dropna=False) == 1]
     shared = [f"{name.replace('_', ' ')} {lines[name].iloc[0]}" for name in alike if lines[name].iloc[0]]
-    shown = lines.drop(columns=alike).rename(
-        columns=lambda name: TITLE_OF_COLUMN.get(name, str(name).replace("_", " "))
-    )
+    shown = lines.drop(columns=alike)
+    shown.columns = [TITLE_OF_COLUMN.get(name, str(name).replace("_", " ")) for name in shown]
     caption = "; ".join(filter(None, [caption, *shared]))
     return shown.style.format(precision=precision, na_rep="").hide(axis="index").set_caption(caption)
 
@@ -80,15 +79,9 @@ def read_assignments(source: str) -> dict[str, object]:
 
 
 def check_parameters(cells: Sequence[str], names: str, **kinds: type) -> None:
-    """Refuse notebook parameters that are misspelt or of a wrong type, and an odnlib from another folder.
-
-    Args:
-        cells: sources of the cells run so far, as Jupyter keeps them in `In`.
-        names: the notebook's parameters, separated by spaces.
-        kinds: parameter -> type, where it differs from `TYPE_OF_PARAMETER`.
-
-    Raises:
-        RecipeError: one line per problem.
+    """Refuse, with RecipeError, notebook parameters that are misspelt or of a wrong type, and an odnlib from another
+    folder. `cells` are the sources run so far, as Jupyter keeps them in `In`; `names` the notebook's parameters,
+    separated by spaces; `kinds` types that differ from `TYPE_OF_PARAMETER`.
     """
     kinds, lines = {name: TYPE_OF_PARAMETER.get(name, str) for name in names.split()} | kinds, set()
     here, studies = Path("studies").absolute(), ROOT / "notebooks" / "studies"  # what this notebook imports, and ours
@@ -116,13 +109,9 @@ def resolve_folder(given: str, usual: str) -> Path:
 
 
 class NotebookTrainer:
-    """Loads images and trains for a notebook, with its folders for results and datasets and its device.
-
-    Empty folders mean results/mine and data. Runs start over that began before the time `since` (UTC, as
-    "2026-11-26T16:00"; "": none); or all, if it is True.
-
-    Raises:
-        RecipeError: the device is not available.
+    """Loads images and trains for a notebook; empty folders mean results/mine and data. Runs start over that began
+    before the time `since` (UTC, as "2026-11-26T16:00"; "": none), or all if it is True. RecipeError if the device is
+    not available.
     """
 
     def __init__(self, results_dir: str, data_dir: str, device: str, since: str | bool):

@@ -82,7 +82,7 @@ def draw_fronts(runs: pd.DataFrame) -> Figure | None:
     """
     searches, untold = comparison.select_table_1_runs(runs), common.DEPTH_RANGE_SETTINGS | {"threads", "width"}
     searches = searches[searches["variant"] == "odn"]
-    searches = searches.assign(label=common.describe_overrides_of_runs(searches, untold))
+    searches = searches.assign(label=[common.describe_overrides(run, untold) for run in searches.itertuples()])
     kinds = [kind for _, kind in searches.groupby(comparison.GROUP_COLUMNS, sort=False)]
     kinds = [kind for kind in kinds if kind["test_acc_pct"].notna().any()]
     if not kinds:

@@ -23,7 +23,7 @@ from studies.predict import prepare_image
 SHARE_HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
 TOTAL_COLUMN = "all / classes"  # no folder's name, and so no class's, has a slash
 MOST_LETTERS_OF_NAME = 40  # of a folder, that name its runs
-UNWRITABLE_UNICODE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # controls, bytes that are no text, line breaks
+UNWRITABLE_UNICODE_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, bytes that are no text, line breaks
 pd.set_option("display.html.use_mathjax", False)  # a class may be called $5
 
 
@@ -36,19 +36,12 @@ class OwnImages(Dataset):
 
 def load_images(source: str, image_size: int = 0, flip: bool = True, device: str = "cpu") -> Data:
     """Return the images in a folder, square and of one size, as a `Data` whose splits are the same at every call.
-
     Classes are named by the folders. Folders `train`, `val` and `test` above them are taken as the splits; a missing
     validation or test split is held back from training, class by class. A picture is used once: copies in a later split
     are left out, and all where classes differ. `count_unused_files` tells which are not used. Images are grey if all of
-    them are. Training images are shifted by up to an eighth and, with `flip`, mirrored.
-
-    Args:
-        source: a folder with one folder of images per class.
-        image_size: pixels a side; 0: as they are if all alike, square and small, otherwise at most 64.
-        flip: false where left and right matter, as in writing.
-
-    Raises:
-        DataError: what is wrong with the images, and what to do.
+    them are. Training images are shifted by up to an eighth and, with `flip` (unless left and right matter), mirrored.
+    `image_size`: pixels a side; 0: as they are if all alike, square and small, otherwise at most 64. DataError says
+    what is wrong with the images, and what to do.
     """
     folder, source = Path(source).expanduser(), pictures.printable_path(source)
     if not folder.is_dir():
@@ -67,11 +60,8 @@ def load_images(source: str, image_size: int = 0, flip: bool = True, device: str
     classes, left_out = _classes(files, source), files.loc[files["reason"] != "", ["file", "reason"]]
     parts = _three_splits(files[files["reason"] == ""])
     images = [np.stack(part["pixels"].tolist()) for part in parts]
-    name, unused = (
-        pictures.printable_path(folder.resolve().name),
-        f"; {len(left_out)} files not used" * (len(left_out) > 0),
-    )
-    mean, std = _mean_and_std(images[0])
+    name, (mean, std) = pictures.printable_path(folder.resolve().name), _mean_and_std(images[0])
+    unused = f"; {len(left_out)} files not used" * (len(left_out) > 0)
     about = OwnImages(
         name, f"folder {name}, every picture in one split only{unused}", (channels, size, size), len(classes),
         len(parts[1]), mean, std, size // 8, flip, tuple(classes), tuple(left_out.itertuples(index=False, name=None)),
@@ -110,13 +100,10 @@ def _classes(files: pd.DataFrame, source: str) -> list[str]:
     """Return the sorted class names; DataError if they cannot be written, or are too few, or have too few images."""
     used, unused = files[files["reason"] == ""], pictures.describe_unused_files(files)
     classes = sorted(set(used["class_name"]))
-    if unwritable := [
-        x for x in classes if any(unicodedata.category(sign) in UNWRITABLE_UNICODE_CATEGORIES for sign in x)
-    ]:
+    categories = {name: {unicodedata.category(sign) for sign in name} for name in classes}
+    if unwritable := [ascii(x) for x in classes if categories[x] & UNWRITABLE_UNICODE_CATEGORIES]:
         why = "signs that are not UTF-8, or line breaks and the like, in class names"
-        raise DataError(
-            f"{source}: {why} ({pictures.list_first_five(list(map(ascii, unwritable)))}): rename these folders"
-        )
+        raise DataError(f"{source}: {why} ({pictures.list_first_five(unwritable)}): rename these folders")
     if len(classes) < 2:
         only = f"only the class {classes[0]!r}" if classes else "no images in class folders"
         why = f"{source} has {only}: put the images of each class into a folder of its own, two at least"
@@ -144,17 +131,15 @@ def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
 
 
 def _three_splits(files: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the lines of each split; a missing validation or test split is taken from training, class by class."""
-    files, missing = (
-        files.copy(),
-        [split for split in pictures.FOLDER_NAMES_OF_SPLIT if split not in set(files["split"])],
-    )
+    """Return the files of each split; a missing validation or test split is taken from training, class by class."""
+    files, splits = files.copy(), list(pictures.FOLDER_NAMES_OF_SPLIT)
+    missing = [split for split in splits if split not in set(files["split"])]
     for label, (_, lines) in enumerate(files[files["split"] == "train"].groupby("class_name")):
         share = max(1, round(SHARE_HELD_BACK * len(lines)))
         shuffled = lines.index[torch.randperm(len(lines), generator=seeded_generator("own split", label)).numpy()]
         for number, split in enumerate(missing):
             files.loc[shuffled[number * share : (number + 1) * share], "split"] = split
-    return [files[files["split"] == split] for split in pictures.FOLDER_NAMES_OF_SPLIT]
+    return [files[files["split"] == split] for split in splits]
 
 
 def make_example_folder(folder: Path) -> Path:

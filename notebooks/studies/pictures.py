@@ -39,9 +39,7 @@ def printable_path(path: Path | str) -> str:
 
 
 def count_unused_files(files: pd.DataFrame) -> pd.DataFrame:
-    """Return a table by reason in `files` (not "": unused): `files`, how many have it, and `which`, five of their
-    names.
-    """
+    """Return a table by reason in `files` ("": used): `files`, how many have it, and `which`, five of their names."""
     unused = files[files["reason"] != ""].groupby("reason")["file"]
     return unused.agg(files="count", which=lambda names: list_first_five(list(names)))
 
@@ -53,14 +51,10 @@ def describe_unused_files(files: pd.DataFrame, before: str = "; not used: ") -> 
 
 
 def list_files(folder: Path) -> pd.DataFrame:
-    """Return a table of all files in a folder of class folders, one row a file: training, validation, then test.
-
-    Columns: path, file (its name in the folder), split (train, validation, test or None), class_name, and reason, why
-    it is not used ("": it is). A folder with images is a class; classes may lie in folders of splits. Hidden folders,
-    and links to folders inside a class, are not entered and have one row each.
-
-    Raises:
-        DataError: a folder cannot be entered or has no images, or many images would be left out.
+    """Return a table of all files in a folder of class folders, training, validation, then test: path, file (its name),
+    split (or None), class_name, and reason, why it is not used ("": it is). A folder with images is a class; classes
+    may lie in folders of splits. Hidden folders, and links to folders inside a class, are not entered and have one row
+    each. DataError: a folder cannot be entered or has no images, or many images would be left out.
     """
 
     def refuse(error: OSError) -> None:

@@ -1,7 +1,7 @@
 """Classify photographs with the model.onnx beside this file: one line of CSV for each.
 
 Needs nothing but onnxruntime, numpy and Pillow (pip install onnxruntime numpy pillow). Each photograph is prepared by
-`prepared`, the function that prepared the training images.
+`prepare_image`, the function that prepared the training images.
 """
 
 import argparse

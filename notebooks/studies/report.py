@@ -1,10 +1,15 @@
 """Notebook 07: all tables and figures of a profile, from its run folders."""
 
+import copy
 from itertools import chain
 from pathlib import Path
 
 import pandas as pd
+import thop
+import torch
 
+from odnlib import metrics, models
+from odnlib.data import DATASETS
 from odnlib.files import read_json, write_atomically, write_rounded_csv
 from odnlib.paper import TABLE_1
 from studies import ablation, benchmark, claims, common, comparison, depth_or_width, grades, rows
@@ -22,9 +27,9 @@ MEANING_OF_PROFILE = {
 
 
 def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the first table of report and README: each group of searches that met the goal, beside
-    whole networks (`comparison.pair_searches_with_whole_networks` of `runs`), as text, means over n seeds, the paper's
-    values in brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
+    """Return the first table of report and README: each group of searches of `runs` that met the goal, beside whole
+    networks (`comparison.pair_searches_with_whole_networks`), as text, means over n seeds, the paper's values in
+    brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
     """
     at_full_width, narrow = {row: [] for row in TABLE_1}, []
     for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs):
@@ -32,7 +37,7 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         paper = "" if first["not_comparable"] else " ({})"
         alone = first["rule"] == "equal" and first["first_depth"] > 1
         untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
-        settings = common.describe_overrides(first["changed"], first["training_version"], untold)
+        settings = common.describe_overrides(first, untold)
         settings = [first["profile"], first["rule"], "depths one by one" * bool(alone), settings, f"n = {len(seeds)}"]
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
         told["trained"] = ", ".join(filter(None, settings))
@@ -43,12 +48,36 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
             accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
-        told["hours"] = common.describe_hours(seeds) + ", this depth alone" * bool(alone)
+        made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in seeds["folder"]])
+        machines = sorted(set(made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])))
+        told["hours"] = f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(machines)}"
+        told["hours"] += ", this depth alone" * bool(alone)
         told["grade"] = grades.grade_runs(seeds, runs)
         (narrow if first["not_comparable"] else at_full_width[row]).append(told)
     for row, of_row in at_full_width.items():
         of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no complete search at full width"}]
     return pd.DataFrame([*chain.from_iterable(at_full_width.values()), *narrow])
+
+
+def count_macs_by_thop(network: torch.nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Return the MACs that the package thop counts for a network and one image of shape (C, H, W): 4 per element
+    entering a BatchNorm, where the paper has 5 (`odnlib.metrics`), and nothing for the average pool.
+    """
+    profiled = copy.deepcopy(network).eval()  # thop adds buffers to what it profiles
+    return int(thop.profile(profiled, inputs=(torch.zeros(1, *image_shape),), verbose=False)[0])
+
+
+def compare_macs() -> pd.DataFrame:
+    """Return a table of the MACs, in millions, of Table I's networks: as printed, by the paper's rule, and by thop."""
+    counted = []
+    for row, printed in TABLE_1.items():
+        shape, classes = DATASETS[row].image_shape, DATASETS[row].classes
+        whole = models.build(printed.architecture, shape[0], classes)
+        for variant, paper in {"full": printed.full, "odn": printed.odn}.items():
+            cut = whole.truncate(paper.depth)
+            macs = metrics.count_macs(cut, shape), count_macs_by_thop(cut, shape)
+            counted.append((row, variant, paper.macs_m, *(count / 1e6 for count in macs)))
+    return pd.DataFrame(counted, columns=["row", "variant", "paper", "paper's rule", "thop"])
 
 
 class Report:
@@ -78,9 +107,7 @@ class Report:
             rows = ", ".join(runs["row"].unique())
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
-            sentences.append(
-                "No run at full width on real images is here: accuracies and depths are not comparable yet"
-            )
+            sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
     def tabulate_provenance(self) -> pd.DataFrame:

@@ -29,13 +29,12 @@ ARMS_OF_QUESTION = {"reused": ("reused", "search"), "expansion": ("search", "pla
 VARIED_SETTINGS = {"architecture", "target_pct", "tolerance_pct"}  # that datasets may have of their own
 STUDY_COLUMNS = ["profile", "architecture", "rule", "settings"]  # what its datasets and seeds have in common
 MEASURED_COLUMNS = ["depth", "epochs", "train_tmacs", "val_acc_pct", "test_acc_pct", "processor"]
-DatasetAndSibling = tuple[str, str]  # whose depth the dataset is given
-RecipeOfSearch = dict[tuple[str, int], Recipe]  # by dataset and seed
+DatasetPairs = Sequence[tuple[str, str]]  # dataset, and the sibling whose depth it is given
 
 
 def plan_searches(
-    profile: str, rule: str, pairs: Sequence[DatasetAndSibling], seeds: Sequence[int], overrides: dict, targets: dict
-) -> RecipeOfSearch:
+    profile: str, rule: str, pairs: DatasetPairs, seeds: Sequence[int], overrides: dict, targets: dict
+) -> dict[tuple[str, int], Recipe]:
     """Return (dataset, seed) -> recipe of its search, for all datasets in `pairs`; `targets`: dataset -> target_pct.
     RecipeError if a pair is not of two datasets, or a setting in `overrides` is invalid.
     """
@@ -57,9 +56,7 @@ def plan_training_at_same_cost(search: Recipe, folder: Path) -> Recipe:
     return replace(search, variant="full", last_depth=depth, full_epochs=most, patience=patience)
 
 
-def train_pairs(
-    searches: RecipeOfSearch, pairs: Sequence[DatasetAndSibling], results_dir: Path, train: Callable[[Recipe], Path]
-) -> None:
+def train_pairs(searches: dict, pairs: DatasetPairs, results_dir: Path, train: Callable[[Recipe], Path]) -> None:
     """Train the three networks of each pair and seed by `train` (recipe -> folder of its run), and list their runs in
     <results_dir>/<profile>/reuse.json.
     """
@@ -97,10 +94,9 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
 
 
 def summarise_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Return a table, one row per study in `read_results`, dataset and question: mean difference of the two arms' test
-    accuracies in points, its 95 % interval (low, high) over n seeds, cost_ratio of their training, and a verdict.
-
-    Question `reused` holds if at most half a point is lost, `expansion` if the search's network is more accurate.
+    """Return a table, one row per study, dataset and question: mean difference of two arms' test accuracies in points,
+    its 95 % interval (low, high) over n seeds, cost_ratio of their training, and a verdict: `reused` holds if at most
+    half a point is lost, `expansion` if the search's network is more accurate.
     """
     summary = []
     for _, study in results.groupby([*STUDY_COLUMNS, "row", "sibling"], sort=False):

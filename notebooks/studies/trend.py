@@ -63,22 +63,17 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
     runs = runs[runs.groupby([*STUDY_COLUMNS, "architectures"])["row"].transform("nunique") >= FEWEST_DATASETS]
     depths = [pd.read_csv(folder / "depths.csv") for folder in runs["folder"]]
     runs["best_val_acc_pct"] = [x["val_acc_pct"].max() for x in depths]
-    tables = [
-        runs.assign(tolerance_pct=tolerance, depth=[find_depth_needed(x, tolerance) for x in depths])
-        for tolerance in TOLERANCES_PCT
-    ]
+    tables = [runs.assign(tolerance_pct=y, depth=[find_depth_needed(x, y) for x in depths]) for y in TOLERANCES_PCT]
     order = [*STUDY_COLUMNS, "architectures", "tolerance_pct", "paper_depth", "seed"]
     return pd.concat(tables)[RESULT_COLUMNS].sort_values(order, ignore_index=True)
 
 
 def judge_order(results: pd.DataFrame) -> tuple[str, str]:
-    """Return (verdict, reason): does the depth needed rise in the paper's order of datasets? From the rows of
-    `read_results` for one kind of architectures and one tolerance.
-
-    Kendall's tau between the paper's depths and our means over seeds, with its exact one-sided p in the direction of
-    tau: the share of all orders of the datasets whose tau is at least as far in that direction. With p < 0.05 the claim
-    holds (tau > 0) or fails, otherwise it is open. Four datasets in perfect order have p = 1/24; three can prove
-    nothing.
+    """Return (verdict, reason): does the depth needed rise in the paper's order of datasets? `results` are of one kind
+    of architectures and one tolerance. Judged by Kendall's tau between the paper's depths and our means over seeds,
+    with its exact one-sided p: the share of all orders of the datasets whose tau is at least as far in its direction.
+    With p < 0.05 the claim holds (tau > 0) or fails, otherwise it is open. Four datasets in perfect order have p =
+    1/24; three can prove nothing.
     """
     rows = results.groupby("row", sort=False)[["paper_depth", "depth"]].mean()
     taus = [stats.kendalltau(rows["paper_depth"], order).statistic for order in permutations(rows["depth"])]
