@@ -23,12 +23,11 @@ def test_pruning_leaves_the_share_it_should(tiny_data):
     assert not torch.equal(weights[weights != 0], before[weights != 0]), "what is left is trained on"
 
 
-def test_compression_chooses_on_validation_and_tests_the_chosen_alone(tiny_data, tmp_path, monkeypatch):
+def test_compression_chooses_on_validation_and_tests_the_chosen_alone(tiny_data, tmp_path):
     search, whole = (experiment.run(tiny_recipe(variant), lambda: tiny_data, tmp_path) for variant in ("odn", "full"))
-    monkeypatch.setattr(compression, "SPARSITIES_PCT", (50,))
     assert compression.read_results(tmp_path, "smoke").empty
-    compression.measure_compression(search, whole, lambda: tiny_data)
-    compression.measure_compression(search, whole, lambda: pytest.fail("measured again"))
+    compression.measure_compression(search, whole, lambda: tiny_data, [50])
+    compression.measure_compression(search, whole, lambda: pytest.fail("measured again"), [50])
     lines = compression.read_results(tmp_path, "smoke")
     assert len(lines) == 8
     measured = ["test_acc_pct", "latency_1_ms", "latency_128_ms"]

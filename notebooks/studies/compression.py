@@ -7,7 +7,7 @@ Magnitude pruning removes the smallest weights of all convolutions and linear la
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +29,6 @@ from studies import common, export, latency, plots
 from studies.common import STUDY_COLUMNS
 
 CALIBRATION_IMAGES = 256
-SPARSITIES_PCT = (50, 80, 90, 95, 98)  # of the weights that are taken away
 EPOCHS_AFTER_PRUNING, RATE_AFTER_PRUNING = 3, 0.02
 OPTIMALLY_DEEP, WHOLE_NETWORK, UNCOMPRESSED = "optimally deep", "whole", "as trained"
 COLOR_OF_NETWORK = {WHOLE_NETWORK: plots.COLOR_WHOLE, OPTIMALLY_DEEP: plots.COLOR_FOUND}
@@ -77,13 +76,13 @@ def quantise_to_8_bits(path: Path, split: Split, to: Path) -> None:
     prepared.unlink()
 
 
-def compress_network(run: Path, name: str, data: Data, folder: Path) -> Iterator[dict]:
-    """Write ONNX files of a finished run's network into `folder`: unchanged, pruned, quantised, and both. Yield a
-    record per file: network (`name`), method, sparsity_pct, file, nonzero (weights), bytes, zipped_bytes and
-    val_acc_pct.
+def compress_network(run: Path, name: str, data: Data, folder: Path, sparsities_pct: list[int]) -> Iterator[dict]:
+    """Write ONNX files of a finished run's network into `folder`: unchanged, pruned (% of the weights), quantised, and
+    both. Yield a record per file: network (`name`), method, sparsity_pct, file, nonzero (weights), bytes, zipped_bytes
+    and val_acc_pct.
     """
     dataset, seed = data.train.dataset, recipes.read_run(run).seed
-    for sparsity in (0, *SPARSITIES_PCT):
+    for sparsity in (0, *sparsities_pct):
         network = export.load_network(run, dataset)
         if sparsity:
             prune_and_retrain(network, sparsity, data, seed)
@@ -99,9 +98,10 @@ def compress_network(run: Path, name: str, data: Data, folder: Path) -> Iterator
             yield record | {"val_acc_pct": export.onnx_accuracy_pct(file, data.validation)}
 
 
-def measure_compression(search: Path, whole: Path, load: Callable[[], Data]) -> None:
+def measure_compression(search: Path, whole: Path, load: Callable[[], Data], sparsities_pct: list[int]) -> None:
     """Compress the networks in the folders of a finished search and of a whole network, and write compression.csv into
-    the search's folder, unless it is there. `load` loads the images. Per network and method, the file with the fewest
+    the search's folder, unless it is there. `load` loads the images, `sparsities_pct` % of the weights are taken away
+    by pruning. Per network and method, the file with the fewest
     zipped bytes is chosen whose validation accuracy is at most the tolerance below that of the uncompressed optimally
     deep network; only these are tested and timed, in turns.
     """
@@ -110,7 +110,8 @@ def measure_compression(search: Path, whole: Path, load: Callable[[], Data]) -> 
     data, folder = load(), search / "compressed"
     folder.mkdir(exist_ok=True)
     networks = {OPTIMALLY_DEEP: search, WHOLE_NETWORK: whole}
-    files = pd.DataFrame(x for name, run in networks.items() for x in compress_network(run, name, data, folder))
+    compressed = (compress_network(run, name, data, folder, sparsities_pct) for name, run in networks.items())
+    files = pd.DataFrame(chain.from_iterable(compressed))
     files["least_pct"] = files.loc[0, "val_acc_pct"] - common.ALLOWED_ACCURACY_LOSS_PTS  # the first: deep, as trained
     good = files[files["val_acc_pct"] >= files["least_pct"]].sort_values("zipped_bytes")
     chosen = good.groupby(["network", "method"]).head(1)["file"].map(folder.joinpath)
