@@ -14,18 +14,15 @@ MARKS_OF_DATASET = {
     "emnist": (26, 2, 7, 2, (1, 28, 28)),
     "fashion_mnist": (10, 1, 7, np.inf, (1, 28, 28)),
     "svhn": (10, 1, 8, 2, (3, 32, 32)),
-    "cifar10": (10, 1, 6, 1, (3, 32, 32)),
+    "cifar10": (10, 1, 5, 1, (3, 32, 32)),
 }
-RADIUS_OF_NORM = {1: 2.6, 2: 2.1, np.inf: 1.8}  # of the smaller marks, in pixels
+RADIUS_OF_NORM = {1: 2.4, 2: 2.1, np.inf: 1.8}  # of the smaller marks, in pixels
 
 
 def mark_displacements(row: str) -> np.ndarray:
-    """Return how the two marks of an image lie to each other: (down, right) in pixels, an array (classes / sizes, 2).
-
-    CIFAR-10's images are mirrored in training, so there two directions that mirror each other are one class.
-    """
+    """Return how the two marks of an image lie to each other, (down, right) in pixels: array (classes / sizes, 2)."""
     classes, sizes, apart, *_ = MARKS_OF_DATASET[row]
-    steps = [(y, x) for y in range(4) for x in range(0 if row == "cifar10" else -3, 4) if (y, x) > (0, 0)]
+    steps = [(y, x) for y in range(4) for x in range(-3, 4) if (y, x) > (0, 0)]
     return apart * np.array(sorted(steps, key=lambda step: max(map(abs, step)))[: classes // sizes])
 
 
