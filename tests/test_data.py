@@ -52,8 +52,8 @@ def test_of_stand_ins_a_small_window_tells_no_class(row):
     bright = images.astype(float).sum((1, 2, 3))
     means = [bright[labels == label].mean() for label in range(0, data.DATASETS[row].classes, sizes)]
     assert np.ptp(means) < bright.std()
-    if data.DATASETS[row].flip:
-        assert (places[:, 1] >= 0).all(), "mirrored in training, it must be the same class"
+    recipe = resolve(row)
+    assert (recipe.flip, recipe.crop_padding) == (False, 0), "a mirrored direction is another class"
 
 
 def test_a_subset_is_a_function_of_the_seed():
