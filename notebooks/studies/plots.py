@@ -157,6 +157,7 @@ def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
     if run.width != 64 or run.embedded or run.rule not in ("released", "printed") or not file.exists():
         return False
     log = pd.read_csv(file)
+    log = log[log["depth"] <= (run.last_depth or math.inf)]
     log["epoch"] += run.warmup_epochs  # it begins after the warm-up
     for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
         own = axis.get_xlim(), axis.get_ylim()
