@@ -160,7 +160,7 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
 @pytest.mark.parametrize(
     ("grade", "sign"),
     [
-        ("procedure reproduced, 1 of 1", "✔"),
+        ("procedure reproduced, 1 of 1 judged", "✔"),
         ("not reproduced, 0 of 1 (depth 3, not 2 to 2)", "✘"),
         ("not corroborated, n = 1 (depth 2 has not been trained for twice as long yet)", "✘"),
         ("accuracy not corroborated, n = 1", "✘"),

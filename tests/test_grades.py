@@ -28,7 +28,7 @@ def graded(results_dir):
 
 def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
     pretend_run(tmp_path / "log", seed=1, **PAPER)
-    assert graded(tmp_path / "log") == "procedure reproduced, 1 of 1"
+    assert graded(tmp_path / "log") == "procedure reproduced, 1 of 1 judged"
     spoilt = {
         "depth": {"depth": 3},
         "test_acc_pct": {"accuracy": 99.1},
@@ -40,7 +40,7 @@ def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
     for quantity, change in spoilt.items():
         pretend_run(tmp_path / quantity, seed=1, **PAPER | change)
         grade = graded(tmp_path / quantity)
-        assert grade.startswith(f"not reproduced, 0 of 1 ({quantity} ")
+        assert grade.startswith(f"not reproduced, 0 of 1 judged ({quantity} ")
         assert ";" not in grade  # nothing else
 
 
@@ -48,17 +48,17 @@ def test_what_a_run_lacks_lies_outside(tmp_path):
     one = {"epochs": LOG[LOG["depth"] < 2], "depths": DEPTHS.assign(val_acc_pct=[99.1, None, None]), "depth": 1}
     pretend_run(tmp_path / "shallow", seed=1, **PAPER | one)
     assert graded(tmp_path / "shallow") == (
-        "not reproduced, 0 of 1 (depth 1, not 2 to 2; val_acc_pct_depth1 99.1, not 98.18 to 98.78; "
+        "not reproduced, 0 of 1 judged (depth 1, not 2 to 2; val_acc_pct_depth1 99.1, not 98.18 to 98.78; "
         "val_acc_pct_depth2 nan, not 99.1 to 99.6; epochs_depth2 nan, not 40 to 160)"
     )
     cold = LOG[LOG["stage"] != "warmup"]  # the whole network has no warm-up, and CIFAR-10's search has none
     runs = common.read_finished_runs(
         pretend_run(tmp_path / "whole", variant="full", accuracy=99.6, epochs=cold).parents[2]
     )
-    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1"
+    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged"
     deep = {"row": "cifar10", "depth": 11, "accuracy": 93.3, "epochs": cold, "carry_best": True}
     runs = common.read_finished_runs(pretend_run(tmp_path / "cifar", **deep).parents[2])
-    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1"
+    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged"
 
 
 def test_epochs_in_all_are_counted_as_in_the_log(tmp_path):
@@ -81,9 +81,9 @@ def test_what_is_not_judged(tmp_path):
 def test_the_majority_of_the_judged_seeds_decides_and_a_tie_does_not_reproduce(tmp_path):
     for seed, accuracy in enumerate([50.0, 99.31, 99.0]):  # the first is exploratory
         pretend_run(tmp_path, seed=seed, accuracy=accuracy, **PAPER)
-    assert graded(tmp_path) == "not reproduced, 1 of 2 (test_acc_pct 99, not 99.11 to 99.51)"
+    assert graded(tmp_path) == "not reproduced, 1 of 2 judged (test_acc_pct 99, not 99.11 to 99.51)"
     pretend_run(tmp_path, seed=3, **PAPER)
-    assert graded(tmp_path).startswith("procedure reproduced, 2 of 3 (")
+    assert graded(tmp_path).startswith("procedure reproduced, 2 of 3 judged (")
 
 
 @pytest.mark.parametrize(
@@ -122,18 +122,41 @@ def test_what_the_procedure_buys(tmp_path):
     )
 
 
-def test_criteria_are_older_than_the_runs_that_they_judge():
-    said = ["git", "log", "--reverse", "--format=%aI", "--", "results/criteria.csv"]
-    done = subprocess.run(said, cwd=ROOT, capture_output=True, text=True)
+def author_dates(*arguments):
+    """When the commits that `git log` lists were written, oldest first."""
+    listed = ["git", "log", "--reverse", "--format=%aI", *arguments]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True)
     shallow = subprocess.run(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode or not done.stdout.strip() or shallow.stdout.strip() == "true":
         missing("the history of git")
-    committed = datetime.fromisoformat(done.stdout.split()[-1])  # of the last change, should there be one
+    return [datetime.fromisoformat(date) for date in done.stdout.split()]
+
+
+def start_of(folder):
+    return datetime.fromisoformat(read_json(folder / "provenance.json")["start"])
+
+
+def test_criteria_are_older_than_the_runs_that_they_judge():
+    committed = author_dates("--", "results/criteria.csv")[-1]  # of the last change, should there be one
     runs, judged = comparison.read_runs_from_profile(ROOT / "results", "quick"), 0
     for _, seeds in runs.dropna(subset="test_acc_pct").groupby(comparison.GROUP_COLUMNS):
         if grades.grade_runs(seeds, runs).startswith(("procedure reproduced", "not reproduced")):
             for run in seeds.itertuples():
-                begun = datetime.fromisoformat(read_json(run.folder / "provenance.json")["start"])
-                assert grades.is_exploratory(run) or begun > committed, run.folder.name
+                assert grades.is_exploratory(run) or start_of(run.folder) > committed, run.folder.name
                 judged += 1
     assert judged
+
+
+@pytest.mark.parametrize(
+    ("design", "runs"),
+    [
+        ("Design: does the warm-up do what Figure 3 says?", "cut_short/*/"),
+        ("Design: is depth the right thing to adapt?", "runs/*-equal-architecture_chain-*/"),
+    ],
+)
+def test_designs_are_older_than_their_runs(design, runs):
+    written, *_ = author_dates("-S", design, "--", "results/notes.md")
+    folders = [*(ROOT / "results" / "reduced").glob(runs)]
+    assert folders
+    for folder in folders:
+        assert start_of(folder) > written, folder.name

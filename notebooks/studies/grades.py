@@ -59,7 +59,7 @@ def grade_procedure(runs: pd.DataFrame) -> str:
         return f"exploratory, n = {len(runs)}"
     inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
-    return f"{grade}, {inside} of {len(judged)}" + f" ({wrong})" * bool(wrong)
+    return f"{grade}, {inside} of {len(judged)} judged" + f" ({wrong})" * bool(wrong)
 
 
 def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:

@@ -53,8 +53,9 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
             _, marker, color = find_look(grade)
             spread = seeds["test_acc_pct"].std() if len(seeds) > 1 else None
             style = {"marker": marker, "color": color, "ms": 8, "ls": "", "capsize": 4}
-            axis.errorbar(*mean, yerr=spread, label=shorten_grade(grade), **style)
-            axis.annotate(f"n = {len(seeds)}", mean, (9, -3), textcoords="offset points", fontsize=8)
+            axis.errorbar(*mean, yerr=spread, label=re.sub("(depth and )?accuracy ", "", shorten_grade(grade)), **style)
+            number = {"textcoords": "offset points", "fontsize": 8, "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
+            axis.annotate(f"n = {len(seeds)}", mean, (9, -3), **number)
         if of_row.empty:
             axis.text(0.05, 0.9, "not measured yet", transform=axis.transAxes, fontsize=9, color=GREY)
         name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
