@@ -67,6 +67,13 @@ def test_verdicts_and_sentences(with_warmup, without_warmup, verdict):
     assert ablation.judge_claim(study, ablation.CONVERGENCE_STATISTICS)[0] == verdict
 
 
+def test_one_pair_of_a_larger_profile_does_not_take_a_studys_place():
+    pairs = {"reduced": ([1.0, 2.0, 3.0], [6.0, 7.1, 8.0]), "quick": ([1.0], [5.0])}
+    about = {"row": "mnist", "rule": "released", "settings": "", "not_comparable": ""}
+    lines = [ablation.compare_paired_seeds(seeds(*x)).assign(profile=name, **about) for name, x in pairs.items()]
+    assert ablation.judge_claim(pd.concat(lines), ablation.CONVERGENCE_STATISTICS)[0] == "holds"
+
+
 def test_only_searches_alike_are_paired(tmp_path):
     """Two seeds have both arms; a third has none, another width and another training version are no pair's."""
     for seed, other in enumerate([{}, {}, {"width": 16}, {"training_version": 2}]):

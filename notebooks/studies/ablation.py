@@ -107,8 +107,9 @@ def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]
     """Return (verdict, reason) on a warm-up claim, by the study in `results` with most evidence: the first of
     `statistics`, names, decides, the reason tells all.
     """
+    paired = results[results.groupby(STUDY_COLUMNS)["n"].transform("max") > 1]  # one pair has no interval
     study = common.select_strongest_study(
-        results, STUDY_COLUMNS, lambda x: (x["not_comparable"].max() == "", x["n"].max())
+        results if paired.empty else paired, STUDY_COLUMNS, lambda x: (x["not_comparable"].max() == "", x["n"].max())
     )
     study = study.set_index("statistic", drop=False).loc[statistics]
     why = "; ".join(map(describe_statistic, study.itertuples()))
