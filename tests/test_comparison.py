@@ -19,7 +19,9 @@ from studies.comparison import (
 from tests.pretend import pretend_run
 
 CLAIM_VERDICTS = {"holds", "holds in the rows measured", "does not hold", "open", "not measured", "not comparable"}
-CLAIM_VERDICTS |= {f"{verdict} at reduced scale" for verdict in ("holds", "does not hold", "open")}
+CLAIM_VERDICTS |= {
+    f"{x} {y}" for x in ("holds", "does not hold", "open") for y in ("at reduced scale", "with other settings")
+}
 
 
 def compared(results_dir):

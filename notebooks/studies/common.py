@@ -144,9 +144,11 @@ def judge_for_datasets(holds: bool, measured: Iterable[str], asked: Iterable[str
 
 def qualify_verdict(verdict: str, why: str, not_comparable: str) -> tuple[str, str]:
     """Return (verdict, reason), both qualified by the text `not_comparable`, why runs cannot be compared with the
-    paper's (""): the verdict becomes "not comparable" with stand-in images, otherwise "... at reduced scale".
+    paper's (""): the verdict becomes "not comparable" with stand-in images, "... at reduced scale" with narrow
+    networks or fewer images, otherwise "... with other settings".
     """
     if not not_comparable:
         return verdict, why
-    scaled = "not comparable" if "stand-in" in not_comparable else f"{verdict} at reduced scale"
-    return scaled, f"{not_comparable} - {why}"
+    reduced = any(setting in not_comparable for setting in ("width", "train images"))
+    scaled = f"{verdict} {'at reduced scale' if reduced else 'with other settings'}"
+    return "not comparable" if "stand-in" in not_comparable else scaled, f"{not_comparable} - {why}"

@@ -122,7 +122,7 @@ def judge_fine_tuning(runs: pd.DataFrame) -> VerdictAndReason:
         return NOT_TRAINED
     told = ", ".join(f"{gain:+.2f}" for gain in gains)
     why = f"{told} points on validation (n = {len(gains)}, {', '.join(sorted(rows))})"
-    return (CLAIM_HOLDS if min(gains) > 0 else CLAIM_FAILS), why
+    return common.judge_for_datasets(min(gains) > 0, rows), why
 
 
 def judge_training_cost(runs: pd.DataFrame, numbers: pd.DataFrame) -> VerdictAndReason:

@@ -93,19 +93,23 @@ def draw_fronts(runs: pd.DataFrame) -> Figure | None:
     for axis in axes.flat[len(kinds) :]:
         axis.axis("off")
     for axis, kind in zip(axes.flat, reversed(kinds), strict=False):  # the profile with most work first
-        first, printed, marked = kind.iloc[0], TABLE_1[kind["row"].iloc[0]], {}
+        first, printed, marked, depths = kind.iloc[0], TABLE_1[kind["row"].iloc[0]], {}, []
         for _, seed in kind.groupby("seed"):
             tables = pd.concat([pd.read_csv(folder / "depths.csv") for folder in seed["folder"]])
             tried = tables.dropna(subset="val_acc_pct").set_index("depth").sort_index()[["size_mb", "val_acc_pct"]]
             ended = tried[tried.index.isin(seed.dropna(subset="test_acc_pct")["depth"])]
             axis.plot(*tried.to_numpy().T, ".-", color=plots.COLOR_FOUND, lw=1, label="every depth tried")
             style = {"color": plots.COLOR_CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
-            axis.plot(*ended.to_numpy().T, "o", label="where the search ended", **style)
-            marked |= dict(zip(ended["size_mb"], ended.index, strict=True)) | {tried["size_mb"].iloc[0]: tried.index[0]}
+            axis.plot(*ended.to_numpy().T, "o", label="chosen", **style)
+            depths += tried.index.tolist()
+            told = pd.concat([ended, tried.iloc[: 3 if len(tried) <= 3 else 1]])  # more labels would overlap
+            marked |= dict(zip(told["size_mb"], told.index, strict=True))
         axis.axhline(first["goal_pct"], color=plots.COLOR_GOAL, ls="--", lw=1, label="goal")
         if not first["not_comparable"]:
             axis.axvline(printed.odn.size_mb, color=plots.COLOR_PAPER, ls=":", lw=1.5, label="paper, Table I")
-        words = [printed.title, *first[["profile", "rule", "label"]], f"n\u00a0=\u00a0{kind['seed'].nunique()}"]
+        n = pd.Series(depths).value_counts()  # seeds of each depth
+        number = " to ".join(map(str, dict.fromkeys((min(n), max(n)))))
+        words = [printed.title, *first[["profile", "rule", "label"]], f"n = {number}".replace(" ", "\u00a0")]
         axis.set_title(textwrap.fill(", ".join(filter(None, words)), 40), fontsize=8)
         axis.set(xscale="log", xmargin=0.15, ymargin=0.15)
         axis.set_xticks(list(marked), [f"{depth}\n{size:.2g} MB" for size, depth in marked.items()])

@@ -98,7 +98,7 @@ def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) 
     searched, place = set(epochs.loc[epochs["stage"] == "depth", "depth"]), -math.inf
     for start in epochs[epochs["stage_epoch"] == 1].itertuples():
         axis.axvline(start.epoch - 0.5, color="0.4", linewidth=1, linestyle=":", zorder=1)
-        place = max(start.epoch, place + 0.06 * len(epochs))
+        place = max(start.epoch, place + 0.06 * max(len(epochs), axis.get_xlim()[1]))
         unsearched = start.stage == "finetune" and start.depth not in searched  # the last: nothing is left to search
         title = f"depth {start.depth}, the last" if unsearched else stage_title(start.stage, start.depth)
         if titled:
@@ -163,7 +163,7 @@ def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
         own = axis.get_xlim(), axis.get_ylim()
         label = "authors' log: validation accuracy, training loss"
         axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
-        for depth, start in log.groupby("depth")["epoch"].min().add(1).items():
+        for depth, start in log.groupby("depth")["epoch"].min().add(1).iloc[1:].items():
             place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": COLOR_PAPER, "rotation": 90}
             axis.text(start, 0.02, f"log: depth {depth}", va="bottom", **place)
         axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
