@@ -40,13 +40,15 @@ SETTINGS_OF_PROFILE: dict[str, Settings] = {
     "paper": {},
 }
 EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `released` and `printed`, and by `equal`
-    "smoke": ({"depth_epochs": 8, "finetune_epochs": 2, "full_epochs": 12}, {"depth_epochs": 4, "full_epochs": 4}),
+    "smoke": ({"depth_epochs": 8, "finetune_epochs": 2, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
     "quick": ({"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4}, {}),
 }
 
 SMOKE_TARGET_PCT = 90.0  # of all rows' stand-ins
 SMOKE_RATE = 0.05  # by rule `released`, where CIFAR-10's narrow ResNet-50 learns at a lower one only
-SMOKE_SETTINGS_OF_CIFAR10: Settings = {"rate": 0.01, "first_depth": 8}
+SMOKE_SETTINGS_OF_DATASET: dict[str, Settings] = {
+    "emnist": {"full_epochs": 12}, "cifar10": {"rate": 0.01, "first_depth": 8, "full_epochs": 12}
+}  # fmt: skip
 
 
 def epochs_for_own_images(images: int) -> int:
@@ -69,7 +71,7 @@ def preset_settings(row: str, profile: str, rule: str) -> Settings:
     if profile == "smoke" and row in TABLE_1:
         settings |= {"target_pct": SMOKE_TARGET_PCT, "crop_padding": 0, "flip": False}  # classes are directions
         if rule == "released":
-            settings |= {"rate": SMOKE_RATE} | (SMOKE_SETTINGS_OF_CIFAR10 if row == "cifar10" else {})
+            settings |= {"rate": SMOKE_RATE} | SMOKE_SETTINGS_OF_DATASET.get(row, {})
     if row not in TABLE_1:
         settings["embedded"] = row.startswith(f"own_{EXAMPLE_NAME}_")  # which only drawn images are called
     return settings

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from odnlib import recipes
 from odnlib.files import TRAINING_VERSION, find_finished_runs, read_json, write_rounded_csv
@@ -117,7 +117,7 @@ def write_study(name: str, study: ModuleType, results_dir: Path | str, profile: 
 def confidence_interval(values: pd.Series) -> tuple[float, float, float]:
     """Return mean, lower and upper limit of the 95 % t-interval of a mean; infinite with fewer than three values."""
     mean, n = values.mean(), len(values)
-    half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 2 else float("inf")
+    half = stdtrit(n - 1, 0.975) * values.std() / n**0.5 if n > 2 else float("inf")
     return mean, mean - half, mean + half
 
 
