@@ -121,15 +121,17 @@ def draw_results(results: pd.DataFrame) -> Figure:
     folders = results[FOLDER_COLUMNS].iloc[0]
     run, searches = recipes.read_run(folders["folder"]), [pd.read_csv(folder / "epochs.csv") for folder in folders]
     drawn, axes = plots.make_axes(2, 2, 5.2, sharey="row", sharex=True)
-    papers = not run.embedded and run.width == 64  # then the axes of its figure
-    axes[0, 0].set(ylabel="accuracy (%)", ylim=(50, 105) if papers else None)
-    axes[1, 0].set(ylabel="loss", ylim=(0, 1.4) if papers else None)
+    for axis, label, papers in zip(axes[:, 0], ("accuracy (%)", "loss"), ((50, 105), (0, 1.4)), strict=True):
+        axis.set_ylabel(label)
+        if not run.embedded and run.width == 64:
+            axis.set_ylim(papers)  # the axes of its figure
     if plots.draw_authors_curves(axes[:, 0], run):
         axes[0, 0].set_xlim(right=max(axes[0, 0].get_xlim()[1], *map(len, searches)))
     for (above, below), arm, epochs in zip(axes.T, SETTINGS_WITH_AND_WITHOUT_WARMUP, searches, strict=True):
         plots.draw_curves(above, epochs, "acc_pct", "-")
         plots.draw_curves(below, epochs, "loss", "-", titled=False)
-        above.axhline(run.goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
+        if run.goal_pct < 100:
+            above.axhline(run.goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=58)
         below.set_xlabel("epoch")
     plots.legend_above(drawn, axes[0, 0], 3)
