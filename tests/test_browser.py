@@ -28,11 +28,11 @@ SCREENSHOTS = ROOT / "tests" / "screenshots"
 SLOW = """\
 import pathlib, time
 from odnlib import progress
-show_at_once = globals().get("show_at_once", progress.ProgressBar.show)  # the cell is run twice
+show_at_once = globals().get("show_at_once", progress.ProgressBar.update)  # the cell is run twice
 def show_slowly(self, *told):
     show_at_once(self, *told)
     time.sleep(1 if pathlib.Path("hold").exists() else 0)
-progress.ProgressBar.show = show_slowly
+progress.ProgressBar.update = show_slowly
 """
 
 
