@@ -117,6 +117,7 @@ def test_interrupted_closed_and_run_again_in_jupyterlab(jupyterlab, browser, tmp
     run_all_cells(browser, jupyterlab)
     shows(browser, " if it takes all 2 depths")  # it tells the time left, and where its log is
     assert re.search(r"log: [^\"]+/log.txt", outputs(browser))
+    wait_for(lambda: list(tmp_path.glob("results/smoke/runs/*/checkpoint.pt")), 120)  # something to go on from
     browser.execute_script("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
     shows(browser, "Interrupted: what was trained is kept in ")
     assert "- run this cell again to go on." in outputs(browser)
