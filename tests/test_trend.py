@@ -76,6 +76,26 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
     assert figures == {f"depth_by_dataset-{rule}-train_images_100.png" for rule in ("equal", "fast")}
 
 
+def test_a_folder_of_own_images_is_a_dataset_more_and_one_called_like_a_row_has_its_place(tmp_path):
+    same = {"profile": "reduced", "rule": "equal", "architecture": "resnet18", "depth_epochs": 5}
+    same |= common.SETTINGS_WITHOUT_GOAL
+    for row in ("mnist", "emnist", "fashion_mnist"):
+        pretend_run(tmp_path, row, train_images=600, validation_images=300, **same)
+    for row in ("own_svhn_0123abcd", "own_my_cats_0123abcd"):
+        pretend_run(tmp_path, row, **same)
+    pretend_run(tmp_path, "own_other_0123abcd", **same | {"depth_epochs": 6})  # trained otherwise
+    common.write_study("depth_by_dataset", trend, tmp_path, "reduced")
+    lines = trend.read_results(tmp_path, "reduced").query("tolerance_pct == 0.5")
+    assert lines["paper_depth"].fillna(0).tolist() == [2, 3, 5, 6, 0]
+    assert set(lines["settings"]) == {"train images 600, validation images 300, depth epochs 5"}
+    verdict, why = trend.judge_claim(lines)
+    assert (verdict, "SVHN (own images) 2.0" in why, "cats" in why) == ("open at reduced scale", True, False)
+    planned = trend.plan_recipes(
+        "reduced", ["mnist", "emnist", "own_svhn_0123abcd"], ["resnet18"], [0], {"train_images": 600}
+    )
+    assert [recipe.train_images for recipe in planned] == [600, 600, None]
+
+
 def test_three_rows_are_a_trend_and_one_with_the_common_architecture_is_searched_once():
     with pytest.raises(RecipeError, match=r"rows \['mnist', 'svhn'\] are fewer than 3"):
         trend.plan_recipes("smoke", ["mnist", "svhn"], [""], [0], {})

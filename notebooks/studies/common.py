@@ -36,13 +36,15 @@ def read_run(folder: Path, varied: set[str]) -> dict:
 
 
 def read_finished_runs(
-    results_dir: Path | str, profile: str = "*", variant: str | None = None, varied: set[str] = frozenset()
-) -> pd.DataFrame:
-    """Return a table of `read_run`, one row per finished run on a dataset of Table I, of a profile ("*": all) and a
-    variant (odn, full; None: both), with full_size_mb, the MB of the whole network. Empty without runs.
+    results_dir: Path | str, profile: str = "*", variant: str | None = None, varied: set[str] = frozenset(),
+    own: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """Return a table of `read_run`, one row per finished run on a dataset of Table I (with `own` also on others) of a
+    profile ("*": all) and a variant (odn, full; None: both), with full_size_mb, the MB of the whole network. Empty
+    without runs.
     """
     runs = [read_run(folder, varied) for folder in find_finished_runs(results_dir, profile, variant)]
-    runs = pd.DataFrame([run for run in runs if run["row"] in TABLE_1])
+    runs = pd.DataFrame([run for run in runs if own or run["row"] in TABLE_1])
     sizes = [pd.read_csv(x / "depths.csv")["size_mb"].iloc[-1] for x in runs.get("folder", [])]
     return runs.assign(full_size_mb=sizes) if sizes else runs
 

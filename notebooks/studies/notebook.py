@@ -125,9 +125,12 @@ class NotebookTrainer:
         """Return a function without arguments that loads the images of a recipe."""
         return partial(self.load, dataclasses.replace(recipe, variant="odn"))  # the whole network sees the same
 
-    def train(self, recipe: Recipe, *listeners: Listener) -> Path:
-        """Train what a recipe's run still lacks, telling each epoch to `listeners`, and return the run's folder."""
-        return experiment.run(recipe, self.image_loader(recipe), self.results_dir, listeners, fresh=self.since)
+    def train(self, recipe: Recipe, *listeners: Listener, images: data.Data | None = None) -> Path:
+        """Train what a recipe's run still lacks, on its dataset's images or on `images`, telling each epoch to
+        `listeners`, and return the run's folder.
+        """
+        load = self.image_loader(recipe) if images is None else lambda: images
+        return experiment.run(recipe, load, self.results_dir, listeners, fresh=self.since)
 
 
 def fold_out_source(title: str, *functions: Callable) -> HTML:

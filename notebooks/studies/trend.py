@@ -24,21 +24,48 @@ RESULT_COLUMNS += ["paper_depth", "folder", "not_comparable", "tolerance_pct", "
 TOLERANCES_PCT = (0.5, 1.0, 2.0)  # points; verdicts are taken at the first, which is the released code's
 PAPER_ARCHITECTURES = "the paper's architectures"  # in the column architectures: each dataset has its own
 FEWEST_DATASETS = 3  # that make a trend
+IMAGE_COUNTS = {"train_images", "validation_images"}  # settings that own images, which are all used, cannot have
 
 
 def plan_recipes(
     profile: str, rows: Iterable[str], architectures: Iterable[str], seeds: Iterable[int], overrides: dict
 ) -> list[recipes.Recipe]:
-    """Return the recipes of searches by `equal` that try every depth: each dataset in `rows` with each architecture
-    ("": its own in the paper) and seed; RecipeError if one is invalid, or there are fewer than three datasets.
+    """Return the recipes of searches by `equal` that try every depth: each dataset in `rows`, of Table I or somebody's
+    own, with each architecture ("": its own in the paper) and seed; RecipeError if one is invalid, or there are fewer
+    than three datasets.
     """
     if len(set(rows)) < FEWEST_DATASETS:
         raise recipes.RecipeError(f"rows {list(rows)} are fewer than {FEWEST_DATASETS}: no trend can be read off them")
     same, wanted = overrides | common.SETTINGS_WITHOUT_GOAL | {"profile": profile, "rule": "equal"}, []
     for row, architecture, seed in product(rows, architectures, seeds):
-        wanted.append(same | {"row": row, "seed": seed} | ({"architecture": architecture} if architecture else {}))
+        settings = {name: x for name, x in same.items() if row in TABLE_1 or name not in IMAGE_COUNTS}
+        wanted.append(settings | {"row": row, "seed": seed} | ({"architecture": architecture} if architecture else {}))
     # A row whose own architecture is also the common one is searched once.
     return list(dict.fromkeys(recipes.resolve_all(wanted)))
+
+
+def find_table_row(row: str) -> str:
+    """Return a dataset's row of Table I: for own images the name of their folder, which need not be one."""
+    return row if row in TABLE_1 else row.removeprefix("own_").rpartition("_")[0]
+
+
+def make_title(row: str) -> str:
+    """Return a dataset's title; that of own images says so."""
+    name = find_table_row(row)
+    return (TABLE_1[name].title if name in TABLE_1 else name) + " (own images)" * (row not in TABLE_1)
+
+
+def join_own_images(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `read_finished_runs` whose runs on own images belong to the study of a run on a dataset of
+    Table I with the same settings but for numbers of images, which a folder has by itself.
+    """
+    alike = [common.describe_overrides(run, VARIED_SETTINGS | IMAGE_COUNTS) for run in runs.itertuples()]
+    runs = runs.assign(alike=alike, own=~runs["row"].isin(TABLE_1))
+    study = runs[~runs["own"]].groupby(["rule", "alike"])[["settings", "not_comparable"]].last()
+    found = runs[["rule", "alike"]].join(study, on=["rule", "alike"])
+    for name in study:
+        runs[name] = runs[name].mask(runs["own"] & found[name].notna(), found[name])
+    return runs
 
 
 def find_depth_needed(depths: pd.DataFrame, tolerance_pct: float) -> int:
@@ -49,17 +76,18 @@ def find_depth_needed(depths: pd.DataFrame, tolerance_pct: float) -> int:
 
 def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
     """Return a table (`RESULT_COLUMNS`), one row per tolerance and search that tried every depth: the depth needed, the
-    paper's. A search whose architecture is both its dataset's own and the common one is listed twice.
+    paper's, if it has one. A search whose architecture is both its dataset's own and the common one is listed twice.
     """
-    runs = common.read_finished_runs(results_dir, profile, "odn", VARIED_SETTINGS)
+    runs = common.read_finished_runs(results_dir, profile, "odn", VARIED_SETTINGS, own=True)
     if runs.empty:
         return runs
     every = (runs["first_depth"] == 1) & (runs["last_depth"] == runs["max_depth"])
-    runs = runs[every & (runs["goal_pct"] >= 100)].rename(columns={"last_depth": "of"})
-    runs["paper_depth"] = [TABLE_1[row].odn.depth for row in runs["row"]]
+    runs = join_own_images(runs[every & (runs["goal_pct"] >= 100)].rename(columns={"last_depth": "of"}))
+    paper = pd.DataFrame({row: (x.odn.depth, x.architecture) for row, x in TABLE_1.items()}, ["depth", "architecture"])
+    runs["paper_depth"] = runs["row"].map(find_table_row).map(paper.loc["depth"])
     runs["architectures"] = runs["architecture"]
-    own = runs["architecture"] == runs["row"].map(lambda row: TABLE_1[row].architecture)
-    runs = pd.concat([runs[own].assign(architectures=PAPER_ARCHITECTURES), runs])
+    usual = runs["architecture"] == runs["row"].map(paper.loc["architecture"])
+    runs = pd.concat([runs[usual].assign(architectures=PAPER_ARCHITECTURES), runs])
     runs = runs[runs.groupby([*STUDY_COLUMNS, "architectures"])["row"].transform("nunique") >= FEWEST_DATASETS]
     depths = [pd.read_csv(folder / "depths.csv") for folder in runs["folder"]]
     runs["best_val_acc_pct"] = [x["val_acc_pct"].max() for x in depths]
@@ -73,12 +101,12 @@ def judge_order(results: pd.DataFrame) -> tuple[str, str]:
     of architectures and one tolerance. Judged by Kendall's tau between the paper's depths and our means over seeds,
     with its exact one-sided p: the share of all orders of the datasets whose tau is at least as far in its direction.
     With p < 0.05 the claim holds (tau > 0) or fails, otherwise it is open. Four datasets in perfect order have p =
-    1/24; three can prove nothing.
+    1/24; three can prove nothing. Own images count if their folder is called like a dataset of Table I.
     """
-    rows = results.groupby("row", sort=False)[["paper_depth", "depth"]].mean()
+    rows = results.dropna(subset="paper_depth").groupby("row", sort=False)[["paper_depth", "depth"]].mean()
     taus = [stats.kendalltau(rows["paper_depth"], order).statistic for order in permutations(rows["depth"])]
     tau, sign = taus[0], -1 if taus[0] < 0 else 1
-    why = ", ".join(f"{TABLE_1[row].title} {depth:.1f}" for row, depth in rows["depth"].items())
+    why = ", ".join(f"{make_title(row)} {depth:.1f}" for row, depth in rows["depth"].items())
     within = f"{results['tolerance_pct'].iloc[0]:g} points of the best"
     why += f" (mean depth over {results['seed'].nunique()} seeds, within {within}): "
     if tau != tau:  # every dataset needs the same
@@ -107,13 +135,14 @@ def draw_results(results: pd.DataFrame) -> Figure:
     """Draw accuracy lost at each depth and the depth that each dataset needs, for one study of `read_results`."""
     within = results["tolerance_pct"].min()
     needed = results[results["tolerance_pct"] == within]
-    rows, kinds = sorted(set(needed["row"]), key=lambda row: TABLE_1[row].odn.depth), needed["architectures"].nunique()
+    printed = needed.groupby("row")["paper_depth"].first().sort_values()
+    rows, kinds = list(printed.index), needed["architectures"].nunique()
     drawn, axes = plots.make_axes(kinds, 2, 3 * kinds, squeeze=False)
     for (left, right), (kind, searches) in zip(axes, needed.groupby("architectures", sort=False), strict=True):
-        names = [TABLE_1[row].title for row in rows]
+        names = list(map(make_title, rows))
         for row, of_row in searches.groupby("row", sort=False):
             place, beside = rows.index(row), of_row["seed"].rank()
-            look = {"marker": "osD^v"[place], "color": plt.get_cmap("viridis")(place / 5)}
+            look = {"marker": "osD^vPX<>"[place % 9], "color": plt.get_cmap("viridis")(place / max(5, len(rows)))}
             depths = pd.concat([pd.read_csv(folder / "depths.csv") for folder in of_row["folder"]])
             accuracy = depths.dropna(subset="val_acc_pct").groupby("depth")["val_acc_pct"]
             mean, lost = accuracy.mean(), accuracy.agg(["min", "max"]) - accuracy.mean().max()
@@ -123,8 +152,9 @@ def draw_results(results: pd.DataFrame) -> Figure:
             names[place] = names[place].replace("-", "-\n") + f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
-            title, printed = kind.capitalize(), [TABLE_1[row].odn.depth for row in rows]
-            right.plot(printed, "D", color=plots.COLOR_PAPER, ms=8, fillstyle="none", mew=1.5, label="paper, Table I")
+            title = kind.capitalize()
+            look = {"marker": "D", "linestyle": "none", "color": plots.COLOR_PAPER, "fillstyle": "none"}
+            right.plot(printed.to_numpy(), ms=8, mew=1.5, label="paper, Table I", **look)
             right.legend(loc="upper left")
         left.axhline(-within, color="0.3", linestyle="--", linewidth=1)
         left.set_yscale("symlog", linthresh=1)
