@@ -46,8 +46,9 @@ EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `r
 
 SMOKE_TARGET_PCT = 90.0  # of all rows' stand-ins
 SMOKE_RATE = 0.05  # by rule `released`, where CIFAR-10's narrow ResNet-50 learns at a lower one only
-SMOKE_SETTINGS_OF_DATASET: dict[str, Settings] = {
-    "emnist": {"full_epochs": 12}, "cifar10": {"rate": 0.01, "first_depth": 8, "full_epochs": 12}
+SMOKE_SETTINGS_OF_DATASET: dict[str, Settings] = {  # shallower networks than `first_depth` only guess
+    "emnist": {"first_depth": 4, "full_epochs": 12}, "svhn": {"first_depth": 4},
+    "cifar10": {"rate": 0.01, "first_depth": 8, "full_epochs": 12},
 }  # fmt: skip
 
 

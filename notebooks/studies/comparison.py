@@ -145,6 +145,8 @@ def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
                 tolerance = accuracy_tolerance_pts(record["paper"], record["std"], n, first["test_images"])
                 verdict = judge_agreement(record["paper"], record["measured"], tolerance)
                 why = f"tolerance {tolerance:.2f} points, n = {n}"
+            elif grade.startswith("not corroborated"):
+                verdict, why = "not corroborated", "the depth found, by its grade"
             else:
                 depths = getattr(TABLE_1[row], variant).depth, seeds["depth"].mean()
                 verdict, why = judge_agreement(*depths, 0.5, more_is_better=False), "verdict of the depth found"
