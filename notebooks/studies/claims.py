@@ -1,6 +1,8 @@
 """Judges every claim of the paper's text: holds, does not hold, open, not comparable, or not measured.
 
-The claims stand in claims.csv: key, section of the paper, statement, check (what is computed for it), needs_training.
+The claims stand in claims.csv: key, section of the paper, statement, check (what is computed for it), needs_training,
+holds and fails (the answer as a sentence, in either case), notebooks that make the runs, and design (its heading in
+results/notes.md).
 """
 
 from functools import partial
@@ -9,7 +11,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from studies import ablation, comparison, compression, depth_or_width, families, latency, reuse, trend
+from studies import ablation, common, comparison, compression, depth_or_width, families, latency, reuse, trend
 from studies import judgements as by_runs
 from studies.judgements import VerdictAndReason
 
@@ -17,6 +19,7 @@ STUDY_OF_FILE_NAME = {"depth_by_dataset": trend, "families": families, "compress
 NOTEBOOK_OF_STUDY = {ablation: "06_warmup_ablation", trend: "09_depth_by_dataset", families: "11_other_networks"}
 NOTEBOOK_OF_STUDY |= {compression: "12_compress_further", reuse: "13_reuse_the_depth", latency: "a row's notebook"}
 NOTEBOOK_OF_STUDY |= {depth_or_width: "14_depth_or_width"}
+NO_ANSWER = "These runs do not decide it."
 
 
 def judge_by_study(results_dir: Path, profile: str, study: ModuleType, *question: object) -> VerdictAndReason:
@@ -33,8 +36,8 @@ def judge_by_study(results_dir: Path, profile: str, study: ModuleType, *question
 
 
 def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
-    """Return claims.csv with verdict and why, one row per claim, for `runs` of `comparison.read_runs_from_profile`
-    (from `profile` on) and `numbers`, their `comparison.compare_with_paper`.
+    """Return the claims with answer, verdict and why, one row per claim, for `runs` of
+    `comparison.read_runs_from_profile` (from `profile` on) and `numbers`, their `comparison.compare_with_paper`.
     """
     by_study = partial(judge_by_study, results_dir, profile)
     verdicts = {
@@ -64,7 +67,9 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
         "depth_or_width": by_study(depth_or_width),
         "algorithm_stops": by_runs.judge_stopping(runs),
     }
-    claims = pd.read_csv(Path(__file__).with_suffix(".csv"))
-    needs_training = claims.pop("needs_training")
+    claims = pd.read_csv(Path(__file__).with_suffix(".csv"), dtype={"notebooks": str}).fillna("")
     judged = pd.DataFrame([verdicts[key] for key in claims["key"]], columns=["verdict", "why"])
-    return claims.join(judged).assign(needs_training=needs_training)
+    answers = [{common.CLAIM_HOLDS: x.holds, common.CLAIM_FAILS: x.fails} for x in claims.itertuples()]
+    kinds = judged["verdict"].str.extract(f"^({common.CLAIM_HOLDS}|{common.CLAIM_FAILS})")[0]
+    answers = [answer.get(kind, NO_ANSWER) for answer, kind in zip(answers, kinds, strict=True)]
+    return claims.drop(columns=["holds", "fails"]).assign(answer=answers).join(judged)

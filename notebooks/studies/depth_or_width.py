@@ -118,25 +118,33 @@ def draw_results(results: pd.DataFrame) -> Figure:
     found, rows = average_over_seeds(results), [row for row in TABLE_1 if row in set(results["row"])]
     drawn, axes = plots.make_axes(2, len(rows), 5.4, squeeze=False)
     labels = {"size_mb": "MB", "macs_m": "million multiply-accumulates"}
+    beside = {"textcoords": "offset points", "fontsize": 8, "color": "0.3"}
     for column, row in zip(axes.T, rows, strict=True):
-        printed = {"its depth": TABLE_1[row].odn, "whole": TABLE_1[row].full}
+        printed = [TABLE_1[row].odn, TABLE_1[row].full]
         for axis, (size, label) in zip(column, labels.items(), strict=True):
+            of_row = found[found["row"] == row].sort_values(size)
             for kind, (marker, color) in MARKER_AND_COLOR_OF_KIND.items():
-                of_kind = found[(found["row"] == row) & (found["kind"] == kind)].sort_values(size)
+                if (networks := of_row[of_row["kind"] == kind]).empty:
+                    continue
                 style = {"color": color, "marker": marker, "capsize": 3, "label": kind, "ls": "none", "ms": 6}
-                axis.errorbar(of_kind[size], of_kind["val_acc_pct"], of_kind["std"], **style)
-            for name, paper in printed.items():
-                place, below = (getattr(paper, size), paper.test_acc_pct), {"xytext": (0, -14), "ha": "center"}
-                axis.plot(*place, "*", color="0.2", ms=11, mfc="none")
-                axis.annotate(f"paper, {name}", place, textcoords="offset points", fontsize=8, **below)
+                axis.errorbar(networks[size], networks["val_acc_pct"], networks["std"], **style)
+                for x in networks.to_dict("records"):
+                    narrow = x["width"] < 64
+                    name, at = f"{x['width']}/" * narrow + str(x["depth"]), (-4, 5) if narrow else (6, -9)
+                    axis.annotate(name, (x[size], x["val_acc_pct"]), at, ha="right" if narrow else "left", **beside)
+            look = {"color": plots.COLOR_PAPER, "mfc": "none", "ms": 9, "mew": 1.5, "lw": 1, "label": "paper, Table I"}
+            axis.plot([getattr(x, size) for x in printed], [x.test_acc_pct for x in printed], "D--", **look)
             axis.set(xscale="log", xlabel=label, ylabel="accuracy (%)")
-            plots.label_log_axis(axis.xaxis, 3)
-            axis.margins(0.12)
+            axis.margins(0.15)
+            low, high = axis.get_xlim()
+            plots.label_log_axis(axis.xaxis, *(() if high > 100 * low else (3,)))
         column[0].set_title(TABLE_1[row].title)
-    plots.legend_above(drawn, axes[0, 0], len(MARKER_AND_COLOR_OF_KIND))
+    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
+    drawn.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries), fontsize=9)
     sns.despine(drawn)
     ours = "Ours: validation accuracy, rule equal, means of the seeds with their standard deviation"
-    return plots.write_below(drawn, f"{ours}; paper: printed test accuracy")
+    numbers = "numbers: depth, or width/depth"
+    return plots.write_below(drawn, f"{ours}; {numbers}. Paper: printed test accuracy at its depth (left) and whole")
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:

@@ -143,7 +143,7 @@ def write_report(results_dir: Path, profile: str) -> Report:
         "Searches that met their goal, beside the whole network": report.headline,
         "Depths at equal training, validation accuracy": grades.average_depths_at_equal_training(report.runs),
         "Table I, number by number": report.best[NUMBER_COLUMNS],
-        "Claims of the text": report.claims[["section", "statement", "verdict", "why"]],
+        "Claims of the text": report.claims[["section", "statement", "verdict", "answer", "why"]],
     }
     text = ["# Measured beside printed", *report.summarise()]
     text += [part for title, table in tables.items() for part in (f"## {title}", format_markdown_table(table))]
