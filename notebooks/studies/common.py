@@ -61,22 +61,27 @@ def why_not_comparable_to_paper(run: Any, varied: set[str]) -> str:
     return ", ".join(reasons + ([f"overridden: {recipes.describe_settings(others)}"] if others else []))
 
 
-def describe_overrides(run: Any, varied: set[str]) -> str:
-    """Return a run's overrides as text without the settings named in `varied`, equal for runs of one study; with a
-    training version after the first, since runs by different versions must not be pooled.
+def describe_overrides(run: Any, varied: set[str], always: Iterable[str] = ()) -> str:
+    """Return a run's overrides as text without the settings named in `varied`, equal for runs of one study; with those
+    named in `always`, overridden or not, and a training version after the first, since runs by different versions must
+    not be pooled.
     """
     told = {name: value for name, value in run.changed.items() if name not in varied}
+    told |= {name: getattr(run, name) for name in always}
     told |= {"training_version": run.training_version} if run.training_version > 1 else {}
     return recipes.describe_settings(told)
 
 
-def select_study(results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str]) -> pd.DataFrame:
+def select_study(
+    results: pd.DataFrame, recipe: recipes.Recipe, varied: set[str], always: Iterable[str] = ()
+) -> pd.DataFrame:
     """Return the rows of a table of studies' results that belong with a run of `recipe` by today's code: those with its
-    profile, row, rule and settings, less the names in `varied`.
+    profile, row, rule and settings, less the names in `varied`, with those in `always`.
     """
     own = {name: getattr(recipe, name) for name in ("profile", "row", "rule") if name not in varied}
-    run = SimpleNamespace(changed=recipe.overridden, training_version=TRAINING_VERSION)
-    own["settings"] = describe_overrides(run, varied)
+    named = {name: getattr(recipe, name) for name in always}
+    run = SimpleNamespace(changed=recipe.overridden, training_version=TRAINING_VERSION, **named)
+    own["settings"] = describe_overrides(run, varied, always)
     return results[(results[list(own)] == pd.Series(own)).all(axis=1)]
 
 

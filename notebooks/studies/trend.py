@@ -18,6 +18,7 @@ from odnlib.paper import TABLE_1
 from studies import common, plots
 
 VARIED_SETTINGS = {"row", "architecture", *common.SETTINGS_WITHOUT_GOAL}
+TOLD_SETTINGS = ("depth_epochs",)  # in `settings` also where it is a dataset's usual number, which others may not have
 STUDY_COLUMNS = ["profile", "rule", "settings"]
 RESULT_COLUMNS = [*STUDY_COLUMNS, "architectures", "row", "architecture", "seed", "best_val_acc_pct", "of"]
 RESULT_COLUMNS += ["paper_depth", "folder", "not_comparable", "tolerance_pct", "depth"]
@@ -55,12 +56,16 @@ def make_title(row: str) -> str:
     return (TABLE_1[name].title if name in TABLE_1 else name) + " (own images)" * (row not in TABLE_1)
 
 
-def join_own_images(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `read_finished_runs` whose runs on own images belong to the study of a run on a dataset of
-    Table I with the same settings but for numbers of images, which a folder has by itself.
+def describe_studies(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `read_finished_runs` with the `settings` that make up a study, over all its datasets. Runs on
+    own images belong to the study of a run on a dataset of Table I with the same settings but for numbers of images,
+    which a folder has by itself.
     """
-    alike = [common.describe_overrides(run, VARIED_SETTINGS | IMAGE_COUNTS) for run in runs.itertuples()]
-    runs = runs.assign(alike=alike, own=~runs["row"].isin(TABLE_1))
+    settings, alike = (
+        [common.describe_overrides(run, varied, TOLD_SETTINGS) for run in runs.itertuples()]
+        for varied in (VARIED_SETTINGS, VARIED_SETTINGS | IMAGE_COUNTS)
+    )
+    runs = runs.assign(settings=settings, alike=alike, own=~runs["row"].isin(TABLE_1))
     study = runs[~runs["own"]].groupby(["rule", "alike"])[["settings", "not_comparable"]].last()
     found = runs[["rule", "alike"]].join(study, on=["rule", "alike"])
     for name in study:
@@ -82,7 +87,7 @@ def read_results(results_dir: Path | str, profile: str) -> pd.DataFrame:
     if runs.empty:
         return runs
     every = (runs["first_depth"] == 1) & (runs["last_depth"] == runs["max_depth"])
-    runs = join_own_images(runs[every & (runs["goal_pct"] >= 100)].rename(columns={"last_depth": "of"}))
+    runs = describe_studies(runs[every & (runs["goal_pct"] >= 100)].rename(columns={"last_depth": "of"}))
     paper = pd.DataFrame({row: (x.odn.depth, x.architecture) for row, x in TABLE_1.items()}, ["depth", "architecture"])
     runs["paper_depth"] = runs["row"].map(find_table_row).map(paper.loc["depth"])
     runs["architectures"] = runs["architecture"]
