@@ -122,7 +122,9 @@ class ProgressBar(ProgressListener, AbstractContextManager):
             self.began = time.monotonic(), work
             if not self.bar.disable:
                 tqdm.write(f"log: {shorten_path(self.folder / 'log.txt')}", self.file)
-        self.accuracy = f"validation {last['val_acc_pct']:.2f} %" if last else self.accuracy
+        if last:
+            best = last["best_val_acc_pct"]
+            self.accuracy = f"validation {last['val_acc_pct']:.2f} %" + f", best {best:.2f}" * (best == best)  # or nan
         self.bar.total = max(expected, math.ceil(epochs))
         told = filter(None, (self.accuracy, self.format_time_left(work, expected - epochs)))
         self.bar.set_postfix_str(", ".join(told), False)

@@ -96,6 +96,25 @@ def test_a_folder_of_own_images_is_a_dataset_more_and_one_called_like_a_row_has_
     assert [recipe.train_images for recipe in planned] == [600, 600, None]
 
 
+@pytest.mark.parametrize(
+    ("at_depth_1", "verdict"),
+    [((98.3, 98.4, 98.2), "holds"), ((98.0, 98.1, 97.9), "open"), ((90.0, 90.5, 89.5), "does not hold")],
+)
+def test_a_depth_is_reused_at_no_loss_or_at_one(tmp_path, at_depth_1, verdict):
+    """EMNIST needs 1 block: what does MNIST, which may need 2, have with 1?"""
+    same = {"profile": "reduced", "rule": "equal", "architecture": "resnet18", "depth_epochs": 5}
+    same |= common.SETTINGS_WITHOUT_GOAL
+    for seed, accuracy in enumerate(at_depth_1):
+        for row, one in (("mnist", accuracy), ("emnist", 99.0), ("fashion_mnist", 99.0)):
+            depths = pd.DataFrame({"depth": [1, 2], "size_mb": 1.0, "val_acc_pct": [one, 98.6 + seed / 20]})
+            pretend_run(tmp_path, row, seed=seed, depths=depths, **same)
+    results = trend.read_results(tmp_path, "reduced")
+    judged, why = trend.judge_claim(results, "reuse")
+    assert judged == f"{verdict} at reduced scale", why
+    assert why.count("n = 3") == 3
+    assert trend.judge_claim(results[results["seed"] < 2], "reuse")[0] == "not measured"
+
+
 def test_three_rows_are_a_trend_and_one_with_the_common_architecture_is_searched_once():
     with pytest.raises(RecipeError, match=r"rows \['mnist', 'svhn'\] are fewer than 3"):
         trend.plan_recipes("smoke", ["mnist", "svhn"], [""], [0], {})

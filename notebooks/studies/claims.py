@@ -40,6 +40,7 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
     `comparison.read_runs_from_profile` (from `profile` on) and `numbers`, their `comparison.compare_with_paper`.
     """
     by_study = partial(judge_by_study, results_dir, profile)
+    reused = by_study(trend, "reuse")  # or, without searches that tried every depth, notebook 13's
     verdicts = {
         "mnist_98_64": by_runs.judge_size_reduction(numbers, "mnist"),
         "svhn_96_44": by_runs.judge_size_reduction(numbers, "svhn"),
@@ -61,7 +62,7 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
         "other_families": by_study(families),
         "compress_further": by_study(compression, "further"),
         "compression_cannot_reach": by_study(compression, "reach"),
-        "depth_is_reusable": by_study(reuse, "reused"),
+        "depth_is_reusable": reused if reused[0] != "not measured" else by_study(reuse, "reused"),
         "expansion_matters": by_study(reuse, "expansion"),
         "procedure_pays": by_runs.judge_gain_over_plain_training(runs),
         "depth_or_width": by_study(depth_or_width),

@@ -121,10 +121,10 @@ def write_study(name: str, study: ModuleType, results_dir: Path | str, profile: 
         write_rounded_csv(folder / f"{name}_answers.csv", study.summarise_over_seeds(results))
 
 
-def confidence_interval(values: pd.Series) -> tuple[float, float, float]:
-    """Return mean, lower and upper limit of the 95 % t-interval of a mean; infinite with fewer than three values."""
+def confidence_interval(values: pd.Series, level_pct: float = 95) -> tuple[float, float, float]:
+    """Return mean, lower and upper limit of the t-interval of a mean; infinite with fewer than three values."""
     mean, n = values.mean(), len(values)
-    half = stdtrit(n - 1, 0.975) * values.std() / n**0.5 if n > 2 else float("inf")
+    half = stdtrit(n - 1, 0.5 + level_pct / 200) * values.std() / n**0.5 if n > 2 else float("inf")
     return mean, mean - half, mean + half
 
 

@@ -25,6 +25,7 @@ RESULT_COLUMNS += ["paper_depth", "folder", "not_comparable", "tolerance_pct", "
 TOLERANCES_PCT = (0.5, 1.0, 2.0)  # points; verdicts are taken at the first, which is the released code's
 PAPER_ARCHITECTURES = "the paper's architectures"  # in the column architectures: each dataset has its own
 FEWEST_DATASETS = 3  # that make a trend
+SIBLING_PAIRS = (("mnist", "emnist"), ("emnist", "mnist"), ("fashion_mnist", "emnist"))  # given the second one's depth
 IMAGE_COUNTS = {"train_images", "validation_images"}  # settings that own images, which are all used, cannot have
 
 
@@ -122,11 +123,13 @@ def judge_order(results: pd.DataFrame) -> tuple[str, str]:
     return (common.CLAIM_OPEN if p >= 0.05 else sure), why
 
 
-def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
+def judge_claim(results: pd.DataFrame, question: str = "order") -> tuple[str, str]:
     """Return (verdict, reason) on "harder datasets get deeper networks" at the smallest tolerance, by the study in
     `read_results` with the most evidence. One architecture for all datasets decides, if tried: depths of different
-    ones are not comparable.
+    ones are not comparable. Question "reuse": `judge_reuse`.
     """
+    if question == "reuse":
+        return judge_reuse(results)
     strictest = results[results["tolerance_pct"] == results["tolerance_pct"].min()]
     study = common.select_strongest_study(strictest, STUDY_COLUMNS)
     judged = {kind: judge_order(searches) for kind, searches in study.groupby("architectures", sort=False)}
@@ -134,6 +137,36 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     why = "; ".join(f"{kind}: {verdict}, {why}" for kind, (verdict, why) in judged.items())
     first = study.iloc[0]
     return common.qualify_verdict(judged[decisive][0], f"rule {first['rule']}, {why}", first["not_comparable"])
+
+
+def judge_reuse(results: pd.DataFrame) -> tuple[str, str]:
+    """Return (verdict, reason) on "a depth can be reused for a similar dataset", by the study in `read_results` with
+    the most evidence, one architecture for all: validation accuracy at the depth that the sibling needed less that at
+    the depth that the dataset itself needed, paired by seed. Holds for a pair if the 90 % interval lies above a loss of
+    half a point, and in all if it holds for every pair (`SIBLING_PAIRS`); "not measured" with fewer than three seeds.
+    """
+    alike = results[results["architectures"] != PAPER_ARCHITECTURES]
+    strictest = alike[(alike["tolerance_pct"] == results["tolerance_pct"].min()) & (alike["rule"] == "equal")]
+    if strictest.empty:
+        return "not measured", "no search by equal has tried every depth"
+    study, verdicts, told = common.select_strongest_study(strictest, STUDY_COLUMNS), [], []
+    depths = study.pivot_table("depth", "seed", "row")
+    folders = study.set_index(["row", "seed"])["folder"]
+    for row, sibling in SIBLING_PAIRS:
+        both = depths.reindex(columns=[row, sibling]).dropna().astype(int)
+        gains = []
+        for seed, own, siblings in both.itertuples():
+            accuracy = pd.read_csv(folders[row, seed] / "depths.csv", index_col="depth")["val_acc_pct"]
+            gains.append(accuracy[siblings] - accuracy[own])
+        if len(gains) < 3:
+            return "not measured", f"fewer than three seeds of {row} and {sibling}"
+        mean, low, high = common.confidence_interval(pd.Series(gains), 90)
+        verdicts.append(common.judge_interval(low, high, -common.ALLOWED_ACCURACY_LOSS_PTS))
+        interval = f"90 % interval {low:+.2f} to {high:+.2f}, n = {len(gains)}"
+        told.append(f"{make_title(row)} at the depth of {make_title(sibling)}: {mean:+.2f} points ({interval})")
+    order = (common.CLAIM_FAILS, common.CLAIM_OPEN, common.CLAIM_HOLDS)
+    judged, first = next(verdict for verdict in order if verdict in verdicts), study.iloc[0]
+    return common.qualify_verdict(judged, f"on validation, rule equal: {'; '.join(told)}", first["not_comparable"])
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
