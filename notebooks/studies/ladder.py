@@ -176,5 +176,6 @@ def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict
     for (name, accuracy_pct), line in zip(simple_pct.items(), (":", "-."), strict=True):
         axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)
     axis.set(xscale="log", xlabel="size on disk (MB)", ylabel="recognised on validation (%)", xmargin=0.15)
+    plots.label_log_axis(axis.xaxis, 2, 5)
     axis.legend(fontsize=9)
     return plots.write_below(drawn, "width x depth of each network; bars: 95 % intervals from the validation images")
