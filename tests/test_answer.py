@@ -114,6 +114,20 @@ def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words
     assert words in said
 
 
+@pytest.mark.parametrize(
+    ("network", "simple", "words"),
+    [
+        ((96.0, 3.0), 60.0, "96.0 % (93.0 to 99.0): as you asked."),
+        ((91.0, 3.0), 60.0, "91.0 % (88.0 to 94.0): as you asked, nearer to it than so many images can tell."),
+        ((80.0, 3.0), 60.0, "80.0 % (77.0 to 83.0): below your 90."),
+        ((61.3, 7.7), 56.7, "below your 90. It cannot be told from what takes no network."),
+    ],
+)
+def test_what_test_images_say_stands_beside_the_target_and_what_takes_no_network(network, simple, words):
+    scores = pd.DataFrame({"judged_pct": [network[0], 50.0, simple], "points": [network[1], 8.0, 8.0]})
+    assert answer.describe_test(scores, 90.0).endswith(words)
+
+
 def test_recall_by_class_and_pictures_of_the_surest_mistakes():
     images = split(4, 4)
     answered = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1]] * 0.8 + 0.1

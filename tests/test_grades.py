@@ -114,7 +114,7 @@ def test_what_the_procedure_buys(tmp_path):
     pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.41)
     verdict, why = judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))
     assert verdict.startswith("holds in the rows measured; emnist")
-    assert "+0.21 on test (n = 1 and 1)" in why
+    assert "+0.21 on test (n = 1 and 1;" in why
     pretend_run(tmp_path, seed=2, **PAPER, accuracy=99.37)
     assert (
         judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))[0]

@@ -120,21 +120,25 @@ def draw_results(results: pd.DataFrame) -> Figure:
     """Draw accuracy and loss by epoch with and without warm-up (Figure 3) for the smallest seed of one study."""
     folders = results[FOLDER_COLUMNS].iloc[0]
     run, searches = recipes.read_run(folders["folder"]), [pd.read_csv(folder / "epochs.csv") for folder in folders]
-    drawn, axes = plots.make_axes(2, 2, 5.2, sharey="row", sharex=True)
+    has_log = plots.read_authors_log(run) is not None
+    drawn, axes = plots.make_axes(2, 2 + has_log, 5.2, sharey="row", sharex="col")
     for axis, label, papers in zip(axes[:, 0], ("accuracy (%)", "loss"), ((50, 105), (0, 1.4)), strict=True):
         axis.set_ylabel(label)
         if not run.embedded and run.width == 64:
             axis.set_ylim(papers)  # the axes of its figure
-    if plots.draw_authors_curves(axes[:, 0], run):
-        axes[0, 0].set_xlim(right=max(axes[0, 0].get_xlim()[1], *map(len, searches)))
-    for (above, below), arm, epochs in zip(axes.T, SETTINGS_WITH_AND_WITHOUT_WARMUP, searches, strict=True):
+    if has_log:
+        plots.draw_authors_curves(axes[:, 2], run)
+        axes[0, 2].set_title("authors' log, with warm-up", pad=58)
+        axes[1, 2].set_xlabel("epoch")
+    for (above, below), arm, epochs in zip(axes.T[:2], SETTINGS_WITH_AND_WITHOUT_WARMUP, searches, strict=True):
         plots.draw_curves(above, epochs, "acc_pct", "-")
         plots.draw_curves(below, epochs, "loss", "-", titled=False)
         if run.goal_pct < 100:
             above.axhline(run.goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=58)
         below.set_xlabel("epoch")
-    plots.legend_above(drawn, axes[0, 0], 3)
+    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
+    drawn.legend(entries.values(), entries, loc="outside upper center", ncols=4, fontsize=9)
     return plots.write_caption(drawn, run, f"seed {run.seed}, one of {results['n'].max()} pairs (the table has all)")
 
 

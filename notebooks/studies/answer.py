@@ -116,7 +116,8 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
     sentences = [
         f"{low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, {len(validation)} "
-        f"validation images); by guessing {guess_pct:.1f}, by logistic regression {logistic_pct:.1f} %.",
+        f"validation images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by logistic "
+        f"regression {logistic_pct:.1f} %.",
         f"Width {take.width}, depth {take.depth}: {take.size_mb:.2f} MB, {take.macs_m:.1f} million "
         f"multiply-accumulates and {take.latency_ms:.1f} ms an image on this machine's CPU.",
         f"It is the smallest on this ladder that met your {goal_pct:g} % when all were trained alike."
@@ -127,6 +128,17 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     if logistic_pct >= take.judged_pct:
         sentences += ["Logistic regression is as good: these images need no network."]
     return "\n".join(sentences)
+
+
+def describe_test(scores: pd.DataFrame, goal_pct: float) -> str:
+    """Return what test images say of the network in a sentence; `scores` is from `score_classifiers`, it first."""
+    (network_pct, *simple_pct), (half, *_) = scores["judged_pct"], scores["points"]
+    away = network_pct - goal_pct
+    met = "as you asked" if away >= 0 else f"below your {goal_pct:g}"
+    sure = "" if abs(away) > half else ", nearer to it than so many images can tell"
+    between = f"{network_pct - half:.1f} to {min(network_pct + half, 100):.1f}"
+    alike = " It cannot be told from what takes no network." * (max(simple_pct) > network_pct - half)
+    return f"On test images {network_pct:.1f} % ({between}): {met}{sure}.{alike}"
 
 
 def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:

@@ -135,18 +135,21 @@ def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
     """Return the records of comparison.csv for accuracy, depth and what follows from it, means over seeds of `runs`."""
     records = []
     for keys, seeds in runs.dropna(subset="test_acc_pct").groupby(GROUP_COLUMNS, sort=False):
-        (row, variant, *_), n, first, grade = keys, len(seeds), seeds.iloc[0], grades.grade_runs(seeds, runs)
+        (row, variant, *_), n, first, grade_of_row = keys, len(seeds), seeds.iloc[0], grades.grade_runs(seeds, runs)
         for cell in CELLS_DECIDED_BY_TRAINING[variant]:
             values = seeds[cell.removeprefix("found_")]
-            record = make_cell_record(row, variant, cell, measured=values.mean(), std=values.std(), n=n)
+            measured, grade = {"measured": values.mean(), "std": values.std(), "n": n}, grade_of_row
+            record = make_cell_record(row, variant, cell, **measured)
             if first["not_comparable"]:
                 verdict, why = "not comparable", first["not_comparable"]
             elif cell == "test_acc_pct":
                 tolerance = accuracy_tolerance_pts(record["paper"], record["std"], n, first["test_images"])
                 verdict = judge_agreement(record["paper"], record["measured"], tolerance)
-                why = f"tolerance {tolerance:.2f} points, n = {n}"
+                why = f"tolerance {tolerance:.2f} points, {grades.describe_n(seeds)}"
+                if grade.startswith("not corroborated"):  # for its depth, or for this
+                    grade = grades.grade_accuracy(seeds)
             elif grade.startswith("not corroborated"):
-                verdict, why = "not corroborated", "the depth found, by its grade"
+                verdict, why = "not corroborated", grade.partition(" (")[2][:-1]
             else:
                 depths = getattr(TABLE_1[row], variant).depth, seeds["depth"].mean()
                 verdict, why = judge_agreement(*depths, 0.5, more_is_better=False), "verdict of the depth found"

@@ -30,6 +30,12 @@ def is_exploratory(run: object, depth: int | None = None) -> bool:
     return ((seen["seed"] == run.seed) & (seen["depth"].isna() | (seen["depth"] == depth))).any()
 
 
+def describe_n(runs: pd.DataFrame) -> str:
+    """Return the number of runs that differ in their seed as text, e.g. "n = 2, 1 of them exploratory"."""
+    exploratory = sum(is_exploratory(x, x.depth) and not x.not_comparable for x in runs.itertuples())
+    return f"n = {len(runs)}" + f", {exploratory} of them exploratory" * bool(exploratory and len(runs) > 1)
+
+
 def measure_criteria_quantities(run: object) -> dict[str, float]:
     """Return what criteria speak of, by name, from a run's folder: depth, accuracies (%), epochs, warm-up losses."""
     epochs = pd.read_csv(run.folder / "epochs.csv")
@@ -67,6 +73,11 @@ def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
     criteria = select_for_run("criteria", next(runs.itertuples())._replace(rule="released")).set_index("quantity")
     low, high = criteria.loc["test_acc_pct", ["low", "high"]]
     return [] if low <= runs["test_acc_pct"].mean() <= high else [f"test accuracy not {low:g} to {high:g}"]
+
+
+def grade_accuracy(runs: pd.DataFrame) -> str:
+    """Return the grade of the mean test accuracy of a dataset's runs alone."""
+    return f"accuracy {'not ' if list_accuracy_problems(runs) else ''}corroborated, n = {len(runs)}"
 
 
 def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
@@ -108,6 +119,6 @@ def grade_runs(runs: pd.DataFrame, every: pd.DataFrame) -> str:
     if first["rule"] in ("released", "printed"):
         return grade_procedure(runs)
     if first["variant"] == "full":
-        return f"accuracy {'not ' if list_accuracy_problems(runs) else ''}corroborated, n = {n}"
+        return grade_accuracy(runs)
     bound = f"upper bound of the depth, n = {n}"
     return grade_depth_and_accuracy(runs, every) if first["rule"] == "equal" else bound

@@ -50,11 +50,12 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
         if len(plain) and len(by_paper):
             names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
             paper, ours = (x[names].mean() for x in (by_paper, plain))
-            gain = paper - ours
+            gain, depth = paper - ours, by_paper["depth"].iloc[0]
             why = (
-                f"{row}, depth {by_paper['depth'].iloc[0]}: {gain['val_acc_pct']:+.2f} points on validation, "
-                f"{gain['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(plain)}), for "
-                f"{paper['train_tmacs']:.0f} instead of {ours['train_tmacs']:.0f} TMAC"
+                f"{row}, depth {depth}, the procedure less plain training: {gain['val_acc_pct']:+.2f} points on "
+                f"validation, {gain['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(plain)}; batch and "
+                f"rate differ), for {paper['train_tmacs']:.0f} TMAC, where plain training of all depths up to this one "
+                f"takes {ours['train_tmacs']:.0f}"
             )
             judged.append((row, gain["test_acc_pct"] > 0.20, why))
     return sum_up_datasets(judged, ("not measured", "no row has both at full width"))
@@ -62,8 +63,11 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
 
 def sum_up_datasets(judged: list[tuple], nothing: VerdictAndReason, asked: Iterable[str] = TABLE_1) -> VerdictAndReason:
     """Return (verdict, reason) on a claim about the datasets `asked`, each `judged` (dataset, holds, reason)."""
-    rows, holds, why = zip(*judged, strict=True) if judged else ((), (), ())
-    return (common.judge_for_datasets(all(holds), rows, asked), "; ".join(why)) if judged else nothing
+    if not judged:
+        return nothing
+    rows, holds, why = zip(*judged, strict=True)
+    verdict, some = common.judge_for_datasets(all(holds), rows, asked), [x for x, y, _ in judged if y]
+    return verdict + f"; holds for {', '.join(some)}" * bool(some and not all(holds)), "; ".join(why)
 
 
 def select_runs_at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn") -> pd.DataFrame:
@@ -150,8 +154,8 @@ def judge_byproducts(runs: pd.DataFrame) -> VerdictAndReason:
             rows.add(search.row)
     if not choices:
         return "not measured", "no search has tried more than one depth"
-    why = f"{len(choices)} searches ({len(rows)} of {len(TABLE_1)} rows) leave {min(choices)} to {max(choices)} "
-    why += "networks, each better than all smaller ones"
+    numbers = " to ".join(map(str, dict.fromkeys((min(choices), max(choices)))))
+    why = f"{len(choices)} searches of {', '.join(sorted(rows))} leave {numbers} networks each, better than all smaller"
     if comparable.empty:
         return "not comparable", f"stand-ins, narrow networks or shortened rules: {why}"
     return common.judge_for_datasets(min(choices) > 1, rows), why

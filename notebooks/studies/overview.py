@@ -55,7 +55,8 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
             style = {"marker": marker, "color": color, "ms": 8, "ls": "", "capsize": 4}
             axis.errorbar(*mean, yerr=spread, label=re.sub("(depth and )?accuracy ", "", shorten_grade(grade)), **style)
             number = {"textcoords": "offset points", "fontsize": 8, "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
-            axis.annotate(f"n = {len(seeds)}", mean, (9, -3), **number)
+            blocks = f"depth {seeds['depth'].mean():g}, " * (seeds["variant"].iloc[0] == "odn")
+            axis.annotate(f"{blocks}n = {len(seeds)}", mean, (9, -3), **number)
         if of_row.empty:
             axis.text(0.05, 0.9, "not measured yet", transform=axis.transAxes, fontsize=9, color=GREY)
         name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
@@ -97,7 +98,8 @@ def draw_fronts(runs: pd.DataFrame) -> Figure | None:
         for _, seed in kind.groupby("seed"):
             tables = pd.concat([pd.read_csv(folder / "depths.csv") for folder in seed["folder"]])
             tried = tables.dropna(subset="val_acc_pct").set_index("depth").sort_index()[["size_mb", "val_acc_pct"]]
-            ended = tried[tried.index.isin(seed.dropna(subset="test_acc_pct")["depth"])]
+            ended = seed[seed["met_goal"].astype(bool)].dropna(subset="test_acc_pct")
+            ended = tried[tried.index.isin(ended["depth"])]
             axis.plot(*tried.to_numpy().T, ".-", color=plots.COLOR_FOUND, lw=1, label="every depth tried")
             style = {"color": plots.COLOR_CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
             axis.plot(*ended.to_numpy().T, "o", label="chosen", **style)

@@ -56,7 +56,7 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         sign, _, color = find_look(words[-1])
         form, n = ".3g" if x.cell == "depth" else ".2f", f"<br>n = {x.n}" * (x.n > 0)
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
-        n += f" ± {spread}" * bool(spread)
+        n += f" ± {spread}" * bool(spread) + f"<br>{x.why}" * (x.verdict == "not corroborated")
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
         styles.append(f"background-color: {lighten_color(color)}")
     best, index = best.assign(text=texts, style=styles), pd.MultiIndex.from_product([TABLE_1, TITLE_OF_VARIANT])

@@ -148,17 +148,23 @@ def draw_curves(axis: Axes, epochs: pd.DataFrame, column: str, line: str, titled
     mark_training_stages(axis, epochs, titled)
 
 
-def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
-    """Draw the authors' own validation accuracy and training loss (single runs, from their notebooks' outputs) behind a
-    search's curves, if results/reference has any; return whether it did. There are none for narrow networks, stand-in
-    images, rule `equal`, EMNIST and CIFAR-10.
+def read_authors_log(run: RunOrRecipe) -> pd.DataFrame | None:
+    """Return the authors' own validation accuracy and training loss by depth and epoch (single runs, from their
+    notebooks' outputs, results/reference) that a run can be compared with. There are none for narrow networks, stand-in
+    images, rule `equal`, EMNIST and CIFAR-10: None.
     """
     file = ROOT / "results" / "reference" / f"{run.row}.csv"
     if run.width != 64 or run.embedded or run.rule not in ("released", "printed") or not file.exists():
-        return False
+        return None
     log = pd.read_csv(file)
     log = log[log["depth"] <= (run.last_depth or math.inf)]
-    log["epoch"] += run.warmup_epochs  # it begins after the warm-up
+    return log.assign(epoch=log["epoch"] + run.warmup_epochs)  # it begins after the warm-up
+
+
+def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
+    """Draw `read_authors_log` on two axes, behind a search's curves if there are any; return whether there is a log."""
+    if (log := read_authors_log(run)) is None:
+        return False
     for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
         own = axis.get_xlim(), axis.get_ylim()
         label = "authors' log: validation accuracy, training loss"

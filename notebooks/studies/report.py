@@ -18,6 +18,7 @@ from studies.plots import save_figure
 
 NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label"]
 NUMBER_COLUMNS += ["why"]
+REMARKS_FILE = "remarks.md"  # beside the profiles: what is known of runs that are in no table, a line each
 MEANING_OF_PROFILE = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
     "reduced": "real images, narrow networks: a trend, not a row of Table I",
@@ -38,7 +39,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         alone = first["rule"] == "equal" and first["first_depth"] > 1
         untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
         settings = common.describe_overrides(first, untold)
-        settings = [first["profile"], first["rule"], "depths one by one" * bool(alone), settings, f"n = {len(seeds)}"]
+        settings = [first["profile"], first["rule"], "depths one by one" * bool(alone), settings]
+        settings.append(grades.describe_n(seeds))
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
         told["trained"] = ", ".join(filter(None, settings))
         told["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
@@ -48,14 +50,12 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
             accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
-        judged = [
-            not grades.is_exploratory(run) for run in seeds.itertuples()
-        ]  # a run of notes.md stood still at times
+        judged = [not grades.is_exploratory(run) for run in seeds.itertuples()]  # notes.md: another one stood still
         timed = seeds["folder"][judged if any(judged) else slice(None)]
         made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in timed])
         machines = sorted(set(made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])))
         told["hours"] = f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(machines)}"
-        told["hours"] += ", this depth alone" * bool(alone)
+        told["hours"] += ", this depth alone" * bool(alone) + f", n = {len(timed)}" * (len(timed) < len(seeds))
         told["grade"] = grades.grade_runs(seeds, runs)
         (narrow if first["not_comparable"] else at_full_width[row]).append(told)
     for row, of_row in at_full_width.items():
@@ -96,13 +96,15 @@ class Report:
         self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
     def summarise(self) -> list[str]:
-        """Return sentences: how many numbers of Table I and claims have which verdict, and how many runs there are."""
+        """Return sentences: how many numbers of Table I and claims have which verdict, how many runs there are, and
+        what `REMARKS_FILE` says.
+        """
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         kinds |= {"numbers of Table I that need no training": self.best[~trained], "claims of the text": self.claims}
         sentences = []
         for what, judged in kinds.items():
-            verdicts = judged["verdict"].str.replace("measured; .*", "measured", regex=True)
+            verdicts = judged["verdict"].str.replace("; .*", "", regex=True)
             counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
             sentences.append(f"Of the {len(judged)} {what}: {counts}")
         for profile, runs in self.runs.groupby("profile"):
@@ -112,6 +114,8 @@ class Report:
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
+        if (remarks := self.folder.parent / REMARKS_FILE).exists():
+            sentences += remarks.read_text().splitlines()
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
     def tabulate_provenance(self) -> pd.DataFrame:

@@ -92,6 +92,7 @@ def describe_outcome(odn_folder: Path, full_folder: Path) -> str:
     depths = pd.read_csv(odn_folder / "depths.csv")
     has = f"has {odn.val_acc_pct:.2f} % of the validation images right"
     if odn.met_goal:
+        has += " after fine-tuning" * (odn.rule != "equal")
         return f"Depth {odn.depth} of {odn.max_depth} is the first to meet the goal of {odn.goal_pct:g} %: it {has}."
     text = f"No depth met the goal of {odn.goal_pct:g} %. The last one tried, {odn.depth} of {odn.max_depth}, {has}."
     near = depths.loc[depths["val_acc_pct"] >= full.val_acc_pct - 0.5, "depth"]
