@@ -112,7 +112,7 @@ def verdicts_of(folder):
 
 def test_every_claim_has_a_verdict(tmp_path):
     verdicts = verdicts_of(tmp_path)
-    assert len(verdicts) == 25
+    assert len(verdicts) == 26
     assert set(verdicts) <= CLAIM_VERDICTS
     assert (verdicts[["mnist_98_64", "svhn_96_44", "over_95"]] == "holds").all()
 

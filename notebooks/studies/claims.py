@@ -11,13 +11,14 @@ from types import ModuleType
 
 import pandas as pd
 
-from studies import ablation, common, comparison, compression, depth_or_width, families, latency, reuse, trend
+from studies import ablation, common, comparison, compression, depth_or_width, families, latency, memory, reuse, trend
 from studies import judgements as by_runs
 from studies.judgements import VerdictAndReason
 
 STUDY_OF_FILE_NAME = {"depth_by_dataset": trend, "families": families, "compression": compression, "reuse": reuse}
 NOTEBOOK_OF_STUDY = {ablation: "06_warmup_ablation", trend: "09_depth_by_dataset", families: "11_other_networks"}
 NOTEBOOK_OF_STUDY |= {compression: "12_compress_further", reuse: "13_reuse_the_depth", latency: "a row's notebook"}
+NOTEBOOK_OF_STUDY |= {memory: "08_benchmark"}
 NOTEBOOK_OF_STUDY |= {depth_or_width: "14_depth_or_width"}
 NO_ANSWER = "These runs do not decide it."
 
@@ -58,6 +59,7 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
         "warmup_convergence": by_study(ablation, ablation.CONVERGENCE_STATISTICS),
         "depth_follows_complexity": by_study(trend),
         "flops_mean_latency": by_study(latency),
+        "memory_in_use": by_study(memory),
         "byproducts": by_runs.judge_byproducts(runs),
         "other_families": by_study(families),
         "compress_further": by_study(compression, "further"),

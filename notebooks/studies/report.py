@@ -53,7 +53,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         judged = [not grades.is_exploratory(run) for run in seeds.itertuples()]  # notes.md: another one stood still
         timed = seeds["folder"][judged if any(judged) else slice(None)]
         made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in timed])
-        machines = sorted(set(made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])))
+        machines = made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])
+        machines = sorted(set(machines.str.replace(r" \d+GB.*", "", regex=True)))
         told["hours"] = f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(machines)}"
         told["hours"] += ", this depth alone" * bool(alone) + f", n = {len(timed)}" * (len(timed) < len(seeds))
         told["grade"] = grades.grade_runs(seeds, runs)
