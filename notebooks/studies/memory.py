@@ -6,12 +6,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnxruntime
 import pandas as pd
 from tqdm import tqdm
 
 from odnlib import metrics, models
 from odnlib.data import DATASETS
-from odnlib.files import write_csv
+from odnlib.files import describe_processor, write_csv
 from odnlib.paper import TABLE_1
 from studies import common, export
 
@@ -49,7 +50,8 @@ def measure_table_1(results_dir: Path, profile: str) -> pd.DataFrame:
                     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(ROUNDS)]
                 used = statistics.median(float(run.stdout) for run in runs)
                 sizes = {"file_mb": metrics.size_bytes(network) / 1e6, "used_mb": used}
-                measured.append({"row": row, "variant": variant} | sizes)
+                about = {"processor": describe_processor(), "onnxruntime": onnxruntime.__version__}
+                measured.append({"row": row, "variant": variant} | sizes | about)
         write_csv(file, measured)
     return pd.read_csv(file)
 
