@@ -81,18 +81,22 @@ def read_results(results_dir: Path, profile: str) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({"macs_ratio": []}), *tables], ignore_index=True).query("macs_ratio > 1")
 
 
+def describe_speed(results: pd.DataFrame) -> str:
+    """Return how many times faster the optimally deep networks are, medians by batch, beside their MACs, as text."""
+    ratios = results.groupby("batch")[["latency_ratio", "macs_ratio"]].median()
+    form = "batch {}: {:.1f} times as fast, for {:.1f} times fewer MACs".format
+    return ", ".join(form(*of_batch) for of_batch in ratios.itertuples())
+
+
 def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     """Return (verdict, reason): do fewer MACs mean less latency? Measurements at full width take precedence."""
     comparable = results[results["not_comparable"] == ""]
     judged = results if comparable.empty else comparable
     faster = (judged["latency_ratio"] > 1).mean()
-    ratios = judged.groupby("batch")[["latency_ratio", "macs_ratio"]].median()
     widths = ", ".join(map(str, sorted(judged["width"].unique())))
-    form = "batch {} {:.1f} x for {:.1f} x fewer MACs".format
-    told = [form(*of_batch) for of_batch in ratios.itertuples()]
     sentence = (
         f"{len(judged)} measurements on a CPU, no edge device ({judged['row'].nunique()} rows, width {widths}): the "
-        f"optimally deep network is faster in {faster:.0%}, medians: {', '.join(told)}"
+        f"optimally deep network is faster in {faster:.0%}, medians: {describe_speed(judged)}"
     )
     if comparable.empty:
         return "not comparable", f"{judged['not_comparable'].iloc[0]}: {sentence}"

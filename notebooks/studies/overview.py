@@ -56,7 +56,8 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
             axis.errorbar(*mean, yerr=spread, label=re.sub("(depth and )?accuracy ", "", shorten_grade(grade)), **style)
             number = {"textcoords": "offset points", "fontsize": 8, "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
             blocks = f"depth {seeds['depth'].mean():g}, " * (seeds["variant"].iloc[0] == "odn")
-            axis.annotate(f"{blocks}n = {len(seeds)}", mean, (9, -3), **number)
+            text = f"{blocks}{grades.describe_n(seeds)}".replace(" of them", "")
+            axis.annotate(text, mean, (9, -3), **number)
         if of_row.empty:
             axis.text(0.05, 0.9, "not measured yet", transform=axis.transAxes, fontsize=9, color=GREY)
         name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
