@@ -29,7 +29,7 @@ SETTINGS_OF_RULE: dict[str, Settings] = {
               "finetune_epochs": 0},
 }  # fmt: skip
 EPOCHS_OF_DATASET = {"mnist": 12, "emnist": 8, "fashion_mnist": 8, "svhn": 8, "cifar10": 8}
-MINIMUM_OWN_EPOCHS, MINIMUM_OWN_STEPS = 16, 1000  # of training with somebody's own images, by rule `equal`
+MINIMUM_OWN_EPOCHS, MINIMUM_OWN_STEPS = 16, 2000  # of training with somebody's own images, by rule `equal`
 SETTINGS_OF_OWN_IMAGES: Settings = {"architecture": "chain", "tolerance_pct": 0.0}
 
 # How much work. `smoke` illustrates, `reduced` shows a trend; neither is evidence for a row of Table I.

@@ -51,9 +51,10 @@ def three_convolutions(channels_in: int, classes: int, size_bytes: int) -> nn.Mo
 
 
 def train_peer(network: nn.Module, train: Split, epochs: int, seed: int) -> None:
-    """Train a network as `equal` trains: the same batches, shifts, mirroring, rates and decay."""
+    """Train a network as the ladder's are trained: the same batches, shifts, mirroring, rates and decay."""
     rule, steps = presets.SETTINGS_OF_RULE["equal"], -(-len(train) // presets.SETTINGS_OF_RULE["equal"]["batch_size"])
-    optimizer = torch.optim.SGD(network.parameters(), rule["rate"], 0.9, weight_decay=5e-4, nesterov=True)
+    settings = {"momentum": 0.9, "weight_decay": ladder.WEIGHT_DECAY, "nesterov": True}
+    optimizer = torch.optim.SGD(network.parameters(), rule["rate"], **settings)
     network.train().to(memory_format=torch.channels_last)
     for epoch in range(epochs):
         batches = train.shuffled_batches(rule["batch_size"], False, seeded_generator(seed, "peer", epoch))

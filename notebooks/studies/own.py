@@ -39,7 +39,7 @@ def load_images(source: str, image_size: int = 0, flip: bool = True, device: str
     Classes are named by the folders. Folders `train`, `val` and `test` above them are taken as the splits; a missing
     validation or test split is held back from training, class by class. A picture is used once: copies in a later split
     are left out, and all where classes differ. `count_unused_files` tells which are not used. Images are grey if all of
-    them are. Training images are shifted by up to an eighth and, with `flip` (unless left and right matter), mirrored.
+    them are. Training images are shifted by up to 1/16 and, with `flip` (unless left and right matter), mirrored.
     `image_size`: pixels a side; 0: as they are if all alike, square and small, otherwise at most 64. DataError says
     what is wrong with the images, and what to do.
     """
@@ -64,7 +64,7 @@ def load_images(source: str, image_size: int = 0, flip: bool = True, device: str
     unused = f"; {len(left_out)} files not used" * (len(left_out) > 0)
     about = OwnImages(
         name, f"folder {name}, every picture in one split only{unused}", (channels, size, size), len(classes),
-        len(parts[1]), mean, std, size // 8, flip, tuple(classes), tuple(left_out.itertuples(index=False, name=None)),
+        len(parts[1]), mean, std, size // 16, flip, tuple(classes), tuple(left_out.itertuples(index=False, name=None)),
     )  # fmt: skip
     labels = [part["class_name"].map(classes.index).to_numpy() for part in parts]
     pairs = zip((part.transpose(0, 3, 1, 2) for part in images), labels, strict=True)
