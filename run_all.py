@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     several = {"type": split_at_commas, "default": []}
     whole.add_argument("--rows", **several, help="mnist,emnist,fashion_mnist,svhn,cifar10 (default: all)")
     whole.add_argument("--only", **several, help="numbers of notebooks, e.g. 06,09: exactly these")
-    whole.add_argument("--seeds", **several, help="e.g. 0,1,2 (default: 0; for the ablation 0,1)")
+    whole.add_argument("--seeds", **several, help="e.g. 0,1,2 (default: 0)")
     whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
     whole.add_argument("--images", type=Path, help="own images, a folder for each class (default profile: quick)")
     whole.add_argument("--target", type=float, help="accuracy on validation, in %%, that is enough for own images")

@@ -40,14 +40,14 @@ SETTINGS_OF_PROFILE: dict[str, Settings] = {
     "paper": {},
 }
 EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `released` and `printed`, and by `equal`
-    "smoke": ({"depth_epochs": 8, "finetune_epochs": 2, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
+    "smoke": ({"depth_epochs": 8, "finetune_epochs": 1, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
     "quick": ({"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4}, {}),
 }
 
 SMOKE_TARGET_PCT = 90.0  # of all rows' stand-ins
 SMOKE_RATE = 0.05  # by rule `released`, where CIFAR-10's narrow ResNet-50 learns at a lower one only
 SMOKE_SETTINGS_OF_DATASET: dict[str, Settings] = {  # shallower networks than `first_depth` only guess
-    "emnist": {"first_depth": 4, "full_epochs": 12}, "svhn": {"first_depth": 4},
+    "emnist": {"first_depth": 5, "full_epochs": 12}, "fashion_mnist": {"first_depth": 3}, "svhn": {"first_depth": 5},
     "cifar10": {"rate": 0.01, "first_depth": 8, "full_epochs": 12},
 }  # fmt: skip
 
