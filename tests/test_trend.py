@@ -55,7 +55,8 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
     """Own architectures and a common one of three rows, by two rules; a search with a goal of its own is none of them,
     and neither is one by another training version.
     """
-    same = {"profile": "reduced", "rule": "equal", "train_images": 100, "depth_epochs": 8}  # usual of all but MNIST
+    same = {"profile": "reduced", "rule": "equal", "train_images": 100, "threads": 1}
+    same |= {"depth_epochs": 8}  # usual of all but MNIST
     every = same | common.SETTINGS_WITHOUT_GOAL
     for row in ("mnist", "emnist", "cifar10"):
         for other in ({}, {"rule": "fast"}, {"seed": 1, "architecture": "resnet18"}):
@@ -71,9 +72,9 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
         ("equal", "resnet18"): 5,
         ("fast", trend.PAPER_ARCHITECTURES): 3,
     }
-    assert set(lines["settings"]) == {"train images 100, depth epochs 8"}
+    assert set(lines["settings"]) == {"train images 100, threads 1, depth epochs 8"}
     figures = {file.name for file in tmp_path.glob("reduced/figures/*")}
-    assert figures == {f"depth_by_dataset-{rule}-train_images_100_depth_epochs_8.png" for rule in ("equal", "fast")}
+    assert figures == {f"depth_by_dataset-{rule}-train_images_100_threads_1_depth_epochs_8.png" for rule in ("equal", "fast")}
 
 
 def test_a_folder_of_own_images_is_a_dataset_more_and_one_called_like_a_row_has_its_place(tmp_path):

@@ -66,7 +66,7 @@ def describe_overrides(run: Any, varied: set[str], always: Iterable[str] = ()) -
     named in `always`, overridden or not, and a training version after the first, since runs by different versions must
     not be pooled.
     """
-    told = {name: value for name, value in run.changed.items() if name not in varied}
+    told = {name: value for name, value in run.changed.items() if name not in {*varied, *always}}
     told |= {name: getattr(run, name) for name in always}
     told |= {"training_version": run.training_version} if run.training_version > 1 else {}
     return recipes.describe_settings(told)
