@@ -74,7 +74,8 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
     }
     assert set(lines["settings"]) == {"train images 100, threads 1, depth epochs 8"}
     figures = {file.name for file in tmp_path.glob("reduced/figures/*")}
-    assert figures == {f"depth_by_dataset-{rule}-train_images_100_threads_1_depth_epochs_8.png" for rule in ("equal", "fast")}
+    named = "depth_by_dataset-{}-train_images_100_threads_1_depth_epochs_8.png"
+    assert figures == {named.format(rule) for rule in ("equal", "fast")}
 
 
 def test_a_folder_of_own_images_is_a_dataset_more_and_one_called_like_a_row_has_its_place(tmp_path):

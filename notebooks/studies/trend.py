@@ -187,7 +187,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
             left.plot(mean - mean.max(), label=names[place], **look)
             left.fill_between(lost.index, lost["min"], lost["max"].clip(upper=0), color=look["color"], alpha=0.15)
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
-            names[place] = names[place].replace("-", "-\n") + f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
+            names[place] = names[place].replace("n-", "n-\n").replace(" (", "\n(")
+            names[place] += f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
             title = kind.capitalize()
