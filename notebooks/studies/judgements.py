@@ -173,6 +173,7 @@ def judge_stopping(runs: pd.DataFrame) -> VerdictAndReason:
         right += met and (best[best.index < run.depth] < run.goal_pct).all()
     return (CLAIM_HOLDS if right == len(searches) else CLAIM_FAILS), (
         f"our implementation: {right} of {len(searches)} searches left every depth below its goal and stopped at the "
-        "first that met it, or at the last. What Algorithm 1 leaves open is settled as in the released code; taken "
-        "literally it would return a depth too many where the target is never met"
+        "first that met it, or at the last; what Algorithm 1 leaves open is settled as in the released code (line 14 "
+        "knows no tolerance, line 21 does not say on which images, line 33 returns the current network and not the "
+        "best); taken literally it would return a depth too many where the target is never met"
     )
