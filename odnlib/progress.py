@@ -124,7 +124,7 @@ class ProgressBar(ProgressListener, AbstractContextManager):
                 tqdm.write(f"log: {shorten_path(self.folder / 'log.txt')}", self.file)
         if last:
             best = last["best_val_acc_pct"]
-            self.accuracy = f"validation {last['val_acc_pct']:.2f} %" + f", best {best:.2f}" * (best == best)  # or nan
+            self.accuracy = f"validation {last['val_acc_pct']:.2f} %" + f", best {best:.2f}" * (best > 0)  # of the warm-up none is
         self.bar.total = max(expected, math.ceil(epochs))
         told = filter(None, (self.accuracy, self.format_time_left(work, expected - epochs)))
         self.bar.set_postfix_str(", ".join(told), False)
