@@ -123,8 +123,8 @@ class ProgressBar(ProgressListener, AbstractContextManager):
             if not self.bar.disable:
                 tqdm.write(f"log: {shorten_path(self.folder / 'log.txt')}", self.file)
         if last:
-            best = last["best_val_acc_pct"]
-            self.accuracy = f"validation {last['val_acc_pct']:.2f} %" + f", best {best:.2f}" * (best > 0)  # of the warm-up none is
+            best = last["best_val_acc_pct"]  # of the warm-up there is none
+            self.accuracy = f"validation {last['val_acc_pct']:.2f} %" + f", best {best:.2f}" * (best > 0)
         self.bar.total = max(expected, math.ceil(epochs))
         told = filter(None, (self.accuracy, self.format_time_left(work, expected - epochs)))
         self.bar.set_postfix_str(", ".join(told), False)
