@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         sign, _, color = find_look(words[-1])
         form, n = ".3g" if x.cell == "depth" else ".2f", f"<br>n = {x.n}" * (x.n > 0)
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
-        n += f" ± {spread}" * bool(spread) + f"<br>{x.why}" * (x.verdict == "not corroborated")
+        n += f" ± {spread}" * bool(spread)
+        if x.verdict == "not corroborated":
+            n += "".join(f"<br>{line}" for line in textwrap.wrap(x.why, 22))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
         styles.append(f"background-color: {lighten_color(color)}")
     best, index = best.assign(text=texts, style=styles), pd.MultiIndex.from_product([TABLE_1, TITLE_OF_VARIANT])
