@@ -15,13 +15,14 @@ from studies import report
 from tests.conftest import missing
 
 PROFILES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/runs") if folder.parent.name != "smoke")
-MEASURED = ("benchmark.csv", "latency.csv", "reuse.json")  # times that 08 took; which runs are 13's
+MEASURED = ("benchmark.csv", "latency.csv", "memory.csv", "reuse.json")  # by 08; which runs are 13's
 
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory):
     """Every profile written again from copies of the run folders and of what was measured apart from them."""
     folder = tmp_path_factory.mktemp("rebuilt")
+    shutil.copy(ROOT / "results" / report.REMARKS_FILE, folder)
     for profile in PROFILES:
         ignore = shutil.ignore_patterns("*.pt", "*.safetensors", "*.replaced*", ".*")
         for kind in ("runs", "cut_short"):

@@ -63,11 +63,11 @@ def why_not_comparable_to_paper(run: Any, varied: set[str]) -> str:
 
 def describe_overrides(run: Any, varied: set[str], always: Iterable[str] = ()) -> str:
     """Return a run's overrides as text without the settings named in `varied`, equal for runs of one study; with those
-    named in `always`, overridden or not, and a training version after the first, since runs by different versions must
-    not be pooled.
+    named in `always` (whole numbers), overridden or not, and a training version after the first, since runs by
+    different versions must not be pooled.
     """
     told = {name: value for name, value in run.changed.items() if name not in {*varied, *always}}
-    told |= {name: getattr(run, name) for name in always}
+    told |= {name: int(getattr(run, name)) for name in always if pd.notna(getattr(run, name))}
     told |= {"training_version": run.training_version} if run.training_version > 1 else {}
     return recipes.describe_settings(told)
 
