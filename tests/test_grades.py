@@ -28,7 +28,7 @@ def graded(results_dir):
 
 def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
     pretend_run(tmp_path / "log", seed=1, **PAPER)
-    assert graded(tmp_path / "log") == "procedure reproduced, 1 of 1 judged"
+    assert graded(tmp_path / "log") == "procedure reproduced, 1 of 1 judged, provisional"
     spoilt = {
         "depth": {"depth": 3},
         "test_acc_pct": {"accuracy": 99.1},
@@ -58,7 +58,7 @@ def test_what_a_run_lacks_lies_outside(tmp_path):
     assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged"
     deep = {"row": "cifar10", "depth": 11, "accuracy": 93.3, "epochs": cold, "carry_best": True}
     runs = common.read_finished_runs(pretend_run(tmp_path / "cifar", **deep).parents[2])
-    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged"
+    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged, provisional"
 
 
 def test_epochs_in_all_are_counted_as_in_the_log(tmp_path):
@@ -90,7 +90,7 @@ def test_the_majority_of_the_judged_seeds_decides_and_a_tie_does_not_reproduce(t
     ("below", "accuracy", "grade"),
     [
         (98.9, 99.31, "depth and accuracy corroborated, n = 1"),
-        (98.96, 99.31, "not corroborated, n = 1 (depth 1 meets the goal when trained for twice as long)"),
+        (98.96, 99.31, "not corroborated, n = 1 (depth 1 meets the goal when trained for twice as long: 98.96 %)"),
         (None, 99.31, "not corroborated, n = 1 (depth 1 has not been trained for twice as long yet)"),
         (98.9, 99.0, "not corroborated, n = 1 (test accuracy not 99.11 to 99.51)"),
     ],

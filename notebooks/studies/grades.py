@@ -18,7 +18,8 @@ read_csv_once = functools.cache(pd.read_csv)
 
 def select_for_run(name: str, run: object) -> pd.DataFrame:
     """Return the rows of results/<name>.csv that have the dataset (row), variant and rule of a run: "criteria"
-    (quantity, low, high; empty does not bind) or "exploratory" (seed, depth of runs begun before there were criteria).
+    (quantity, low, high; empty does not bind), "exploratory" (seed, depth of runs begun before there were criteria) or
+    "lost" (seed of runs that ended and whose files are gone).
     """
     table, keys = read_csv_once(ROOT / "results" / f"{name}.csv"), ["row", "variant", "rule"]
     return table[(table[keys] == [getattr(run, key) for key in keys]).all(axis=1)]
@@ -65,7 +66,9 @@ def grade_procedure(runs: pd.DataFrame) -> str:
         return f"exploratory, n = {len(runs)}"
     inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
-    return f"{grade}, {inside} of {len(judged)} judged" + f" ({wrong})" * bool(wrong)
+    missing = select_for_run("lost", first)["seed"]
+    provisional = ", provisional" * bool(grade[0] == "p" and set(missing) - set(runs["seed"]))
+    return f"{grade}, {inside} of {len(judged)} judged{provisional}" + f" ({wrong})" * bool(wrong)
 
 
 def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
@@ -105,7 +108,7 @@ def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
     if found > 1 and pd.isna(below):
         problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
     elif round(below, first.search_decimals) >= first.goal_pct:
-        problems.append(f"depth {found - 1:g} meets the goal when trained for twice as long")
+        problems.append(f"depth {found - 1:g} meets the goal when trained for twice as long: {below:.2f} %")
     problems += list_accuracy_problems(chosen)
     grade = f"not corroborated, n = {n} ({'; '.join(problems)})"
     return grade if problems else f"depth and accuracy corroborated, n = {n}"

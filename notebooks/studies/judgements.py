@@ -84,7 +84,7 @@ def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) ->
     tested = tested.loc[[not grades.is_exploratory(run) for run in tested.itertuples()]]
     for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
         measured = of_row["test_acc_pct"].mean()
-        why = f"{row} {measured:.2f} % (n = {len(of_row)}), {printed_pct[row]:.2f} printed"
+        why = f"{row} {measured:.2f} % (judged, n = {len(of_row)}), {printed_pct[row]:.2f} printed"
         judged.append((row, abs(measured - printed_pct[row]) <= 0.2, why))
     return sum_up_datasets(judged, NOT_TRAINED, printed_pct)
 

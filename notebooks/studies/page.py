@@ -59,7 +59,7 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
         n += f" ± {spread}" * bool(spread)
         if x.verdict == "not corroborated":
-            n += "".join(f"<br>{line}" for line in textwrap.wrap(x.why, 22))
+            n += "".join(f"<br>{line}" for line in textwrap.wrap(x.why, 17))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
         styles.append(f"background-color: {lighten_color(color)}")
     best, index = best.assign(text=texts, style=styles), pd.MultiIndex.from_product([TABLE_1, TITLE_OF_VARIANT])

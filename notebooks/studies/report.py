@@ -101,9 +101,11 @@ class Report:
         what `REMARKS_FILE` says.
         """
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
+        found = self.best.query("cell == 'depth' and variant == 'odn'").set_index("row")
+        found = found["grade"].replace("", "not measured")
+        sentences = [f"Depths of Table I: {'; '.join(f'{row} {grade}' for row, grade in found.items())}"]
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         kinds |= {"numbers of Table I that need no training": self.best[~trained], "claims of the text": self.claims}
-        sentences = []
         for what, judged in kinds.items():
             verdicts = judged["verdict"].str.replace("; .*", "", regex=True)
             counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
