@@ -58,7 +58,7 @@ def test_what_a_run_lacks_lies_outside(tmp_path):
     assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged"
     deep = {"row": "cifar10", "depth": 11, "accuracy": 93.3, "epochs": cold, "carry_best": True}
     runs = common.read_finished_runs(pretend_run(tmp_path / "cifar", **deep).parents[2])
-    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged, provisional"
+    assert grades.grade_runs(runs, runs) == "procedure reproduced, 1 of 1 judged"
 
 
 def test_epochs_in_all_are_counted_as_in_the_log(tmp_path):
