@@ -40,7 +40,7 @@ SETTINGS_OF_PROFILE: dict[str, Settings] = {
     "paper": {},
 }
 EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `released` and `printed`, and by `equal`
-    "smoke": ({"depth_epochs": 8, "finetune_epochs": 1, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
+    "smoke": ({"depth_epochs": 8, "finetune_epochs": 2, "full_epochs": 8}, {"depth_epochs": 4, "full_epochs": 4}),
     "quick": ({"depth_epochs": 6, "finetune_epochs": 3, "full_epochs": 4}, {}),
 }
 
