@@ -57,6 +57,7 @@ def test_a_class_may_be_called_anything(tmp_path, name):
 letters = st.characters(codec="utf-8", exclude_categories=own.UNWRITABLE_UNICODE_CATEGORIES, exclude_characters="/")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=15, deadline=None)
 @given(st.text(letters, min_size=1, max_size=30).filter(lambda name: name[0] != "."))

@@ -117,6 +117,7 @@ def test_every_claim_has_a_verdict(tmp_path):
     assert (verdicts[["mnist_98_64", "svhn_96_44", "over_95"]] == "holds").all()
 
 
+@pytest.mark.slow
 def test_claims_about_runs(tmp_path):
     pretend_run(tmp_path, accuracy=99.0)
     pretend_run(tmp_path, accuracy=99.6, variant="full", depth=8)

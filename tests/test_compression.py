@@ -23,6 +23,7 @@ def test_pruning_leaves_the_share_it_should(tiny_data):
     assert not torch.equal(weights[weights != 0], before[weights != 0]), "what is left is trained on"
 
 
+@pytest.mark.slow
 def test_compression_chooses_on_validation_and_tests_the_chosen_alone(tiny_data, tmp_path):
     search, whole = (experiment.run(tiny_recipe(variant), lambda: tiny_data, tmp_path) for variant in ("odn", "full"))
     assert compression.read_results(tmp_path, "smoke").empty

@@ -199,6 +199,7 @@ def server():
 FAILURES = ("cut", "busy", "missing", "page", "none", "loop", "rubbish", "hangup")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["mnist", "emnist", "svhn", "cifar10"])
 def test_however_an_address_fails_the_next_is_tried(row, server, tmp_path, monkeypatch):
     """All in turn, and at the end one that answers with what is not the dataset: each is named with its reason."""
@@ -213,6 +214,7 @@ def test_however_an_address_fails_the_next_is_tried(row, server, tmp_path, monke
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", FAILURES)
 def test_what_one_address_cannot_give_comes_from_the_next(how, server, tmp_path, monkeypatch):
     files = {f"{name}.gz": gzip.compress(content) for name, content in idx_files().items()}

@@ -6,6 +6,8 @@ import sys
 import tomllib
 from importlib.metadata import version
 
+import pytest
+
 from odnlib.files import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -27,6 +29,7 @@ def test_what_is_installed_is_what_the_lock_says():
         assert PINNED[name] == version(name).split("+")[0]
 
 
+@pytest.mark.slow
 def test_training_imports_without_the_extras():
     extras = [*PROJECT["optional-dependencies"]["notebooks"], *PROJECT["optional-dependencies"]["export"], "IPython"]
     missing = [name.replace("scikit-learn", "sklearn") for name in extras]
@@ -34,6 +37,7 @@ def test_training_imports_without_the_extras():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_thop_imports_through_setuptools():
     """The distutils it imports is the one that setuptools brings, on this and every supported Python."""
     code = "import thop, distutils; print(distutils.__file__)"

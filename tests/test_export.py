@@ -34,6 +34,7 @@ def search(tmp_path_factory):
     return experiment.run(tiny_recipe(), lambda: DATA, tmp_path_factory.mktemp("results"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [True, False])
 def test_files_compute_what_was_trained(search, tmp_path, chosen):
     """The depth that the search chose, and one that it only tried."""
@@ -118,6 +119,7 @@ def odd_image(random):
     return image, ending, more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_predict_gives_pytorchs_answers_for_1000_images_of_odd_sizes_and_modes(tmp_path, channels):
     """In a process that has neither PyTorch nor us; half of them to a network of grey, half to one of colour images."""

@@ -101,6 +101,7 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path):
     third.join()
 
 
+@pytest.mark.slow
 def test_whoever_waits_takes_over(tmp_path, caplog):
     folder = experiment.folder_of_run(STEADY, tmp_path)
     second = threading.Thread(target=experiment.run, args=(STEADY, tiny, tmp_path))
@@ -126,6 +127,7 @@ def interrupted(tmp_path):
     return experiment.folder_of_run(STEADY, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_corrupt_byte_anywhere_falls_back(interrupted, caplog):
     newest = interrupted / checkpoint.NEWEST_FILE
     good = newest.read_bytes()

@@ -33,6 +33,7 @@ def test_an_image_is_halved_until_four_pixels_are_left(side, deepest):
     assert max(depth for _, depth in ladder.list_networks(dataset)) == deepest
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(15_000, 6_000_000))
 def test_max_bytes_is_kept_and_used(max_bytes):
@@ -94,6 +95,7 @@ def trained(results_dir, data, recipe, listeners=()):
     return read_json(folder / "result.json")["val_acc_pct"]
 
 
+@pytest.mark.slow
 def test_a_climb_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
     data, folders = tiny(), []
     for name, listeners in {"whole": (), "killed": [killed_after(1)]}.items():
@@ -123,6 +125,7 @@ def test_settings_that_no_rung_can_have_are_refused():
         ladder.plan_recipes(ROW, "quick", 0, [(8, 1)], target_pct=900)
 
 
+@pytest.mark.slow
 def test_what_is_offered_and_how_long_it_will_take(tmp_path):
     data = tiny()
     assert ladder.estimate_minutes(LADDER, data).is_monotonic_increasing

@@ -24,6 +24,7 @@ def without_flock(monkeypatch):
     monkeypatch.setattr(files, "LOCK_LEASE_SECONDS", 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["4711\nnode017\n", "no record at all", "", "lease"])
 def test_a_lock_left_by_a_dead_machine_names_itself_and_a_lease_is_taken_over(left, without_flock, tmp_path):
     folder, lock = tmp_path / "run", tmp_path / ".run.lock"
@@ -43,6 +44,7 @@ def test_a_lock_left_by_a_dead_machine_names_itself_and_a_lease_is_taken_over(le
             files.lock_folder(folder, wait=True).__enter__()
 
 
+@pytest.mark.slow
 def test_a_living_holder_is_waited_for_without_flock(without_flock, tmp_path, caplog):
     released = threading.Event()
 

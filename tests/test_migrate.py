@@ -37,6 +37,7 @@ def old_run(folder, protocol, depth, val_acc_pct, seed=0, variant="odn", **setti
     (folder / f"depth0{depth}.safetensors").touch()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_numbers_and_is_todays_run(tmp_path, capsys):
     runs = tmp_path / "quick/runs"
     for name in ("first-w16", "unfinished"):
@@ -55,6 +56,7 @@ def test_a_run_keeps_its_numbers_and_is_todays_run(tmp_path, capsys):
     assert "unfinished: left as it is" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_depths_alone_are_joined_and_only_the_chosen_one_shows_its_test_accuracy(tmp_path):
     runs = tmp_path / "quick/runs"
     for name, depth, val_acc_pct, seed in [("a", 2, 94.47, 0), ("b", 3, 95.2, 0), ("c", 2, 94.6, 1)]:

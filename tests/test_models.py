@@ -83,12 +83,14 @@ def test_as_many_parameters_as_torchvisions(architecture):
     assert of_deepest_exit(build(architecture, 3, 1000)) == metrics.count_parameters(theirs) - more
 
 
+@pytest.mark.slow
 def test_every_width_scales_every_channel():
     for architecture in EVERY:
         counts = [metrics.count_parameters(build(architecture, 3, 10, width)) for width in (8, 16, 32, 64)]
         assert counts == sorted(set(counts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", EVERY)
 def test_truncated_equals_exit_at_every_depth(architecture, float64):
     whole, images = network(architecture), torch.randn(3, 3, 16, 16)

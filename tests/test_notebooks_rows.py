@@ -88,6 +88,7 @@ def test_structure_is_the_papers_at_full_width():
     assert lines.loc[2].round(2).tolist() == [149_322, pytest.approx(0.61, 0.01), 117.36]
 
 
+@pytest.mark.slow
 def test_what_is_evidence_is_drawn_and_not_twice(tmp_path):
     pairs = [pretended(tmp_path), pretended(tmp_path, rule="fast", carry_best=True)]
     alone = pretend_run(tmp_path, seed=1, epochs=CURVES, depths=SIZES)  # its whole network is missing
@@ -120,6 +121,7 @@ def test_measured_beside_printed(tmp_path):
     assert table.loc[("odn", "size reduction (%)"), "paper"] == 98.64
 
 
+@pytest.mark.slow
 def test_latency_is_measured_once_and_judged(tmp_path):
     odn, full = pretended(tmp_path, last_depth=8)
     lines = latency.measure_latency(odn, full)

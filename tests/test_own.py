@@ -105,6 +105,7 @@ def test_what_is_too_small_or_more_than_memory_is_refused_before_it_is_read(tmp_
         own.load_images(place)
 
 
+@pytest.mark.slow
 def test_example(tmp_path):
     place = own.make_example_folder(tmp_path / "example_shapes")
     assert len(list(place.iterdir())) == 10

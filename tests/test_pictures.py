@@ -77,6 +77,7 @@ def test_a_picture_in_two_classes_has_no_label_and_one_twice_in_a_class_is_used_
         own.load_images(place)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("ab"), st.integers(0, 12)), max_size=12))
 def test_no_picture_is_ever_in_two_splits_and_every_file_is_accounted_for(tmp_path_factory, copies):

@@ -109,6 +109,7 @@ def test_a_state_that_is_not_of_numbers_is_not_kept(name, tiny_data, tmp_path):
     assert (tmp_path / checkpoint.NEWEST_FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_same_seed_same_records_another_seed_others(tiny_data, tmp_path):
     records = [
         run_through(tiny_recipe(seed=seed), tiny_data, tmp_path / str(i)).records for i, seed in enumerate([0, 0, 1])
