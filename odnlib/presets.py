@@ -46,7 +46,7 @@ EPOCH_LIMITS_OF_PROFILE: dict[str, tuple[Settings, Settings]] = {  # by rules `r
 
 SMOKE_TARGET_PCT = 90.0  # of all rows' stand-ins
 SMOKE_RATE = 0.05  # by rule `released`, where CIFAR-10's narrow ResNet-50 learns at a lower one only
-SMOKE_SETTINGS_OF_DATASET: dict[str, Settings] = {  # shallower networks than `first_depth` only guess
+SMOKE_SETTINGS_OF_DATASET: dict[str, Settings] = {  # networks shallower than `first_depth` see too little
     "emnist": {"first_depth": 5, "full_epochs": 12}, "fashion_mnist": {"first_depth": 3}, "svhn": {"first_depth": 4},
     "cifar10": {"rate": 0.01, "first_depth": 8, "full_epochs": 12},
 }  # fmt: skip

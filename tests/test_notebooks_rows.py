@@ -136,7 +136,8 @@ def test_latency_is_measured_once_and_judged(tmp_path):
         assert latency.judge_claim(measured.assign(latency_ratio=ratios))[0] == expected
     measured = pd.concat([measured.assign(row=row, latency_ratio=2.0) for row in TABLE_1])
     verdict, sentence = latency.judge_claim(measured)
-    assert (verdict, "batch 128: 2.0 times as fast, for 4.0 times fewer MACs" in sentence) == ("holds", True)
+    assert (verdict, "faster in 100%" in sentence) == ("holds", True)
+    assert "batch 128: 2.0 times as fast, for 4.0 times fewer MACs" in sentence
     assert latency.judge_claim(measured.assign(not_comparable="width 8, not 64"))[0] == "not comparable"
 
 

@@ -73,6 +73,8 @@ def test_searches_share_their_settings_whatever_the_architecture(tmp_path):
         ("fast", trend.PAPER_ARCHITECTURES): 3,
     }
     assert set(lines["settings"]) == {"train images 100, threads 1, depth epochs 8"}
+    why = "width 16, not 64, overridden: train images 100"
+    assert set(lines["not_comparable"]) == {why, f"{why}, depth epochs 8"}  # MNIST's usual number is another
     figures = {file.name for file in tmp_path.glob("reduced/figures/*")}
     named = "depth_by_dataset-{}-train_images_100_threads_1_depth_epochs_8.png"
     assert figures == {named.format(rule) for rule in ("equal", "fast")}

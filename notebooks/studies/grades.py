@@ -67,7 +67,7 @@ def grade_procedure(runs: pd.DataFrame) -> str:
     inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
     missing = select_for_run("lost", first)["seed"]
-    provisional = ", provisional" * bool(grade[0] == "p" and set(missing) - set(runs["seed"]))
+    provisional = ", provisional" * bool(inside > len(judged) / 2 and set(missing) - set(runs["seed"]))
     return f"{grade}, {inside} of {len(judged)} judged{provisional}" + f" ({wrong})" * bool(wrong)
 
 
