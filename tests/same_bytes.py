@@ -47,6 +47,8 @@ def command(case, folder):
     if not has_rules:
         rule = {"equal": "fast"}.get(rule, rule)
         settings |= TABLE["settings_of_protocol"].get(rule, TABLE["settings_of_protocol"]["others"])
+    elif "augmented" in case:
+        settings |= TABLE["settings_of_augmented"]
     words = ["--rule" if has_rules else "--protocol", rule, "--row", case["row"], "--variants", case["variant"]]
     words += ["--seed", str(case["seed"]), "--profile", "smoke", "--results-dir", str(folder)]
     return ["run", *words, *(x for key, value in settings.items() for x in ("--set", f"{key}={value}".lower()))]
