@@ -118,7 +118,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     found, rows = average_over_seeds(results), [row for row in TABLE_1 if row in set(results["row"])]
     drawn, axes = plots.make_axes(2, len(rows), 5.4, squeeze=False)
     labels = {"size_mb": "MB", "macs_m": "million multiply-accumulates"}
-    beside = {"textcoords": "offset points", "fontsize": 8, "color": "0.3"}
+    beside = {"textcoords": "offset points", "fontsize": 7, "color": "0.3", "va": "center"}
     for column, row in zip(axes.T, rows, strict=True):
         printed = [TABLE_1[row].odn, TABLE_1[row].full]
         for axis, (size, label) in zip(column, labels.items(), strict=True):
@@ -129,22 +129,26 @@ def draw_results(results: pd.DataFrame) -> Figure:
                 style = {"color": color, "marker": marker, "capsize": 3, "label": kind, "ls": "none", "ms": 6}
                 axis.errorbar(networks[size], networks["val_acc_pct"], networks["std"], **style)
                 for x in networks.to_dict("records"):
-                    narrow = x["width"] < 64
-                    name, at = f"{x['width']}/" * narrow + str(x["depth"]), (-4, 5) if narrow else (6, -9)
-                    axis.annotate(name, (x[size], x["val_acc_pct"]), at, ha="right" if narrow else "left", **beside)
+                    chain = x["architecture"] == "chain"
+                    name = f"depth {x['depth']}" if not chain or x["depth"] != 3 else ""
+                    width = f"width {x['width']}" if x["width"] < 64 else ""
+                    at = {"xytext": (-5 if chain else 6, 0), "ha": "right" if chain else "left"}
+                    axis.annotate(",\n".join(filter(None, (width, name))), (x[size], x["val_acc_pct"]), **at, **beside)
             look = {"color": plots.COLOR_PAPER, "mfc": "none", "ms": 9, "mew": 1.5, "lw": 1, "label": "paper, Table I"}
             axis.plot([getattr(x, size) for x in printed], [x.test_acc_pct for x in printed], "D--", **look)
-            axis.set(xscale="log", xlabel=label, ylabel="accuracy (%)")
+            axis.set(xscale="log", xlabel=label if row == rows[len(rows) // 2] else "")
             axis.margins(0.15)
             low, high = axis.get_xlim()
+            room = (high / low) ** 0.15  # for the labels
+            axis.set_xlim(low / room**2, high * room)
             plots.label_log_axis(axis.xaxis, *(() if high > 100 * low else (3,)))
         column[0].set_title(TABLE_1[row].title)
     entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
     drawn.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries), fontsize=9)
-    sns.despine(drawn)
+    drawn.supylabel("accuracy (%)", fontsize=10)
     ours = "Ours: validation accuracy, rule equal, means of the seeds with their standard deviation"
-    numbers = "numbers: depth, or width/depth"
-    return plots.write_below(drawn, f"{ours}; {numbers}. Paper: printed test accuracy at its depth (left) and whole")
+    ours += "; chains have 3 blocks where no depth stands"
+    return plots.write_below(drawn, f"{ours}. Paper: printed test accuracy at its depth (left) and whole")
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:

@@ -81,10 +81,12 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
 
 def draw_fronts(runs: pd.DataFrame) -> Figure | None:
     """Draw validation accuracy against bytes of every depth that was tried, a panel for each kind of search for a
-    dataset of Table I in `runs`, a curve for each seed, ringed where it ended; None without searches.
+    dataset of Table I in `runs` (those comparable with the paper, if there are any), a curve for each seed, ringed
+    where it ended; None without searches.
     """
     searches, untold = comparison.select_table_1_runs(runs), common.DEPTH_RANGE_SETTINGS | {"threads", "width"}
-    searches = searches[searches["variant"] == "odn"]
+    comparable = searches["not_comparable"] == ""
+    searches = searches[(searches["variant"] == "odn") & (comparable | ~comparable.any())]
     searches = searches.assign(label=[common.describe_overrides(run, untold) for run in searches.itertuples()])
     kinds = [kind for _, kind in searches.groupby(comparison.GROUP_COLUMNS, sort=False)]
     kinds = [kind for kind in kinds if kind["test_acc_pct"].notna().any()]

@@ -187,8 +187,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
             left.plot(mean - mean.max(), label=names[place], **look)
             left.fill_between(lost.index, lost["min"], lost["max"].clip(upper=0), color=look["color"], alpha=0.15)
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
-            names[place] = names[place].replace("n-", "n-\n").replace(" (", "\n(")
-            names[place] += f"\nof {mean.index.max()}\nbest {mean.max():.1f} %"
+            names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
+            names[place] += f"\n{mean.max():.1f} %"
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
             title = kind.capitalize()
@@ -201,9 +201,11 @@ def draw_results(results: pd.DataFrame) -> Figure:
         left.yaxis.set_major_formatter("{x:g}")
         left.set(xlabel="depth (residual blocks)", ylabel="points less than the best", ylim=(None, 0.2))
         left.set_title(f"{title}\nvalidation: mean, least and most of the seeds", fontsize=9)
-        right.set(ylabel="depth needed", ylim=(0, searches["of"].max() + 0.5))
+        most = searches["of"].max()
+        right.set(ylabel=f"depth needed, of {most}", ylim=(0, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
         right.set_xticks(range(len(rows)), names, fontsize=8)
-        right.set_title(f"Depth within {within:g} points (dashed) of the best\na point per seed", fontsize=9)
+        title = f"Depth within {within:g} points (dashed) of the best (below)\na point per seed, in the paper's order"
+        right.set_title(title, fontsize=9)
         right.yaxis.get_major_locator().set_params(integer=True)
     plots.legend_above(drawn, axes[0, 0], len(rows))
     run = recipes.read_run(needed["folder"].iloc[0])
