@@ -10,7 +10,7 @@ from tests.pretend import pretend_run
 
 # stage, depth, validation accuracy, validation loss
 SEARCH = [
-    ("warmup", 0, 30.0, 2.0), ("depth", 1, 40.0, 1.8), ("depth", 1, 60.0, 1.0), ("depth", 1, 50.0, 1.2),
+    ("warmup", 0, 90.0, 2.0), ("depth", 1, 40.0, 1.8), ("depth", 1, 60.0, 1.0), ("depth", 1, 50.0, 1.2),
     ("depth", 2, 35.0, 1.7), ("depth", 2, 75.0, 0.7), ("depth", 2, 80.0, 0.6), ("finetune", 2, 78.0, 0.65),
 ]  # fmt: skip
 

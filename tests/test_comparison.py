@@ -16,7 +16,7 @@ from studies.comparison import (
     read_runs_from_profile,
     select_best_evidence,
 )
-from tests.pretend import pretend_run
+from tests.pretend import DEPTHS, pretend_run
 
 CLAIM_VERDICTS = {"holds", "holds in the rows measured", "does not hold", "open", "not measured", "not comparable"}
 CLAIM_VERDICTS |= {
@@ -123,12 +123,16 @@ def test_claims_about_runs(tmp_path):
     pretend_run(tmp_path, accuracy=99.6, variant="full", depth=8)
     verdicts = verdicts_of(tmp_path)
     assert verdicts["algorithm_stops"] == "holds"
-    assert (verdicts[["within_1_75", "byproducts"]] == "holds in the rows measured").all()  # one row of five
+    assert (verdicts["within_1_75"], verdicts["byproducts"]) == ("holds in the rows measured", "not measured")
     for row in TABLE_1:
         for variant, depth in (("odn", 2), ("full", 8)) if row != "mnist" else ():
-            pretend_run(tmp_path, row=row, accuracy=99.0, variant=variant, depth=depth)
+            depths = DEPTHS.assign(val_acc_pct=[98.0, 98.5, 99.0])
+            pretend_run(tmp_path, row=row, accuracy=99.0, variant=variant, depth=depth, depths=depths)
     verdicts = verdicts_of(tmp_path)
-    assert (verdicts[["within_1_75", "byproducts"]] == "holds").all()
+    assert (verdicts["within_1_75"], verdicts["byproducts"]) == ("holds", "holds in the rows measured")
+    depths = DEPTHS.assign(val_acc_pct=[98.0, 98.5, 98.5])  # three, of which one is no better than a smaller one
+    pretend_run(tmp_path, accuracy=99.0, depths=depths, seed=1)
+    assert verdicts_of(tmp_path)["byproducts"] == "does not hold"
     epochs = tmp_path / "paper" / "runs" / "mnist-odn-released-seed0" / "epochs.csv"
     epochs.write_text(epochs.read_text().replace("depth,1,98.5", "depth,1,99.2"))  # left although it met the goal
     assert verdicts_of(tmp_path)["algorithm_stops"] == "does not hold"
@@ -147,17 +151,18 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     pretend_run(tmp_path, profile="reduced", accuracy=97.0, seed=1)
     pretend_run(tmp_path, profile="reduced", accuracy=98.5, variant="full", depth=8)
     pretend_run(tmp_path, profile="paper", accuracy=99.0, met_goal=False)
-    lines = report.make_headline_table(read_runs_from_profile(tmp_path, "reduced"))
-    none = ["no complete search at full width"] * 4
-    assert lines["trained"].tolist() == ["quick, equal, n = 1", *none, "reduced, released, n = 2"]
-    full, narrow = lines.iloc[0], lines.iloc[5]
+    runs = read_runs_from_profile(tmp_path, "reduced")
+    lines, narrow = report.make_headline_table(runs), report.make_headline_table(runs[runs["profile"] == "reduced"])
+    assert lines["trained"].tolist() == ["quick, equal", *["no search at full width"] * 4]
+    full, (narrow,) = lines.iloc[0], narrow.to_dict("records")
     assert (full["dataset"], narrow["dataset"]) == ("MNIST", "MNIST, width 16")
+    assert (full["n"], narrow["n"], narrow["trained"]) == ("1", "2", "reduced, released")
     assert full["test accuracy, % (paper)"] == "99.10 (99.31)"
     assert (full["whole network, % (paper)"], narrow["whole network, % (paper)"]) == ("99.50 (99.61)", "98.50")
     assert full["difference (points)"] == "-0.40, n = 1 by fast"
     assert narrow["difference (points)"] == "-1.00, n = 1 by released"
     assert narrow["grade"] == "a trend, n = 2"
-    assert lines["hours"].iloc[0] == "0.00028 on one"
+    assert full["10¹² MACs"] == "1"
 
 
 @pytest.mark.parametrize(

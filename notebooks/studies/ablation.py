@@ -13,6 +13,7 @@ from studies.common import STUDY_COLUMNS
 
 SETTINGS_WITH_AND_WITHOUT_WARMUP = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 FOLDER_COLUMNS = ["folder", "folder_without"]  # of the smallest seed, with and without warm-up
+PAIRED_STATISTICS = {"jump_pts": "fall of accuracy\nat a new depth", "fluctuation_pts": "change of accuracy\nby epoch"}
 PILOT_SEED = 100  # this seed, with warm-up, gives searches that have no goal (100 %) theirs; it is in no pair
 GOAL_BELOW_PILOT_PTS = 0.5  # that goal lies so far below the pilot's best at a depth beyond the first
 
@@ -39,16 +40,17 @@ def compute_statistics(epochs: pd.DataFrame, goal_pct: float) -> dict[str, float
     rise = (measured.groupby(depth).first() - measured.groupby(depth).last().shift()).mean()
     change = measured.diff()[depth.diff() == 0].abs().mean()
     values = [-rise["val_acc_pct"], rise["val_loss"], change["val_acc_pct"], change["val_loss"]]
-    reached = [epochs["val_acc_pct"] >= round(share * goal_pct, 6) for share in SHARES_OF_GOAL]
-    values += [epochs.loc[x, "epoch"].min() for x in reached]
+    # In the warm-up's records the accuracy is the mean over all exits, not that of a network.
+    reached = [search["val_acc_pct"] >= round(share * goal_pct, 6) for share in SHARES_OF_GOAL]
+    values += [search.loc[x, "epoch"].min() for x in reached]
     return dict(zip(MEANING_OF_STATISTIC, values, strict=True))
 
 
 def compare_paired_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """Return a table, one row per statistic: means with_warmup and without_warmup over the n seeds that have both,
-    their difference with its 95 % t-interval (low, high), the verdict on the claim that warm-up makes it smaller, and
-    dropped, how many seeds lack it in an arm. `seeds` has one row per seed: its statistics with warm-up and, named
-    "..._without", those without it.
+    their difference with its 95 % t-interval (low, high), the verdict on the claim that warm-up makes it smaller,
+    dropped, how many seeds lack it in an arm, and pairs, every seed's two values. `seeds` has one row per seed: its
+    statistics with warm-up and, named "..._without", those without it.
     """
     compared = []
     for statistic, meaning in MEANING_OF_STATISTIC.items():
@@ -56,6 +58,7 @@ def compare_paired_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
         difference, low, high = common.confidence_interval(arms["with_warmup"] - arms["without_warmup"])
         row = {"statistic": statistic, "meaning": meaning, **arms.mean(), "difference": difference}
         row |= {"low": low, "high": high, "n": len(arms), "dropped": len(seeds) - len(arms)}
+        row["pairs"] = arms.to_numpy().tolist()
         compared.append(row | {"verdict": common.judge_interval(-high, -low)})
     return pd.DataFrame(compared)
 
@@ -117,11 +120,26 @@ def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw accuracy and loss by epoch with and without warm-up (Figure 3) for the smallest seed of one study."""
+    """Draw accuracy and loss by epoch with and without warm-up (Figure 3) for the smallest seed of one study, and
+    beside them the authors' log or `PAIRED_STATISTICS` of every pair.
+    """
     folders = results[FOLDER_COLUMNS].iloc[0]
     run, searches = recipes.read_run(folders["folder"]), [pd.read_csv(folder / "epochs.csv") for folder in folders]
     has_log = plots.read_authors_log(run) is not None
-    drawn, axes = plots.make_axes(2, 2 + has_log, 5.2, sharey="row", sharex="col")
+    widths = {"width_ratios": [3, 3] + ([3] if has_log else [1.6])}
+    drawn, axes = plots.make_axes(2, 3, 5.2, sharex="col", gridspec_kw=widths)
+    for left, *others in axes:
+        for axis in others[: 1 + has_log]:
+            axis.sharey(left)
+            axis.tick_params(labelleft=False)
+    for axis, (statistic, title) in zip(axes[:, 2], PAIRED_STATISTICS.items(), strict=True):
+        if has_log:
+            break
+        for pair in results.set_index("statistic").at[statistic, "pairs"]:
+            axis.plot(pair, "o-", color="0.4", ms=4, lw=1)
+        axis.set(xticks=(0, 1), xticklabels=("with", "without"), xlim=(-0.4, 1.4), ylabel="points", ymargin=0.1)
+        axis.set_ylim(bottom=0)
+        axis.set_title(title, fontsize=9)
     for axis, label, papers in zip(axes[:, 0], ("accuracy (%)", "loss"), ((50, 105), (0, 1.4)), strict=True):
         axis.set_ylabel(label)
         if not run.embedded and run.width == 64:
@@ -139,7 +157,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
         below.set_xlabel("epoch")
     entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
     drawn.legend(entries.values(), entries, loc="outside upper center", ncols=4, fontsize=9)
-    return plots.write_caption(drawn, run, f"seed {run.seed}, one of {results['n'].max()} pairs (the table has all)")
+    n = results["n"].max()
+    return plots.write_caption(drawn, run, f"seed {run.seed}" + f", one of {n} pairs" * bool(n > 1))
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:
@@ -148,4 +167,4 @@ def write_results(results_dir: Path | str, profile: str) -> None:
     for _, study in results.groupby(STUDY_COLUMNS) if len(results) else ():
         file = common.figure_path(results_dir, "warmup_ablation", study[STUDY_COLUMNS])
         plots.save_figure(draw_results(study), file)
-        write_rounded_csv(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=FOLDER_COLUMNS))
+        write_rounded_csv(file.parent.with_name(f"{file.stem}.csv"), study.drop(columns=[*FOLDER_COLUMNS, "pairs"]))

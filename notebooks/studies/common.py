@@ -138,7 +138,8 @@ def describe_interval(low: float, high: float, n: int, form: str = "+.2f") -> st
     if n < 3:
         return f"no interval, n = {n}"
     middle, half = (high + low) / 2, (high - low) / 2
-    more = f"; about {math.ceil(n * (half / middle) ** 2):,} for one without 0" if 0 < abs(middle) < half else ""
+    needed = math.ceil(n * (half / middle) ** 2) if middle else math.inf  # for an interval without 0
+    more = "" if needed <= n else f"; {f'about {needed}' if needed < 1000 else 'more than 1,000'} would decide it"
     return f"95 % interval {low:{form}} to {high:{form}}, n = {n}{more}"
 
 

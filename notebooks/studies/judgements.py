@@ -97,7 +97,7 @@ def judge_printed_depths(runs: pd.DataFrame) -> VerdictAndReason:
             found, printed = of_row.loc[of_row["met_goal"].astype(bool), "depth"], TABLE_1[row].odn.depth
             why = f"{row} {found.mean():g} by {rule} ({printed} printed, n = {len(found)})"
             judged.append((row, found.max() <= printed, why))
-    return sum_up_datasets(judged, NO_RUN)
+    return sum_up_datasets(judged, NO_RUN, [row for row in TABLE_1 if row != "cifar10"])
 
 
 def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
@@ -146,19 +146,22 @@ def judge_byproducts(runs: pd.DataFrame) -> VerdictAndReason:
     """Return (verdict, reason): does a search leave several networks, each more accurate than all smaller ones?"""
     searches = runs[runs["variant"] == "odn"]
     comparable = searches[searches["not_comparable"] == ""]
-    searches, choices, rows = comparable if len(comparable) else searches, [], set()
-    for search in searches.itertuples():
-        tried = pd.read_csv(search.folder / "depths.csv").dropna(subset="val_acc_pct")
-        if len(tried) > 1:  # on the front: more accurate than every smaller network
-            choices.append((tried["val_acc_pct"].cummax().diff().fillna(1) > 0).sum())
-            rows.add(search.row)
-    if not choices:
-        return "not measured", "no search has tried more than one depth"
-    numbers = " to ".join(map(str, dict.fromkeys((min(choices), max(choices)))))
-    why = f"{len(choices)} searches of {', '.join(sorted(rows))} leave {numbers} networks each, better than all smaller"
+    if searches.empty:
+        return NO_RUN
+    searches = comparable if len(comparable) else searches
+    trained = grades.average_depths_at_equal_training(comparable).query("times == 1")
+    tables = [(x.row, pd.read_csv(x.folder / "depths.csv").dropna(subset="val_acc_pct")) for x in searches.itertuples()]
+    tables += [(row, of_row[of_row["depth"] <= TABLE_1[row].odn.depth]) for row, of_row in trained.groupby("row")]
+    # On the front: more accurate than every smaller network.
+    fronts = [(row, len(x), (x["val_acc_pct"].cummax().diff().fillna(1) > 0).sum()) for row, x in tables if len(x) > 2]
+    if not fronts:
+        return "not measured", "no search has tried more than two depths, of which the first missed the goal"
+    rows, tried, choices = zip(*fronts, strict=True)
+    told = [f"{row} {better} of {all_depths}" for row, all_depths, better in fronts]
+    why = f"depths more accurate on validation than all smaller ones: {', '.join(told)}"
     if comparable.empty:
         return "not comparable", f"stand-ins, narrow networks or shortened rules: {why}"
-    return common.judge_for_datasets(min(choices) > 1, rows), why
+    return common.judge_for_datasets(choices == tried, rows), why
 
 
 def judge_stopping(runs: pd.DataFrame) -> VerdictAndReason:

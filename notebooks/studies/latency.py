@@ -84,7 +84,7 @@ def read_results(results_dir: Path, profile: str) -> pd.DataFrame:
 def describe_speed(results: pd.DataFrame) -> str:
     """Return how many times faster the optimally deep networks are, medians by batch, beside their MACs, as text."""
     ratios = results.groupby("batch")[["latency_ratio", "macs_ratio"]].median()
-    form = "batch {}: {:.1f} times as fast, for {:.1f} times fewer MACs".format
+    form = "batch {:g}: {:.1f} times as fast, for {:.1f} times fewer MACs".format
     return ", ".join(form(*of_batch) for of_batch in ratios.itertuples())
 
 
@@ -93,7 +93,7 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     comparable = results[results["not_comparable"] == ""]
     judged = results if comparable.empty else comparable
     faster = (judged["latency_ratio"] > 1).mean()
-    widths = ", ".join(map(str, sorted(judged["width"].unique())))
+    widths = ", ".join(f"{width:g}" for width in sorted(judged["width"].unique()))
     sentence = (
         f"{len(judged)} measurements on a CPU, no edge device ({judged['row'].nunique()} rows, width {widths}): the "
         f"optimally deep network is faster in {faster:.0%}, medians: {describe_speed(judged)}"

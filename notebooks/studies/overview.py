@@ -50,10 +50,14 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
         axis.plot(*places, "D--", label="paper, Table I", **style)
         for _, seeds in of_row.groupby(comparison.GROUP_COLUMNS, sort=False):
             grade, mean = grades.grade_runs(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
+            if grade.startswith("not corroborated"):  # for its depth, or for its accuracy
+                ring = {"color": find_look(grade)[2], "ms": 15, "fillstyle": "none", "mew": 1.5, "zorder": 4}
+                axis.plot(*mean, "o", label="depth not corroborated", **ring)
+                grade = grades.grade_accuracy(seeds)
             _, marker, color = find_look(grade)
             spread = seeds["test_acc_pct"].std() if len(seeds) > 1 else None
             style = {"marker": marker, "color": color, "ms": 8, "ls": "", "capsize": 4}
-            axis.errorbar(*mean, yerr=spread, label=re.sub("(depth and )?accuracy ", "", shorten_grade(grade)), **style)
+            axis.errorbar(*mean, yerr=spread, label=shorten_grade(grade).replace("depth and ", ""), **style)
             number = {"textcoords": "offset points", "fontsize": 8, "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
             blocks = f"depth {seeds['depth'].mean():g}, " * (seeds["variant"].iloc[0] == "odn")
             text = f"{blocks}{grades.describe_n(seeds)}".replace(" of them", "")

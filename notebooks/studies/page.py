@@ -57,7 +57,7 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         sign, _, color = find_look(words[-1])
         form, n = ".3g" if x.cell == "depth" else ".2f", f"<br>n = {x.n}" * (x.n > 0)
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
-        n += f" ± {spread}" * bool(spread)
+        n += f" ± {spread}" * bool(spread) + "<br>provisional" * ("provisional" in x.grade)
         if x.verdict == "not corroborated":
             n += "".join(f"<br>{line}" for line in textwrap.wrap(x.why, 17))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")

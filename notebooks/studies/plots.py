@@ -98,7 +98,7 @@ def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) 
     searched, place = set(epochs.loc[epochs["stage"] == "depth", "depth"]), -math.inf
     for start in epochs[epochs["stage_epoch"] == 1].itertuples():
         axis.axvline(start.epoch - 0.5, color="0.4", linewidth=1, linestyle=":", zorder=1)
-        place = max(start.epoch, place + 0.06 * max(len(epochs), axis.get_xlim()[1]))
+        place = max(start.epoch, place + 0.1 * max(len(epochs), axis.get_xlim()[1]))
         unsearched = start.stage == "finetune" and start.depth not in searched  # the last: nothing is left to search
         title = f"depth {start.depth}, the last" if unsearched else stage_title(start.stage, start.depth)
         if titled:
@@ -171,9 +171,20 @@ def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
         axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
         for depth, start in log.groupby("depth")["epoch"].min().add(1).iloc[1:].items():
             place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": COLOR_PAPER, "rotation": 90}
-            axis.text(start, 0.02, f"log: depth {depth}", va="bottom", **place)
+            axis.text(start, 0.02, f"log: depth {depth}", va="bottom", ha="right", **place)
         axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
     return True
+
+
+def stretch_near_100(axis: Axes, lowest_pct: float) -> None:
+    """Scale an axis of accuracies in %, from `lowest_pct` on, by the logarithm of what is missing to 100."""
+
+    def scale(accuracy: np.ndarray) -> np.ndarray:
+        return -np.log(np.maximum(100.3 - accuracy, 1e-3))
+
+    axis.set_yscale("function", functions=(scale, lambda place: 100.3 - np.exp(-place)))
+    axis.set_ylim(lowest_pct, 100.1)
+    axis.set_yticks([x for x in (0, 50, 80, 90, 95, 98, 99, 100) if x >= lowest_pct])
 
 
 def draw_history(epochs: pd.DataFrame, run: RunOrRecipe) -> Figure:
@@ -185,6 +196,9 @@ def draw_history(epochs: pd.DataFrame, run: RunOrRecipe) -> Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
     if run.variant == "odn":
         axes[0].axhline(run.goal_pct, color=COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
+    accuracies = epochs[["train_acc_pct", "val_acc_pct"]].to_numpy()
+    if accuracies.max(initial=0) > 97:  # else nothing is hidden up there
+        stretch_near_100(axes[0], max(0, accuracies.min() - 5))
     legend_above(figure, axes[0], 3)
     return write_caption(figure, run)
 

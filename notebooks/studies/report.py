@@ -30,7 +30,7 @@ MEANING_OF_PROFILE = {
 def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the first table of report and README: each group of searches of `runs` that met the goal, beside whole
     networks (`comparison.pair_searches_with_whole_networks`), as text, means over n seeds, the paper's values in
-    brackets; full width first. Of depths that `equal` trained one by one it has the chosen one.
+    brackets; those at full width if there are any. Of depths that `equal` trained one by one it has the chosen one.
     """
     at_full_width, narrow = {row: [] for row in TABLE_1}, []
     for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs):
@@ -40,28 +40,25 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
         settings = common.describe_overrides(first, untold)
         settings = [first["profile"], first["rule"], "depths one by one" * bool(alone), settings]
-        settings.append(grades.describe_n(seeds))
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
         told["trained"] = ", ".join(filter(None, settings))
+        told["n"] = grades.describe_n(seeds).removeprefix("n = ")
+        lost = set(grades.select_for_run("lost", next(seeds.itertuples()))["seed"]) - set(seeds["seed"])
+        told["n"] += f"; {len(lost)} more lost" * bool(lost and not first["not_comparable"])
         told["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
-        told["MB (paper)"] = f"{mean['size_mb']:.2f}{paper.format(printed.odn.size_mb)}"
         told["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
         if len(whole):
             accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
-        judged = [not grades.is_exploratory(run) for run in seeds.itertuples()]  # notes.md: another one stood still
-        timed = seeds["folder"][judged if any(judged) else slice(None)]
-        made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in timed])
-        machines = made_by["device"].mask(made_by["device"] == "cpu", made_by["processor"])
-        machines = sorted(set(machines.str.replace(r" \d+GB.*", "", regex=True)))
-        told["hours"] = f"{made_by['seconds'].mean() / 3600:.2g} on {', '.join(machines)}"
-        told["hours"] += ", this depth alone" * bool(alone) + f", n = {len(timed)}" * (len(timed) < len(seeds))
+        told["10¹² MACs"] = f"{seeds['train_tmacs'].mean():,.0f}" + ", this depth alone" * bool(alone)
         told["grade"] = grades.grade_runs(seeds, runs)
         (narrow if first["not_comparable"] else at_full_width[row]).append(told)
+    if narrow and not any(at_full_width.values()):
+        return pd.DataFrame(narrow)
     for row, of_row in at_full_width.items():
-        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no complete search at full width"}]
-    return pd.DataFrame([*chain.from_iterable(at_full_width.values()), *narrow])
+        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no search at full width"}]
+    return pd.DataFrame([*chain.from_iterable(at_full_width.values())])
 
 
 def count_macs_by_thop(network: torch.nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -93,7 +90,9 @@ class Report:
     def __init__(self, results_dir: Path, profile: str):
         self.folder, self.runs = results_dir / profile, comparison.read_runs_from_profile(results_dir, profile)
         self.comparison, self.headline = comparison.compare_with_paper(self.runs), make_headline_table(self.runs)
-        self.best = comparison.select_best_evidence(self.comparison)
+        comparable = self.runs[self.runs["not_comparable"] == ""]
+        shown = comparison.compare_with_paper(comparable) if len(comparable) else self.comparison
+        self.best = comparison.select_best_evidence(shown)
         self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
     def summarise(self) -> list[str]:
@@ -105,7 +104,9 @@ class Report:
         found = found["grade"].replace("", "not measured")
         sentences = [f"Depths of Table I: {'; '.join(f'{row} {grade}' for row, grade in found.items())}"]
         kinds = {"numbers of Table I that training decides": self.best[trained]}
-        kinds |= {"numbers of Table I that need no training": self.best[~trained], "claims of the text": self.claims}
+        ours = self.claims["section"] == "ours"
+        kinds |= {"numbers of Table I that need no training": self.best[~trained]}
+        kinds |= {"claims of the text": self.claims[~ours], "questions that the text leaves out": self.claims[ours]}
         for what, judged in kinds.items():
             verdicts = judged["verdict"].str.replace("; .*", "", regex=True)
             counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
@@ -122,9 +123,20 @@ class Report:
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
     def tabulate_provenance(self) -> pd.DataFrame:
-        """Return a table, one row per run: commit, device, processor, threads, start, seconds, train_tmacs."""
+        """Return a table, one row per run: commit, device, processor, threads, start, seconds, train_tmacs, and
+        continued_on, the devices and processors that went on with it.
+        """
         made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in self.runs["folder"]])
-        names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor", "threads"]
+        changes = made_by.get("continued_with_other", pd.Series(index=made_by.index)).map(
+            lambda x: (
+                [change.get(name, ["", ""])[1] for change in x for name in ("device", "processor")]
+                if isinstance(x, list)
+                else []
+            )
+        )
+        made_by["continued_on"] = [", ".join(filter(None, x)) for x in changes]
+        names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor"]
+        names += ["continued_on", "threads"]
         made_by = made_by.reindex(columns=[*names, "start", "seconds"]).fillna("")
         own = self.runs[["profile", "name", "train_tmacs", "training_version"]]
         return pd.concat([own.reset_index(drop=True), made_by.assign(commit=made_by["commit"].str[:10])], axis=1)
