@@ -100,7 +100,7 @@ def test_results_stay_small_and_hold_no_weights():
     assert sum(path.stat().st_size for path in committed) < 40e6
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("results/quick/web/*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/web/*.ipynb")), ids=lambda path: path.stem)
 def test_executed_copies_are_whole_small_and_of_no_machine(path):
     text, source = path.read_text(), nbformat.read(ROOT / "notebooks" / path.name, 4)
     executed = [cell for cell in nbformat.reads(text, 4).cells if cell.cell_type == "code"]

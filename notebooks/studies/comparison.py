@@ -159,8 +159,12 @@ def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
 
 
 def compare_with_paper(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return comparison.csv of `runs`, one row per cell of Table I and group of seeds, unmeasured cells among them."""
-    records = compare_structure() + compare_trained_cells(select_table_1_runs(runs))
+    """Return comparison.csv of `runs`, one row per cell of Table I and group of seeds, unmeasured cells among them.
+    Where any group is comparable with the paper, those that are not are left out.
+    """
+    trained = compare_trained_cells(select_table_1_runs(runs))
+    comparable = [record for record in trained if record["verdict"] != "not comparable"]
+    records = compare_structure() + (comparable or trained)
     measured = {tuple(record[name] for name in CELL_COLUMNS) for record in records}
     for row, (variant, cells) in product(TABLE_1, CELLS_DECIDED_BY_TRAINING.items()):
         missing = [cell for cell in cells[:2] if (row, variant, cell) not in measured]

@@ -26,8 +26,8 @@ HEADINGS_OF_CELL = {
     "test_acc_pct": (TRAINED, "Test accuracy (%)"),
 }  # fmt: skip
 TITLE_OF_VARIANT = {"full": "whole", "odn": "optimally deep"}
-SIGN_AND_COLOR_OF_VERDICT = {
-    "holds": ("✔", "#0173b2"), "does not hold": ("✘", "#b84700"), "open": ("?", "#8a3f86"),
+SIGN_AND_COLOR_OF_VERDICT = {  # in the order in which claims are told
+    "does not hold": ("✘", "#b84700"), "open": ("?", "#8a3f86"), "holds": ("✔", "#0173b2"),
     "not comparable": ("~", GREY), "not measured": ("·", GREY),
 }  # fmt: skip
 FIGURE_OF_CLAIM = dict.fromkeys(("warmup_fluctuation", "warmup_convergence", "warmup_jumps"), "warmup_ablation")
@@ -55,9 +55,10 @@ def render_table_1(best: pd.DataFrame) -> HTML:
     for x in best.itertuples():
         words.append(x.verdict if x.verdict == "paper's slip" else shorten_grade(x.grade) or "not measured")
         sign, _, color = find_look(words[-1])
-        form, n = ".3g" if x.cell == "depth" else ".2f", f"<br>n = {x.n}" * (x.n > 0)
+        form = ".3g" if x.cell == "depth" else ".2f"
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
-        n += f" ± {spread}" * bool(spread) + "<br>provisional" * ("provisional" in x.grade)
+        n = f"<br>{f'± {spread}, ' * bool(x.std > 0)}n = {x.n}" * (x.n > 0)
+        n += "<br>provisional" * ("provisional" in x.grade)
         if x.verdict == "not corroborated":
             n += "".join(f"<br>{line}" for line in textwrap.wrap(x.why, 17))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
@@ -106,6 +107,8 @@ def render_claims(claims: pd.DataFrame, folder: Path) -> HTML:
         parts = re.split(r"; (?![^(]*\))", html.escape(why))  # not within brackets
         claim["parts"] = [EVIDENCE_PATTERN.sub(r"<b>\g<0></b>", part) for part in parts]
         (unanswered if answer == "not measured" else shown).append(claim)
+    signs = [sign for sign, _ in SIGN_AND_COLOR_OF_VERDICT.values()]
+    shown.sort(key=lambda claim: signs.index(claim["sign"]))
     return render_template("claims.html.j2", claims=shown, unanswered=unanswered)
 
 

@@ -18,6 +18,8 @@ from studies.plots import save_figure
 
 NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label"]
 NUMBER_COLUMNS += ["why"]
+HEADINGS_OF_DEPTHS = {"row": "dataset", "times": "times the usual epochs", "val_acc_pct": "validation accuracy (%)"}
+HEADINGS_OF_DEPTHS |= {"goal_pct": "goal (%)"}
 REMARKS_FILE = "remarks.md"  # beside the profiles: what is known of runs that are in no table, a line each
 MEANING_OF_PROFILE = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
@@ -84,15 +86,15 @@ def compare_macs() -> pd.DataFrame:
 
 class Report:
     """Compares the runs of one profile, and of those with more work, with the paper; holds runs, comparison, best,
-    headline and claims as tables, and the folder <results_dir>/<profile>.
+    headline, depths (at equal training) and claims as tables, and the folder <results_dir>/<profile>.
     """
 
     def __init__(self, results_dir: Path, profile: str):
         self.folder, self.runs = results_dir / profile, comparison.read_runs_from_profile(results_dir, profile)
         self.comparison, self.headline = comparison.compare_with_paper(self.runs), make_headline_table(self.runs)
-        comparable = self.runs[self.runs["not_comparable"] == ""]
-        shown = comparison.compare_with_paper(comparable) if len(comparable) else self.comparison
-        self.best = comparison.select_best_evidence(shown)
+        self.best = comparison.select_best_evidence(self.comparison)
+        depths = grades.average_depths_at_equal_training(self.runs) if len(self.runs) else pd.DataFrame(columns=["row"])
+        self.depths = depths.assign(row=depths["row"].map(insert_dataset_titles)).rename(columns=HEADINGS_OF_DEPTHS)
         self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
     def summarise(self) -> list[str]:
@@ -160,7 +162,7 @@ def write_report(results_dir: Path, profile: str) -> Report:
             save_figure(drawn, report.folder / "figures" / f"{name}.png")
     tables = {
         "Searches that met their goal, beside the whole network": report.headline,
-        "Depths at equal training, validation accuracy": grades.average_depths_at_equal_training(report.runs),
+        "Depths at equal training, validation accuracy": report.depths,
         "Table I, number by number": report.best[NUMBER_COLUMNS],
         "Claims of the text": report.claims[["section", "statement", "verdict", "answer", "why"]],
     }
