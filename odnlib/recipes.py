@@ -68,6 +68,7 @@ class Recipe:
     decay_every: int = declare_setting(5, 1, 10**4)  # epochs (S)
     patience: int = declare_setting(23, 1, 10**4)  # epochs without improvement that mean convergence (S)
     carry_best: bool = declare_setting(False, 0, 1)  # a new depth must beat the previous depth's best accuracy
+    keep_last: bool = declare_setting(False, 0, 1)  # a depth's last weights and accuracy, not those of its best epoch
     search_decimals: int = declare_setting(1, 0, 6)  # of the validation accuracy in % while searching (R)
     finetune_decimals: int = declare_setting(2, 0, 6)  # likewise in fine-tuning and for the full network (R)
 

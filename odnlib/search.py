@@ -97,10 +97,9 @@ def climb(run: Run) -> int:
     run.keep_starting_weights()  # here the initial weights
     for depth in range(recipe.first_depth, recipe.last_depth + 1):
         run.begin_depth(depth, run.warm)
-        plateau = Plateau(recipe.rate)
-        train(run, "depth", depth, plateau)
+        train(run, "depth", depth, Plateau(recipe.rate))
         run.write_best_weights(f"depth{depth:02d}")
-        if plateau.best_pct >= recipe.goal_pct:
+        if run.best_pct >= recipe.goal_pct:
             break
     run.write_best_weights("network")
     return depth

@@ -98,8 +98,10 @@ class Run:
             self.warm = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     def keep_best(self, depth: int, accuracy_pct: float, rounded: float) -> None:
-        """Keep this depth's weights if the rounded validation accuracy (%) beats all earlier epochs' (line 23)."""
-        if rounded > self.best_pct:
+        """Keep this depth's weights if the rounded validation accuracy (%) beats all earlier epochs' (line 23), or,
+        with `keep_last`, in any case.
+        """
+        if rounded > self.best_pct or self.recipe.keep_last:
             self.best_pct, self.accuracy_pct[depth] = rounded, accuracy_pct
             if not self.replaying:
                 self.best = self.network.truncate(depth).state_dict()

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from functools import partial
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from studies import ladder
 from tests.conftest import Killed, contents, killed_after, tiny
 
 ROW = "own_tiny_01234567"
-LADDER = ladder.plan_recipes(ROW, "quick", 0, [(8, 1), (8, 2), (11, 2)], target_pct=90.0, depth_epochs=2, threads=1)
+LADDER = ladder.plan_recipes(ROW, "quick", 0, [(8, 1), (8, 2), (11, 2)], depth_epochs=2, threads=1)
 
 
 @pytest.mark.parametrize("row", ["mnist", "svhn"])
@@ -121,8 +122,17 @@ def test_the_test_images_wait_for_the_chosen_network(tmp_path, monkeypatch):
 
 
 def test_settings_that_no_rung_can_have_are_refused():
-    with pytest.raises(RecipeError, match="target_pct 900"):
-        ladder.plan_recipes(ROW, "quick", 0, [(8, 1)], target_pct=900)
+    with pytest.raises(RecipeError, match="batch_size 0"):
+        ladder.plan_recipes(ROW, "quick", 0, [(8, 1)], batch_size=0)
+
+
+def test_the_last_epoch_counts_and_not_the_best(tmp_path):
+    """Of these epochs the first is better on validation than the last."""
+    (recipe,) = ladder.plan_recipes(ROW, "quick", 6, [(8, 1)], depth_epochs=4, threads=1)
+    folder = experiment.run(recipe, tiny, tmp_path, tested=False)
+    accuracies_pct = pd.read_csv(folder / "epochs.csv")["val_acc_pct"]
+    assert accuracies_pct.iloc[-1] < accuracies_pct.max()
+    assert read_json(folder / "result.json")["val_acc_pct"] == accuracies_pct.iloc[-1]
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ class ScriptedRun:
         self.warm = None
 
     def begin_depth(self, depth, weights="present"):
+        self.best_pct = 0.0
         self.events.append(("begin", depth, weights))
 
     def keep_starting_weights(self):
@@ -31,7 +32,7 @@ class ScriptedRun:
         self.events.append(("leave", name))
 
     def keep_best(self, depth, accuracy_pct, rounded):
-        pass
+        self.best_pct = max(self.best_pct, rounded)
 
     def epoch(self, stage, depth, number, rate_at):
         if number == 0:

@@ -82,8 +82,11 @@ def list_networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]
 
 
 def plan_recipes(row: str, profile: str, seed: int, ladder: list[tuple[int, int]], **settings: object) -> list[Recipe]:
-    """Return the recipes of a `ladder`'s networks (width, depth), each trained alone by `equal` on images `row`."""
+    """Return the recipes of a `ladder`'s networks (width, depth), each trained alone by `equal` on images `row`. Kept
+    is the last epoch, whose rate has ended at 0: the best of many epochs on few images is above what it is worth.
+    """
     shared = {"row": row, "profile": profile, "seed": seed, "rule": "equal", "weight_decay": WEIGHT_DECAY, **settings}
+    shared |= {"keep_last": True, "target_pct": 100.0}  # none is a goal to its training, so that a new target finds it
     shared |= {"architecture": LADDER_ARCHITECTURE}
     named = [{"width": width, "first_depth": depth, "last_depth": depth} for width, depth in ladder]
     return recipes.resolve_all(shared | network for network in named)
