@@ -3,7 +3,8 @@
 ./run_all.sh [--profile smoke|reduced|quick|paper] [--rule released|printed|equal] [--rows mnist,svhn]
              [--only 06,09] [--seeds 0,1,2] [--set NAME=VALUE ...] [--jobs NUMBER|auto] [--fresh]
              [--data-dir FOLDER] [--results-dir FOLDER] [--device auto|cpu|cuda|mps] [--setup-only] [--help]
-./run_all.sh --images FOLDER --target PERCENT [...]   10_your_dataset on your own images, a folder for each class
+./run_all.sh --images FOLDER --target PERCENT [...]   10_your_dataset on your own images, a folder for each class;
+             e.g. --set max_bytes=100000, --set image_size=128, --set flip=false where left and right matter
 """
 
 import argparse
@@ -25,7 +26,8 @@ import papermill
 import torch
 
 from odnlib import experiment, files, recipes
-from odnlib.__main__ import build_shared_options, parse_value, run_command, split_at_commas
+from odnlib.__main__ import EXIT_REFUSED, build_shared_options, parse_value, run_command, split_at_commas
+from odnlib.data import DataError
 from odnlib.paper import TABLE_1
 from odnlib.presets import default_rule
 from run_show import ProgressBlock, summarise_launch
@@ -33,11 +35,14 @@ from run_show import ProgressBlock, summarise_launch
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), TABLE_1, strict=True))
 ABLATION_NUMBER, COMPARISON_NUMBER, BENCHMARK_NUMBER, OWN_IMAGES_NUMBER = "06", "07", "08", "10"
+OWN_IMAGES_PARAMETERS = ("max_bytes", "image_size", "flip")  # that --set sets of its notebook
 
 
 @dataclass
 class NotebookJob:
-    """Holds one notebook to execute: paths, parameters, state (waiting, running, done, failed) and what it printed."""
+    """Holds one notebook to execute: paths, parameters, state (waiting, running, done, failed or refused), what it
+    printed and its exit code.
+    """
 
     source: Path
     executed: Path
@@ -46,6 +51,7 @@ class NotebookJob:
     began: float = 0.0
     seconds: float = 0.0
     printed: str = ""
+    code: int = 0
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
         """Execute the notebook, in a process that ends when the pipe `alive` does, with one of the `free` devices."""
@@ -56,7 +62,8 @@ class NotebookJob:
         environment = os.environ | slot | {"ODN_NOTEBOOK": self.executed.stem}  # for status.json
         ended = subprocess.run(command, env=environment, pass_fds=[alive], **streams)
         free.append(slot)
-        self.state, self.seconds = "failed" if ended.returncode else "done", time.time() - self.began
+        self.code, self.seconds = ended.returncode, time.time() - self.began
+        self.state = {0: "done", EXIT_REFUSED: "refused"}.get(self.code, "failed")
         self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
 
 
@@ -69,7 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
     whole.add_argument("--seeds", **several, help="e.g. 0,1,2 (default: 0)")
     whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
     whole.add_argument("--images", type=Path, help="own images, a folder for each class (default profile: quick)")
-    whole.add_argument("--target", type=float, help="accuracy on validation, in %%, that is enough for own images")
+    percent = {"type": lambda text: float(text.rstrip("% ")), "metavar": "PERCENT"}
+    whole.add_argument("--target", **percent, help="accuracy on validation that is enough for own images, e.g. 90")
     whole.set_defaults(profile="")
     return whole
 
@@ -87,6 +95,20 @@ def choose_notebooks(arguments: argparse.Namespace) -> list[str]:
     return [*numbers, COMPARISON_NUMBER]
 
 
+def list_problems_of_own_images(folder: Path, target_pct: float | None) -> list[str]:
+    """Return in words what speaks against a folder of own images and a target, as far as can be seen in a moment."""
+    sys.path.insert(0, str(files.ROOT / "notebooks"))
+    from studies import answer, own  # they take seconds, and the other notebooks do without
+
+    problems, checks = [], [lambda: own.list_images(str(folder))]
+    for check in checks if target_pct is None else [*checks, lambda: answer.check_percent(target_pct)]:
+        try:
+            check()
+        except (recipes.RecipeError, DataError) as error:
+            problems.append(str(error))
+    return problems
+
+
 def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[recipes.Recipe]]:
     """Return (jobs, recipes): the notebooks to execute, a dataset's once per seed, and the recipes of these datasets.
 
@@ -94,16 +116,18 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     """
     arguments.profile = arguments.profile or ("quick" if arguments.images else "smoke")
     rows, seeds, numbers = arguments.rows, [*map(parse_value, arguments.seeds)], choose_notebooks(arguments)
-    fields = recipes.SETTING_FIELDS
+    own = {name: x for name, x in arguments.overrides if arguments.images and name in OWN_IMAGES_PARAMETERS}
+    overrides = {name: x for name, x in arguments.overrides if name not in own}
+    fields = [*recipes.SETTING_FIELDS, *OWN_IMAGES_PARAMETERS[: 3 * bool(arguments.images)]]
     problems = [recipes.unknown_parameter_message(x, fields) for x, _ in arguments.overrides if x not in fields]
     for name, asked, known in (("rows", rows, TABLE_1), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []
     if (arguments.images is None) != (arguments.target is None):
         problems.append("images and target belong together: --images FOLDER --target 90 (% right that are enough)")
-    if arguments.images and not arguments.images.expanduser().is_dir():
-        problems.append(f"images {arguments.images} is no folder: name the one that holds a folder for each class")
-    shared = dict(arguments.overrides) | {"profile": arguments.profile, "rule": arguments.rule}
+    if arguments.images:
+        problems += list_problems_of_own_images(arguments.images, arguments.target)
+    shared = overrides | {"profile": arguments.profile, "rule": arguments.rule}
     trained = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
     combinations = product(trained or ["mnist"], recipes.VARIANTS, seeds or [0])
     try:
@@ -121,18 +145,21 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     given |= {"seeds": seeds, "seed": seeds[0]} if seeds else {}
     if arguments.images:
         given |= {"images": str(arguments.images.expanduser().resolve()), "target_pct": arguments.target}
+        given |= own
     given |= {} if smoke else {"architectures": ["", "resnet18"]}  # each row's own, and the same for all
     jobs = []
     for number in sorted(numbers):
         source = NOTEBOOKS[number]
         defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
         all_used = number == OWN_IMAGES_NUMBER  # of one's own images none is left out
-        settings = {x: y for x, y in arguments.overrides if not (all_used and x.endswith("_images"))}
+        settings = {x: y for x, y in overrides.items() if not (all_used and x.endswith("_images"))}
         given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
         searches = [x for x in runs if x.row == ROW_OF_NOTEBOOK.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
-        for label, own in (labels or {"": {}}).items():
-            parameters = {name: x for name, x in (given | own).items() if name in defaults}
+        for label, of_run in (labels or {"": {}}).items():
+            parameters = {name: x for name, x in (given | of_run).items() if name in defaults}
+            if arguments.images:
+                label = f"-{re.sub('[^a-z0-9]+', '_', arguments.images.name.lower())}-{arguments.target:g}"
             jobs.append(NotebookJob(source, folder / f"{source.stem}{label}.ipynb", parameters))
     return jobs, runs
 
@@ -177,7 +204,7 @@ def execute_jobs(jobs: list[NotebookJob], slots: list[dict[str, str]], block: Pr
 
 
 def run_notebooks(arguments: argparse.Namespace) -> int:
-    """Execute the notebooks that the parsed command line asks for; return the exit code, 1 if any failed, else 0."""
+    """Execute the notebooks that the parsed command line asks for; return the exit code, of any that failed, else 0."""
     start, (jobs, runs), smoke = time.monotonic(), plan_jobs(arguments), arguments.profile == "smoke"
     device, results = experiment.choose_device(arguments.device), arguments.results_dir.resolve() / arguments.profile
     slots = divide_devices(arguments.jobs or ("auto" if smoke else "1"), device, runs[0].threads)
@@ -195,7 +222,7 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
     numbers = {job.source.stem[:2] for job in jobs} - unfinished
     rows = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]
     print(*summarise_launch(arguments, jobs, rows, runs), sep="\n")
-    return int(bool(unfinished))
+    return min((job.code or 1 for job in jobs if job.state != "done"), default=0)
 
 
 if __name__ == "__main__":

@@ -17,27 +17,38 @@ from traitlets.config import Config
 sys.modules["rfc3987_syntax"] = None  # jsonschema would import it: seconds, for addresses that no notebook holds
 
 COMPARISON_NOTEBOOK = "07_compare_with_paper"
+REFUSALS = ("RecipeError", "DataError")  # of which the message says all
 TEMPLATES_FOLDER = str(Path(__file__).parent / "notebooks" / "studies" / "templates")
 
 
-def execute_notebook(source: str, executed: str, parameters: dict) -> bool:
+def execute_notebook(source: str, executed: str, parameters: dict) -> int:
     """Execute the notebook at the path `source` with parameters and write it to the path `executed`.
 
-    Return whether it reached its end. papermill.PapermillExecutionError if a cell failed; it is written even so.
+    Return 0 if it reached its end, 1 if not, or 2 if it refused its parameters or images: then the reason is printed,
+    and what lay at `executed` stays. papermill.PapermillExecutionError if a cell failed otherwise; it is written then.
     """
     import papermill  # after the above
 
-    Path(executed).unlink(missing_ok=True)  # an earlier one would be taken for this one's
+    unfinished = Path(executed).with_name(f".{Path(executed).name}")  # not to be taken for one that was executed
     short = "/tmp" if len(tempfile.gettempdir()) > 60 else None  # the name of a socket holds at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="odn-", dir=short) as sockets:
         os.environ |= {"JUPYTER_RUNTIME_DIR": sockets, "JUPYTER_PREFER_ENV_PATH": "1"}  # this environment's kernel,
         os.environ["IPYTHONDIR"] = sockets  # without anybody's start-up files
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"} if sys.platform == "linux" else {}  # ip: their names
         options = {"cwd": Path(source).parent, "progress_bar": False, "config": Config({"KernelManager": kernel})}
-        notebook = papermill.execute_notebook(source, executed, parameters, **options)
+        try:
+            notebook = papermill.execute_notebook(source, unfinished, parameters, **options)
+        except papermill.PapermillExecutionError as error:
+            if error.ename in REFUSALS:
+                print(error.evalue)
+                unfinished.unlink()
+                return 2
+            unfinished.replace(executed)
+            raise
+        unfinished.replace(executed)
     if Path(source).stem == COMPARISON_NOTEBOOK:
         write_html_page(notebook, Path(executed).parents[1] / "report.html")
-    return bool(notebook.metadata.papermill.end_time)
+    return int(not notebook.metadata.papermill.end_time)
 
 
 def write_html_page(notebook: dict, to: Path) -> None:
@@ -58,4 +69,4 @@ def exit_when_pipe_closes(pipe: int) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 4:
         threading.Thread(target=exit_when_pipe_closes, args=[int(sys.argv[4])], daemon=True).start()
-    sys.exit(not execute_notebook(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
+    sys.exit(execute_notebook(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))

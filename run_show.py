@@ -35,7 +35,7 @@ def describe_progress(job, runs: Path) -> str:
         now, recipe = files.read_json(file), files.read_json(file.with_name("recipe.json"))
         if now.get("notebook") == job.executed.stem and not file.with_name("result.json").exists():
             best = f", {now['val_acc_pct']:.1f} % right" if now["val_acc_pct"] else ""
-            left = f", {now['seconds_left']:.0f} s left" if now["seconds_left"] else ""
+            left = f", {now['seconds_left']:.0f} s left of this" if now["seconds_left"] else ""
             return f"{recipe['row']} with {recipe['architecture']}, {now['where']}{best}{left}"
     return job.state
 
@@ -92,12 +92,14 @@ def summarise_launch(asked: argparse.Namespace, jobs: list, rows: list[str], run
         yield f"test accuracy{' on stand-in images, an illustration' * smoke} (in brackets the paper's)"
         yield from (f"  {summarise_row(row, runs, asked.results_dir)}" for row in rows)
     for job in (job for job in jobs if job.state != "done"):
-        yield f"{job.state}: {notebook_title(job)}, {job.executed}"
+        yield f"{job.state}: {notebook_title(job)}" + f", {job.executed}" * (job.state == "failed")
         yield from (f"  {line}" for line in job.printed.splitlines()[-TRACEBACK_LINES:])
     if asked.images and jobs[0].state == "done":
         for about in (x for x in place.glob("export/*/model.json") if x.stat().st_mtime >= jobs[0].began):
-            found = "depth {depth}: {val_acc_pct:.1f} % on validation, {test_acc_pct:.1f} % on test"
-            yield f"{found.format(**files.read_json(about))}; network and model card: {about.parent}"
+            exported = files.read_json(about)
+            yield from (line for text in exported["findings"] for line in text.splitlines())
+            yield f"model.onnx ({exported['onnx_bytes'] / 1000:,.0f} kB), model card and more: {about.parent}"
+            yield f"new photographs: {sys.executable} {about.parent / 'predict.py'} FOLDER --out answers.csv"
         yield f"how it was found: {jobs[0].executed}"
     if any("compare" in job.source.stem and job.state == "done" for job in jobs):  # it is of today
         yield f"report: {place / 'report.html'}"

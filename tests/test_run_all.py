@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 
 import nbformat
 import pytest
@@ -84,7 +85,8 @@ def test_a_row_and_the_comparison_and_the_second_time_nothing_is_trained(tmp_pat
         (["--profile", "big"], ["profile 'big' does not exist"]),
         (["--device", "tpu"], ["device 'tpu' is not here"]),
         (["--jobs", "0"], ["jobs '0': cpu has room for 1 to "]),
-        (["--images", "nowhere"], ["images and target belong together", "images nowhere is no folder"]),
+        (["--images", "nowhere"], ["images and target belong together", "images 'nowhere': there is no folder"]),
+        (["--images", "nowhere", "--target", "0.8%"], ["images 'nowhere'", "target 0.8: it is a percentage, above"]),
         (["--set", "last_depth=9"], ["last_depth 9 does not exist: resnet18 has depths 1 to 8"]),
     ],
 )
@@ -132,10 +134,16 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
 
 
 def test_own_images_are_given_to_their_notebook(tmp_path):
-    (job,) = planned("--images", str(tmp_path), "--target", "90")
-    expected = {"images": str(tmp_path), "target_pct": 90.0, "profile": "quick"}
+    for class_name, number in product("ab", range(5)):
+        (tmp_path / "Pets" / class_name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "Pets" / class_name / f"{number}.png").touch()  # looked at by the notebook
+    asked = ["--images", str(tmp_path / "Pets"), "--target", "90%", "--set", "max_bytes=9000", "--set", "flip=false"]
+    (job,) = planned(*asked, "--set", "depth_epochs=3")
+    expected = {"images": str(tmp_path / "Pets"), "target_pct": 90.0, "profile": "quick", "max_bytes": 9000}
+    expected |= {"flip": False, "overrides": {"depth_epochs": 3}}
     assert (job.source.name, job.parameters | expected) == ("10_your_dataset.ipynb", job.parameters)
-    (job,) = planned("--images", str(tmp_path), "--target", "90", "--profile", "smoke")
+    assert job.executed.name == "10_your_dataset-pets-90.ipynb"  # another folder's or target's is left alone
+    (job,) = planned(*asked, "--profile", "smoke")
     assert job.parameters["profile"] == "smoke"
 
 
@@ -196,7 +204,7 @@ def test_side_by_side_some_fail_and_the_comparison_comes_last(monkeypatch, tmp_p
     os.utime(status, (time.time() + 600,) * 2)  # as if it were written all the time
     assert launch("--results-dir", tmp_path, "--only", ",".join(numbers)) == 1
     shown = capsys.readouterr().out
-    told = "12 seed = 0: mnist with resnet18, depth 3, 2.5 of 9 epochs, 41.2 % right, 70 s left"
+    told = "12 seed = 0: mnist with resnet18, depth 3, 2.5 of 9 epochs, 41.2 % right, 70 s left of this"
     for text in (
         told,
         "of 5, less than a minute left",

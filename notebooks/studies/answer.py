@@ -64,30 +64,38 @@ def score_classifiers(classifiers: dict[str, Classifier], split: Split) -> pd.Da
     return pd.DataFrame({name: score_probabilities(x(split), split) for name, x in classifiers.items()}).T
 
 
+def check_percent(target_pct: float) -> None:
+    """Raise RecipeError, with a better question, unless a target is an accuracy in % that can be asked for."""
+    if not 1 < target_pct <= 100:
+        instead = f"; did you mean {100 * target_pct:g}?" if 0 < target_pct <= 1 else ""
+        allowed = "it is a percentage, above what guessing reaches and at most 100"
+        raise RecipeError(f"target {target_pct:g}: {allowed}{instead}")
+
+
 def check_target(target_pct: float, data: Data) -> str:
     """Return what a target accuracy in % asks of own images, in a sentence: how exactly validation images can tell it,
     and what unequal classes add. RecipeError, with a better question, if it asks for something else than is meant;
     DataError, with how many are needed, if the images are too few to recommend anything.
     """
-    if 0 < target_pct <= 1:
-        raise RecipeError(f"target_pct {target_pct:g} is 1 in a hundred or less: did you mean {100 * target_pct:g}?")
+    check_percent(target_pct)
     shares = pd.Series(data.validation.labels.cpu()).value_counts(normalize=True)
     guess_pct, images, there = 100 * shares.iloc[0], len(data.validation), count_effective_images(data.validation)
     names = data.train.dataset.class_names
     if target_pct <= guess_pct:
         raise RecipeError(
-            f"target_pct {target_pct:g}: always answering the largest class is right for {guess_pct:.1f} % of the "
+            f"target {target_pct:g}: always answering the largest class is right for {guess_pct:.1f} % of the "
             f"validation images. Ask for more, e.g. {(100 + guess_pct) / 2:.1f}, which halves the errors"
         )
     exact = half_interval_pts(target_pct, there)
     needed = next(n for n in count(1) if half_interval_pts(target_pct, n) <= WIDEST_HALF_INTERVAL_PTS)
     if there < needed:
+        worth = f" (as good as {there:.0f} in classes of equal size)" * (there < images - 0.5)
         raise DataError(
-            f"{images} validation images (as good as {there:.0f} in classes of equal size) tell {target_pct:g} % to "
-            f"{exact:.0f} points only, so nothing can be recommended: {needed} are needed, and {needed / 0.15:.0f} "
-            "images in all where 15 % are held back"
+            f"with {images} validation images{worth} an accuracy of {target_pct:g} % is uncertain by {exact:.0f} "
+            f"points, so nothing can be recommended: {needed} are needed, and {needed / 0.15:.0f} images in all where "
+            "15 % are held back"
         )
-    said = f"{target_pct:g} % are asked, which {images} validation images tell to {exact:.1f} points."
+    said = f"With {images} validation images an accuracy of {target_pct:g} % is uncertain by ±{exact:.1f} points."
     if shares.iloc[0] <= 2 * shares.iloc[-1]:
         return said
     largest, smallest = (f"{100 * shares[label]:.1f} % {names[label]!r}" for label in shares.index[[0, -1]])
@@ -117,9 +125,11 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     sentences = [
         f"{low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, {len(validation)} "
         f"validation images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by logistic "
-        f"regression {logistic_pct:.1f} %.",
-        f"Width {take.width}, depth {take.depth}: {take.size_mb:.2f} MB, {take.macs_m:.1f} million "
-        f"multiply-accumulates and {take.latency_ms:.1f} ms an image on this machine's CPU.",
+        f"regression {logistic_pct:.1f} %."
+        + " That is the mean of two seeds, of which the better one is taken."
+        * bool(take.seeds > 1),
+        f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "
+        f"multiply-accumulates and {take.latency_ms:.1f} ms an image by PyTorch on this machine's CPU.",
         f"It is the smallest on this ladder that met your {goal_pct:g} % when all were trained alike."
         if met
         else f"No network on this ladder met your {goal_pct:g} %; this is the most accurate. More or larger images, "
@@ -135,10 +145,11 @@ def describe_test(scores: pd.DataFrame, goal_pct: float) -> str:
     (network_pct, *simple_pct), (half, *_) = scores["judged_pct"], scores["points"]
     away = network_pct - goal_pct
     met = "as you asked" if away >= 0 else f"below your {goal_pct:g}"
-    sure = "" if abs(away) > half else ", nearer to it than so many images can tell"
+    sure = "" if abs(away) > half else ", by less than so few images can tell"
     between = f"{network_pct - half:.1f} to {min(network_pct + half, 100):.1f}"
     alike = " It cannot be told from what takes no network." * (max(simple_pct) > network_pct - half)
-    return f"On test images {network_pct:.1f} % ({between}): {met}{sure}.{alike}"
+    advice = " Ask for more to get a larger one: the networks that are there are not trained again." * bool(away < 0)
+    return f"On test images {network_pct:.1f} % ({between}): {met}{sure}.{alike}{advice}"
 
 
 def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
@@ -157,6 +168,7 @@ def draw_mistakes(answered: np.ndarray, split: Split, most: int = 12) -> Figure:
     names = [name.replace("$", r"\$") for name in split.dataset.class_names]
     figure = plt.figure(figsize=(11, 4 + 0.2 * len(names)), layout="constrained")
     left, right = figure.subfigures(1, 2)
+    right.suptitle("the surest mistakes: what it is, and what it was taken for", fontsize=9)
     shown = {"labels": range(len(names)), "display_labels": names, "xticks_rotation": "vertical", "colorbar": False}
     shown |= {"cmap": "Blues", "ax": left.subplots()}
     metrics.ConfusionMatrixDisplay.from_predictions(labels, classes, **shown).ax_.grid(False)

@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ import onnx
 import onnxruntime
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +29,7 @@ from torch.nn import functional
 from odnlib import metrics, models, recipes
 from odnlib.data import Data, Dataset, Split
 from odnlib.files import RunConflict, read_json, write_atomically, write_json
+from odnlib.paper import TABLE_1
 from studies import latency, predict
 
 LARGEST_DIFFERENCE = 1e-4  # between log-probabilities of model.onnx and of the network
@@ -157,10 +159,10 @@ def time_onnx_files(paths: dict[str, Path], shape: tuple[int, int, int], batch: 
     return latency.time_in_turns(tasks).median().to_dict()
 
 
-def export_network(folder: Path, data: Data, to: Path, depth: int) -> dict:
+def export_network(folder: Path, data: Data, to: Path, depth: int, findings: Sequence[str] = ()) -> dict:
     """Write a finished run's network at a depth it tried into the folder `to`: model.onnx, checked on validation
-    images, predict.py, model.json, model.safetensors, and a model card, README.md. Return the content of model.json. A
-    depth other than the chosen one is tested here.
+    images, predict.py, model.json, model.safetensors, and a model card, README.md, which begins with the sentences
+    `findings`. Return the content of model.json. A depth other than the chosen one is tested here.
     """
     dataset, run, file = data.train.dataset, recipes.read_run(folder), to / "model.onnx"
     network = load_network(folder, dataset, depth)
@@ -169,7 +171,8 @@ def export_network(folder: Path, data: Data, to: Path, depth: int) -> dict:
     write_onnx(network, dataset, file, temperature)
     difference = check_onnx_file(file, network, data.validation, temperature)
     write_atomically(to / "predict.py", lambda path: shutil.copyfile(predict.__file__, path))
-    write_atomically(to / "model.safetensors", lambda path: save_file(network.state_dict(), path))
+    weights = save(network.state_dict())
+    write_atomically(to / "model.safetensors", lambda path: path.write_bytes(weights))
     tested = run.test_acc_pct if depth == run.depth else onnx_accuracy_pct(file, data.test)
     classes = list(dataset.class_names) or [str(i) for i in range(dataset.classes)]
     about = {"architecture": run.architecture, "width": run.width, "depth": depth}
@@ -177,7 +180,8 @@ def export_network(folder: Path, data: Data, to: Path, depth: int) -> dict:
     about |= {"temperature": temperature, **metrics.measure_size_and_macs(network, dataset.image_shape)}
     about |= {"val_acc_pct": onnx_accuracy_pct(file, data.validation), "test_acc_pct": tested}
     about |= {"test_images": len(data.test), "goal_pct": run.goal_pct}
-    write_json(to / "model.json", about | {"onnx_bytes": file.stat().st_size, "onnx_largest_difference": difference})
+    about |= {"findings": list(findings), "onnx_bytes": file.stat().st_size, "onnx_largest_difference": difference}
+    write_json(to / "model.json", about)
     card = make_model_card(run, about, dataset) + USAGE_SECTION
     write_atomically(to / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
     return read_json(to / "model.json")
@@ -196,15 +200,19 @@ def make_model_card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
     if about["depth"] != run.depth:
         tested += f" (that depth {run.depth}, where the search ended, was tested on too)"
     met = round(about["val_acc_pct"], run.search_decimals) >= run.goal_pct  # as the search sees it
+    goal = {"goal on validation": f"{run.goal_pct:g} %, {'' if met else 'not '}met"} if run.goal_pct < 100 else {}
+    prepared = f"cut square and scaled to {size}" if run.row not in TABLE_1 else f"{size}, as they are"
+    prepared += f"; in training shifted by up to {dataset.crop_padding} pixels" * bool(dataset.crop_padding)
+    prepared += " and mirrored" * dataset.flip
+    told = "".join(f"- {line}\n" for text in about.get("findings", ()) for line in text.splitlines())
     table = {
         "classes": ", ".join(map(escape_markdown, about["classes"])),
-        "network": f"{run.architecture}, {run.width}/64 of its channels, cut off behind block {blocks} "
-        "(Optimally Deep Networks)",
+        "network": f"{run.architecture}, {run.width}/64 of its channels, cut off behind block {blocks}",
         "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
         "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
         "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
-        "goal on validation": f"{run.goal_pct:g} %, {'' if met else 'not '}met",
-        "images": escape_markdown(dataset.source),
+        **goal,
+        "images": f"{escape_markdown(dataset.source)}; {prepared}",
         "training": f"rule {run.rule}, profile {run.profile}, seed {run.seed}, {run.epochs} epochs",
         "input of model.onnx": f"`images`: uint8 (N, {height}, {width}, {channels}), as files have them",
         "output": f"`probabilities`: float32 (N, {dataset.classes}), in the order of the classes; of the logits "
@@ -217,6 +225,7 @@ def make_model_card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
 
 Classifies {"grey" if channels == 1 else "colour"} images of {size} pixels into {dataset.classes} classes.
 
+{told}
 | | |
 |---|---|
 {lines}

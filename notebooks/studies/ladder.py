@@ -109,6 +109,14 @@ def estimate_minutes(ladder: list[Recipe], data: Data) -> pd.Series:
     return pd.Series(milliseconds).cumsum() / 60_000
 
 
+def tabulate_plan(ladder: list[Recipe], data: Data) -> pd.DataFrame:
+    """Return a table of a ladder's networks before training: width, depth, kilobytes and `estimate_minutes`."""
+    minutes = estimate_minutes(ladder, data)
+    sizes = [count_network_bytes((x.width, x.last_depth), data.train.dataset) / 1000 for x in ladder]
+    networks = {"width": [x.width for x in ladder], "depth": [x.last_depth for x in ladder]}
+    return pd.DataFrame(networks | {"size (kB)": sizes, "minutes up to it": minutes})
+
+
 def half_interval_pts(accuracy_pct: float, images: float) -> float:
     """Return half the 95 % interval, in points, of an accuracy in % on so many images (Agresti and Coull, 1998)."""
     n = images + 4
@@ -169,17 +177,17 @@ def tabulate_tried_networks(
 def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float]) -> Figure:
     """Draw judged_pct against bytes of the networks `offered`, the goal, and `simple_pct`, accuracies by name, in %."""
     drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    place = offered["size_mb"], offered["judged_pct"]
+    place = 1000 * offered["size_mb"], offered["judged_pct"]
     axis.errorbar(*place, offered["points"], fmt="o-", color=plots.COLOR_FOUND, capsize=3, label="networks")
     for x in offered.itertuples():
         beside = {"xytext": (6, -12), "textcoords": "offset points", "fontsize": 9}
-        axis.annotate(f"{x.width} x {x.depth}", (x.size_mb, x.judged_pct), **beside)
-    take, ring = offered[offered["chosen"]], {"ms": 14, "fillstyle": "none", "mew": 2, "label": "to take"}
-    axis.plot(take["size_mb"], take["judged_pct"], "o", color=plots.COLOR_CHOSEN, **ring)
+        axis.annotate(f"{x.width} x {x.depth}", (1000 * x.size_mb, x.judged_pct), **beside)
+    take, ring = offered[offered["chosen"]], {"ms": 14, "fillstyle": "none", "mew": 2, "label": "chosen"}
+    axis.plot(1000 * take["size_mb"], take["judged_pct"], "o", color=plots.COLOR_CHOSEN, **ring)
     axis.axhline(goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"your {goal_pct:g} %")
     for (name, accuracy_pct), line in zip(simple_pct.items(), (":", "-."), strict=True):
         axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)
-    axis.set(xscale="log", xlabel="size on disk (MB)", ylabel="recognised on validation (%)", xmargin=0.15)
+    axis.set(xscale="log", xlabel="size on disk (kB)", ylabel="recognised on validation (%)", xmargin=0.15)
     plots.label_log_axis(axis.xaxis, 2, 5)
     axis.legend(fontsize=9)
     return plots.write_below(drawn, "width x depth of each network; bars: 95 % intervals from the validation images")

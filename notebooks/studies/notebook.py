@@ -38,6 +38,8 @@ TITLE_OF_COLUMN = {
     "of": "of blocks", "max_depth": "of blocks", "depth_share": "share of blocks", "size_share": "share of bytes",
     "sparsity_pct": "zeros (%)", "odn_ms": "chosen (ms)", "full_ms": "whole (ms)", "macs_ratio": "times fewer MACs",
     "low": "from", "high": "to", "latency_ratio": "times faster", "ratio_low": "quartile, lower",
+    "judged_pct": "judged (%)", "points": "± points", "latency_ms": "PyTorch, this CPU (ms)",
+    "acc_pct": "accuracy (%)", "balanced_pct": "balanced (%)", "recall_pct": "recall (%)",
     "ratio_high": "quartile, upper", "latency_1_ms": "one image (ms)", "latency_128_ms": "128 images (ms)",
 }  # fmt: skip
 

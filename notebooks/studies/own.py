@@ -43,11 +43,7 @@ def load_images(source: str, image_size: int = 0, flip: bool = True, device: str
     `image_size`: pixels a side; 0: as they are if all alike, square and small, otherwise at most 64. DataError says
     what is wrong with the images, and what to do.
     """
-    folder, source = Path(source).expanduser(), pictures.printable_path(source)
-    if not folder.is_dir():
-        raise DataError(f"images {source!r}: there is no folder {pictures.printable_path(folder.absolute())}")
-    files = pictures.list_files(folder)
-    _classes(files, source)
+    folder, source, files = Path(source).expanduser(), pictures.printable_path(source), list_images(source)
     size, channels = pictures.choose_image_shape(files, source, image_size)
     used = files[files["reason"] == ""]
     need, free = len(used) * channels * size**2 / 1e9, psutil.virtual_memory().available / 1e9
@@ -69,6 +65,16 @@ def load_images(source: str, image_size: int = 0, flip: bool = True, device: str
     labels = [part["class_name"].map(classes.index).to_numpy() for part in parts]
     pairs = zip((part.transpose(0, 3, 1, 2) for part in images), labels, strict=True)
     return Data(*(Split(*(torch.tensor(values, device=device) for values in pair), about) for pair in pairs))
+
+
+def list_images(source: str) -> pd.DataFrame:
+    """Return `pictures.list_files` of a folder of class folders; DataError if it is not one, or has too few images."""
+    folder, source = Path(source).expanduser(), pictures.printable_path(source)
+    if not folder.is_dir():
+        raise DataError(f"images {source!r}: there is no folder {pictures.printable_path(folder.absolute())}")
+    files = pictures.list_files(folder)
+    _classes(files, source)
+    return files
 
 
 def count_unused_files(data: Data) -> pd.DataFrame:

@@ -24,6 +24,7 @@ FOLDER_NAMES_OF_SPLIT = {  # in any case
 IMAGE_ENDINGS = """.heic .heif .avif .jxl .svg .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .rw2 .raf .pef .srw
     .x3f .raw .3fr .erf .mrw .kdc .dcr .iiq .mef .mos .rwl"""  # that Pillow may lack
 REASON_HIDDEN, REASON_NO_IMAGE, REASON_DAMAGED = "hidden", "not an image by its ending", "cannot be read"
+REASON_NO_CLASS = "outside the class folders"
 LARGEST_SHARE_LOST = 0.02  # of the images, or one
 READER_THREADS, LARGE_IMAGE_PIXELS = 4, 2**24  # of images with more pixels one at a time is read
 
@@ -108,7 +109,7 @@ def _reason(name: str, link: bool, split: str | None, deeper: int) -> str:
         "no ending in the name": not ending and deeper >= 0,
         "image format that cannot be read": ending in IMAGE_ENDINGS.split() and ending not in READABLE_ENDINGS,
         REASON_NO_IMAGE: ending not in READABLE_ENDINGS,
-        "outside the class folders": split is None or deeper < 0,
+        REASON_NO_CLASS: split is None or deeper < 0,
         "in a folder inside a class folder": deeper > 0,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
@@ -119,6 +120,11 @@ def refuse_many_lost_images(files: pd.DataFrame, source: str) -> None:
     out; `source` names the folder. Files that are hidden or no images by their endings do not count.
     """
     used, lost = files["reason"] == "", ~files["reason"].isin(["", REASON_HIDDEN, REASON_NO_IMAGE])
+    if not used.any() and (files.loc[lost, "reason"] == REASON_NO_CLASS).any():
+        wanted = (
+            f"expected {source}/CLASS/image.png, two classes at least (or name the folder above, if this is a class)"
+        )
+        raise DataError(f"{source}: {lost.sum()} images and no class folders: {wanted}")
     if lost.sum() > max(1, LARGEST_SHARE_LOST * (lost | used).sum()):
         advice = "put them into the folder of their class, convert them to JPEG or PNG, repair them, or take them away"
         unused = describe_unused_files(files[lost], "")
