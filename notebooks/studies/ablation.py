@@ -58,8 +58,7 @@ def compare_paired_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
         difference, low, high = common.confidence_interval(arms["with_warmup"] - arms["without_warmup"])
         row = {"statistic": statistic, "meaning": meaning, **arms.mean(), "difference": difference}
         row |= {"low": low, "high": high, "n": len(arms), "dropped": len(seeds) - len(arms)}
-        row["pairs"] = arms.to_numpy().tolist()
-        compared.append(row | {"verdict": common.judge_interval(-high, -low)})
+        compared.append(row | {"verdict": common.judge_interval(-high, -low), "pairs": arms.to_numpy().tolist()})
     return pd.DataFrame(compared)
 
 

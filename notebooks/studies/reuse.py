@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from odnlib import recipes
 from odnlib.files import read_json, write_json
 from odnlib.paper import TABLE_1
+from odnlib.presets import SETTINGS_OF_RULE
 from odnlib.recipes import Recipe, RecipeError
 from studies import common, plots
 
@@ -122,6 +123,7 @@ def judge_claim(summary: pd.DataFrame, question: str) -> tuple[str, str]:
     if asked.empty:
         return "not measured", "no search that expands the depth has been held against plain training"
     asked = common.select_strongest_study(asked, ["profile"])
+    asked = asked.sort_values("rule", key=lambda rule: ~rule.isin(SETTINGS_OF_RULE), kind="stable")  # gone ones last
     verdicts = set(asked["verdict"])
     judged = next((x for x in (common.CLAIM_FAILS, common.CLAIM_OPEN) if x in verdicts), common.CLAIM_HOLDS)
     why = "; ".join(map(describe_summary, asked.itertuples()))
