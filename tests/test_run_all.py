@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from itertools import product
 
 import nbformat
 import pytest
+from PIL import Image
 
 import run_all
 import run_show
@@ -145,6 +147,23 @@ def test_own_images_are_given_to_their_notebook(tmp_path):
     assert job.executed.name == "10_your_dataset-pets-90.ipynb"  # another folder's or target's is left alone
     (job,) = planned(*asked, "--profile", "smoke")
     assert job.parameters["profile"] == "smoke"
+
+
+@pytest.mark.slow
+def test_images_that_are_refused_leave_an_earlier_answer_alone(tmp_path):
+    """Nine of validation tell nothing: that is said, without a traceback, and what lay there is not taken away."""
+    for class_name, number in product("ab", range(30)):
+        (tmp_path / "pets" / class_name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 8 * number + (class_name == "b")).save(tmp_path / "pets" / class_name / f"{number}.png")
+    earlier = tmp_path / "quick" / "notebooks" / "10_your_dataset-pets-90.ipynb"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("an answer")
+    shown = start("--images", tmp_path / "pets", "--target", "90", "--results-dir", tmp_path)
+    assert shown.returncode == 2
+    *_, title, why = shown.stdout.splitlines()
+    assert title.startswith("refused: 10 The smallest network")
+    assert re.match("  with 8 validation images an accuracy of 90 % is uncertain by .*: .* are needed", why)
+    assert [file.read_text() for file in earlier.parent.iterdir()] == ["an answer"]
 
 
 def test_a_task_of_an_array_runs_the_notebook_of_its_number(tmp_path):
