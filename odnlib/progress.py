@@ -91,7 +91,7 @@ class ProgressBar(ProgressListener, AbstractContextManager):
     def __init__(self, recipe: Recipe, folder: Path):
         self.recipe, self.folder, self.stage, self.bar = recipe, folder, ("", 0), tqdm(disable=True)
         self.accuracy, self.done, self.began = "", 0.0, None  # work of the stages before; (time, work) at the start
-        self.file = NotebookText() if "ipykernel" in sys.modules else sys.stderr
+        self.file = NotebookText() if "ipykernel.ipkernel" in sys.modules else sys.stderr
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if kind is None:

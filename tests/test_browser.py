@@ -144,7 +144,8 @@ def executed_comparison(tmp_path_factory):
     executed = results_dir / "smoke" / "notebooks" / "07.ipynb"
     executed.parent.mkdir()
     parameters = {"profile": "smoke", "results_dir": str(results_dir)}
-    assert run_one.execute_notebook(str(ROOT / "notebooks" / "07_compare_with_paper.ipynb"), str(executed), parameters)
+    notebook = str(ROOT / "notebooks" / "07_compare_with_paper.ipynb")
+    assert run_one.execute_notebook(notebook, str(executed), parameters) == 0
     return results_dir / "smoke"
 
 

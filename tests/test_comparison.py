@@ -188,7 +188,7 @@ def test_table_1_has_measured_over_printed_with_n_and_spread(tmp_path):
     for seed, accuracy in enumerate([99.2, 99.3, 99.4]):
         pretend_run(tmp_path, seed=seed, accuracy=accuracy)
     table = page.render_table_1(select_best_evidence(compared(tmp_path))).data
-    assert "<b>○ 99.30</b><br>99.31 printed<br>n = 3 ± 0.10</td>" in table
+    assert "<b>○ 99.30</b><br>99.31 printed<br>± 0.10, n = 3</td>" in table
     assert "<b>= 11.17</b><br>11.17 printed</td>" in table
     assert "<b>· </b><br>96.08 printed</td>" in table
     assert table.count("printed</td>") + table.count("± 0") == 55

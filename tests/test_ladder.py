@@ -149,4 +149,4 @@ def test_what_is_offered_and_how_long_it_will_take(tmp_path):
         .axes[0]
         .get_legend_handles_labels()
     )
-    assert labels[1] == ["to take", "your 90 %", "guessing", "logistic regression", "networks"]
+    assert labels[1] == ["chosen", "your 90 %", "guessing", "logistic regression", "networks"]

@@ -21,7 +21,9 @@ def old_run(folder, protocol, depth, val_acc_pct, seed=0, variant="odn", **setti
     """A run of EMNIST in two epochs, as the old house wrote it; the test accuracy is 90 + seed."""
     folder.mkdir(parents=True)
     run = {"row": "emnist", "variant": variant, "profile": "quick", "protocol": protocol, "seed": seed}
-    usual = {x: item.default for x, item in recipes.SETTING_FIELDS.items() if x not in ("crop_padding", "flip")}
+    usual = {
+        x: item.default for x, item in recipes.SETTING_FIELDS.items() if x not in ("crop_padding", "flip", "keep_last")
+    }
     usual |= {"target_pct": 95.0, "width": 16}
     usual |= FAST | {"first_depth": depth, "last_depth": depth} if protocol == "fast" else {"one_cycle": False}
     write_json(folder / "recipe.json", run | usual | settings)

@@ -204,7 +204,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
         most = searches["of"].max()
         right.set(ylabel=f"depth needed, of {most}", ylim=(0, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
         right.set_xticks(range(len(rows)), names, fontsize=8)
-        title = f"Depth within {within:g} points (dashed) of the best (below)\na point per seed, in the paper's order"
+        right.set_xlabel("dataset, and the best accuracy of a depth")
+        title = f"Depth within {within:g} points (dashed) of the best\na point per seed, in the paper's order"
         right.set_title(title, fontsize=9)
         right.yaxis.get_major_locator().set_params(integer=True)
     plots.legend_above(drawn, axes[0, 0], len(rows))
