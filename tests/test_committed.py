@@ -79,7 +79,7 @@ def test_readme_is_short_and_its_links_lead_somewhere():
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 1500
     notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    linked = set(re.findall(r"\]\((?!http)([^)]+)\)", text))
+    linked = set(re.findall(r"\]\((?!http|#)([^)]+)\)", text))
     assert notebooks <= linked
     assert not [link for link in linked if not (ROOT / link).exists()]
 
