@@ -57,7 +57,9 @@ def list_missed_criteria(run: object) -> list[str]:
 
 
 def grade_procedure(runs: pd.DataFrame) -> str:
-    """Return the grade of runs by `released` or `printed` at full width, one per seed: what most judged ones are."""
+    """Return the grade of runs by `released` or `printed` at full width, one per seed: what most judged ones are, or
+    "undecided" where lost ones (`select_for_run`), which are to be trained again, could make it otherwise.
+    """
     first = next(runs.itertuples())
     if first.rule == "released" and first.variant == "odn" and not first.carry_best:
         return f"compared, not judged, n = {len(runs)}"
@@ -66,9 +68,10 @@ def grade_procedure(runs: pd.DataFrame) -> str:
         return f"exploratory, n = {len(runs)}"
     inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
-    missing = select_for_run("lost", first)["seed"]
-    provisional = ", provisional" * bool(inside > len(judged) / 2 and set(missing) - set(runs["seed"]))
-    return f"{grade}, {inside} of {len(judged)} judged{provisional}" + f" ({wrong})" * bool(wrong)
+    lost = len(set(select_for_run("lost", first)["seed"]) - set(runs["seed"]))
+    if len(judged) / 2 < inside <= (len(judged) + lost) / 2:
+        return f"undecided, {inside} of {len(judged) + lost} judged inside, {lost} lost and to be trained again"
+    return f"{grade}, {inside} of {len(judged)} judged" + f" ({wrong})" * bool(wrong)
 
 
 def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
@@ -97,6 +100,16 @@ def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
     return networks.mean().assign(n=networks.size()).reset_index()
 
 
+def describe_seeds_below(every: pd.DataFrame, depth: float) -> list[str]:
+    """Return in words how many of one dataset's seeds meet the goal at a depth in the usual epochs, if any does."""
+    rounded = []
+    for run in every.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
+        tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct").set_index("depth")["val_acc_pct"]
+        if depth in tried.index and run.depth_epochs == EPOCHS_OF_DATASET[run.row]:
+            rounded.append(round(tried[depth], run.search_decimals) >= run.goal_pct)
+    return [f"depth {depth:g} meets the goal in {sum(rounded)} of {len(rounded)} seeds"] * any(rounded)
+
+
 def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
     """Return the grade of one dataset's searches by `equal`: `chosen`, whose depth was tested, of `every` run. The
     depth found is believed if the depth below misses the goal also when it is trained for twice as many epochs.
@@ -105,6 +118,7 @@ def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
     trained, printed = average_depths_at_equal_training(every[every["row"] == first.row]), TABLE_1[first.row].odn.depth
     below = trained[(trained["depth"] == found - 1) & (trained["times"] == 2)]["val_acc_pct"].max()
     problems = [] if found == printed else [f"depth {found:g}, not {printed}"]
+    problems += describe_seeds_below(every[every["row"] == first.row], found - 1)
     if found > 1 and pd.isna(below):
         problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
     elif round(below, first.search_decimals) >= first.goal_pct:

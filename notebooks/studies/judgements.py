@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from odnlib.data import DATASETS
 from odnlib.paper import TABLE_1
 from studies import common, comparison, grades
 from studies.common import CLAIM_FAILS, CLAIM_HOLDS
@@ -84,7 +85,9 @@ def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) ->
     tested = tested.loc[[not grades.is_exploratory(run) for run in tested.itertuples()]]
     for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
         measured = of_row["test_acc_pct"].mean()
+        lost = grades.select_for_run("lost", next(of_row.itertuples()))["why"]
         why = f"{row} {measured:.2f} % (judged, n = {len(of_row)}), {printed_pct[row]:.2f} printed"
+        why += "".join(f" (one more {reason})" for reason in lost)
         judged.append((row, abs(measured - printed_pct[row]) <= 0.2, why))
     return sum_up_datasets(judged, NOT_TRAINED, printed_pct)
 
@@ -109,7 +112,9 @@ def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
         below = trained[(trained["row"] == row) & (trained["depth"] == found - 1) & (trained["times"] == 2)]
         if len(below):
             accuracy, goal = below["val_acc_pct"].max(), below["goal_pct"].iloc[0]
-            why = f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} %"
+            p, images = accuracy / 100, DATASETS[row].validation_images
+            why = f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} % "
+            why += f"(± {196 * (p * (1 - p) / images) ** 0.5:.2f}, {images:,} images)"
             judged.append((row, accuracy < goal, why))
     return sum_up_datasets(judged, NO_RUN)
 
@@ -169,6 +174,7 @@ def judge_stopping(runs: pd.DataFrame) -> VerdictAndReason:
     searches, right = runs[runs["variant"] == "odn"], 0
     if searches.empty:
         return "not measured", "no search has been run"
+    searches = searches[searches["first_depth"] < searches["last_depth"]]
     for run in searches.itertuples():
         epochs = pd.read_csv(run.folder / "epochs.csv")
         best = epochs[epochs["stage"] == "depth"].groupby("depth")["best_val_acc_pct"].max()

@@ -14,7 +14,8 @@ from studies import common, comparison, grades, plots
 
 GREY = "#666666"
 LOOK_OF_GRADE = {  # words in a grade (the first that it contains count): sign in tables, marker in figures, colour
-    "not measured": ("·", "", "#ffffff"), "procedure reproduced": ("✔", "o", "#0173b2"), "not ": ("✘", "X", "#b84700"),
+    "not measured": ("·", "", "#ffffff"), "undecided": ("?", "o", "#8a3f86"),
+    "procedure reproduced": ("✔", "o", "#0173b2"), "not ": ("✘", "X", "#b84700"),
     "corroborated": ("●", "s", "#007a58"), "structure reproduced": ("=", "P", "#5b7a99"),
     "paper's slip": ("≠", "d", "#8a3f86"), "upper bound": ("≤", "<", GREY), "exploratory": ("○", "v", GREY),
     "compared": ("○", "^", GREY), "a trend": ("~", "p", GREY), "an illustration": ("~", "p", GREY),
@@ -48,8 +49,11 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
         places = [network.size_mb for network in paper], [network.test_acc_pct for network in paper]
         style = {"color": plots.COLOR_PAPER, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
         axis.plot(*places, "D--", label="paper, Table I", **style)
+        beside = 0.75  # a factor: what has as many bytes is drawn side by side
         for _, seeds in of_row.groupby(comparison.GROUP_COLUMNS, sort=False):
+            beside = beside * 1.15 if seeds["variant"].iloc[0] == "odn" else 1.0
             grade, mean = grades.grade_runs(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
+            mean["size_mb"] *= beside
             if grade.startswith("not corroborated"):  # for its depth, or for its accuracy
                 ring = {"color": find_look(grade)[2], "ms": 15, "fillstyle": "none", "mew": 1.5, "zorder": 4}
                 axis.plot(*mean, "o", label="depth not corroborated", **ring)

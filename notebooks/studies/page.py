@@ -58,9 +58,8 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         form = ".3g" if x.cell == "depth" else ".2f"
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
         n = f"<br>{f'± {spread}, ' * bool(x.std > 0)}n = {x.n}" * (x.n > 0)
-        n += "<br>provisional" * ("provisional" in x.grade)
-        if x.verdict == "not corroborated":
-            n += "".join(f"<br>{line}" for line in textwrap.wrap(x.why, 17))
+        more = x.why if x.verdict == "not corroborated" else x.grade.partition("undecided, ")[2]
+        n += "".join(f"<br>{line}" for line in textwrap.wrap(more, 17))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
         styles.append(f"background-color: {lighten_color(color)}")
     best, index = best.assign(text=texts, style=styles), pd.MultiIndex.from_product([TABLE_1, TITLE_OF_VARIANT])

@@ -98,13 +98,12 @@ class Report:
         self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
     def summarise(self) -> list[str]:
-        """Return sentences: how many numbers of Table I and claims have which verdict, how many runs there are, and
-        what `REMARKS_FILE` says.
+        """Return sentences: what `REMARKS_FILE` says, how many numbers of Table I and claims have which verdict, and
+        how many runs there are.
         """
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
-        found = self.best.query("cell == 'depth' and variant == 'odn'").set_index("row")
-        found = found["grade"].replace("", "not measured")
-        sentences = [f"Depths of Table I: {'; '.join(f'{row} {grade}' for row, grade in found.items())}"]
+        remarks = self.folder.parent / REMARKS_FILE
+        sentences = remarks.read_text().splitlines() if remarks.exists() else []
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         ours = self.claims["section"] == "ours"
         kinds |= {"numbers of Table I that need no training": self.best[~trained]}
@@ -120,8 +119,6 @@ class Report:
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
-        if (remarks := self.folder.parent / REMARKS_FILE).exists():
-            sentences += remarks.read_text().splitlines()
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
     def tabulate_provenance(self) -> pd.DataFrame:
@@ -161,7 +158,7 @@ def write_report(results_dir: Path, profile: str) -> Report:
         if drawn := draw(report.runs):
             save_figure(drawn, report.folder / "figures" / f"{name}.png")
     tables = {
-        "Searches that met their goal, beside the whole network": report.headline,
+        "Depths that met the goal, beside the whole network": report.headline,
         "Depths at equal training, validation accuracy": report.depths,
         "Table I, number by number": report.best[NUMBER_COLUMNS],
         "Claims of the text": report.claims[["section", "statement", "verdict", "answer", "why"]],

@@ -23,11 +23,20 @@ MEANING_OF_SETTING = {  # settings that tell rows and rules apart
     "decay_every": "epochs without improvement after which the rate decays",
     "decay": "... by this factor",
     "patience": "epochs without improvement that mean convergence",
+    "carry_best": "a new depth must beat the best accuracy of the one before, as in the authors' logs",
     "depth_epochs": "most epochs at one depth (none: until converged)",
     "finetune_epochs": "... of fine-tuning",
     "full_epochs": "... of the whole network",
 }
-PLATEAU_SETTINGS = {"warmup_epochs", "increment_rate_factor", "decay_every", "decay", "patience", "finetune_epochs"}
+PLATEAU_SETTINGS = {
+    "warmup_epochs",
+    "increment_rate_factor",
+    "decay_every",
+    "decay",
+    "patience",
+    "carry_best",
+    "finetune_epochs",
+}
 TITLE_OF_QUANTITY = {"depth": "depth", "params_m": "params (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
 TITLE_OF_QUANTITY |= {"test_acc_pct": "test accuracy (%)"}
 

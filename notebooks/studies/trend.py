@@ -188,7 +188,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
             left.fill_between(lost.index, lost["min"], lost["max"].clip(upper=0), color=look["color"], alpha=0.15)
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
             names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
-            names[place] += f"\n{mean.max():.1f} %"
+            names[place] += f"\n{of_row['best_val_acc_pct'].mean():.1f} %"
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
             title = kind.capitalize()
@@ -199,7 +199,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
         left.set_yscale("symlog", linthresh=1)
         left.xaxis.get_major_locator().set_params(integer=True)
         left.yaxis.set_major_formatter("{x:g}")
-        left.set(xlabel="depth (residual blocks)", ylabel="points less than the best", ylim=(None, 0.2))
+        left.set(xlabel="depth (residual blocks)", ylabel="points less than the best\n(logarithmic)", ylim=(None, 0.2))
         left.set_title(f"{title}\nvalidation: mean, least and most of the seeds", fontsize=9)
         most = searches["of"].max()
         right.set(ylabel=f"depth needed, of {most}", ylim=(0, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
