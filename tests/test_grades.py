@@ -90,7 +90,7 @@ def test_the_majority_of_the_judged_seeds_decides_and_a_tie_does_not_reproduce(t
     ("below", "accuracy", "grade"),
     [
         (98.9, 99.31, "depth and accuracy corroborated, n = 1"),
-        (98.96, 99.31, "not corroborated, n = 1 (depth 1 meets the goal in twice the epochs: 98.96 %)"),
+        (98.96, 99.31, "not corroborated, n = 1 (depth 1 meets it in twice the epochs: 98.96 %)"),
         (None, 99.31, "not corroborated, n = 1 (depth 1 has not been trained for twice as long yet)"),
         (98.9, 99.0, "not corroborated, n = 1 (test accuracy not 99.11 to 99.51)"),
     ],

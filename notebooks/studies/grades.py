@@ -122,7 +122,7 @@ def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
     if found > 1 and pd.isna(below):
         problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
     elif round(below, first.search_decimals) >= first.goal_pct:
-        problems.append(f"depth {found - 1:g} meets the goal in twice the epochs: {below:.2f} %")
+        problems.append(f"depth {found - 1:g} meets it in twice the epochs: {below:.2f} %")
     problems += list_accuracy_problems(chosen)
     grade = f"not corroborated, n = {n} ({'; '.join(problems)})"
     return grade if problems else f"depth and accuracy corroborated, n = {n}"
