@@ -67,6 +67,11 @@ class NotebookJob:
         self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
 
 
+def percent(text: str) -> float:
+    """Return the number of a text such as "90" or "90%"; ValueError if it is none."""
+    return float(text.rstrip("% "))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the argparse parser of run_all.sh."""
     whole = argparse.ArgumentParser(usage=__doc__.partition("\n\n")[2], parents=[build_shared_options()])
@@ -76,8 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
     whole.add_argument("--seeds", **several, help="e.g. 0,1,2 (default: 0)")
     whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
     whole.add_argument("--images", type=Path, help="own images, a folder for each class (default profile: quick)")
-    percent = {"type": lambda text: float(text.rstrip("% ")), "metavar": "PERCENT"}
-    whole.add_argument("--target", **percent, help="accuracy on validation that is enough for own images, e.g. 90")
+    whole.add_argument(
+        "--target",
+        type=percent,
+        metavar="PERCENT",
+        help="accuracy on validation that is enough for own images, e.g. 90",
+    )
     whole.set_defaults(profile="")
     return whole
 
@@ -160,6 +169,7 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
             parameters = {name: x for name, x in (given | of_run).items() if name in defaults}
             if arguments.images:
                 label = f"-{re.sub('[^a-z0-9]+', '_', arguments.images.name.lower())}-{arguments.target:g}"
+                label += "".join(f"-{name}_{x}".lower() for name, x in own.items())
             jobs.append(NotebookJob(source, folder / f"{source.stem}{label}.ipynb", parameters))
     return jobs, runs
 
@@ -217,7 +227,7 @@ def run_notebooks(arguments: argparse.Namespace) -> int:
         for last in (False, True):
             execute_jobs([x for x in jobs if (x.source == NOTEBOOKS[COMPARISON_NUMBER]) == last], slots, block)
         block.show()
-    print(f"{len(jobs)} notebooks in {time.monotonic() - start:.0f} s")
+    print(f"{len(jobs)} notebook{'s' * (len(jobs) > 1)} in {time.monotonic() - start:.0f} s")
     unfinished = {job.source.stem[:2] for job in jobs if job.state != "done"}
     numbers = {job.source.stem[:2] for job in jobs} - unfinished
     rows = [row for number, row in ROW_OF_NOTEBOOK.items() if number in numbers]

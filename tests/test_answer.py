@@ -116,7 +116,7 @@ def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words
     said = answer.describe_recommendation(
         offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60)
     )
-    assert said.startswith(f"{judged_pct - 5:.1f} to {judged_pct + 5:.1f} % are recognised")
+    assert said.startswith(f"On validation {judged_pct - 5:.1f} to {judged_pct + 5:.1f} % are recognised")
     assert f"by guessing 50.0, by logistic regression {logistic_pct:.1f} %" in said
     assert words in said
 
@@ -136,7 +136,8 @@ def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words
 )
 def test_what_test_images_say_stands_beside_the_target_and_what_takes_no_network(network, simple, words):
     scores = pd.DataFrame({"judged_pct": [network[0], 50.0, simple], "points": [network[1], 8.0, 8.0]})
-    assert words in answer.describe_test(scores, 90.0)
+    assert words in answer.describe_test(scores, 90.0, True)
+    assert "Ask for more" not in answer.describe_test(scores, 90.0, False)
 
 
 def test_recall_by_class_and_pictures_of_the_surest_mistakes():

@@ -144,7 +144,7 @@ def test_own_images_are_given_to_their_notebook(tmp_path):
     expected = {"images": str(tmp_path / "Pets"), "target_pct": 90.0, "profile": "quick", "max_bytes": 9000}
     expected |= {"flip": False, "overrides": {"depth_epochs": 3}}
     assert (job.source.name, job.parameters | expected) == ("10_your_dataset.ipynb", job.parameters)
-    assert job.executed.name == "10_your_dataset-pets-90.ipynb"  # another folder's or target's is left alone
+    assert job.executed.name == "10_your_dataset-pets-90-max_bytes_9000-flip_false.ipynb"  # others are left alone
     (job,) = planned(*asked, "--profile", "smoke")
     assert job.parameters["profile"] == "smoke"
 

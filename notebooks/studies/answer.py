@@ -123,7 +123,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
     low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
     sentences = [
-        f"{low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, {len(validation)} "
+        f"On validation {low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, {len(validation)} "
         f"validation images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by logistic "
         f"regression {logistic_pct:.1f} %."
         + " That is the mean of two seeds, of which the better one is taken."
@@ -140,16 +140,20 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     return "\n".join(sentences)
 
 
-def describe_test(scores: pd.DataFrame, goal_pct: float) -> str:
-    """Return what test images say of the network in a sentence; `scores` is from `score_classifiers`, it first."""
+def describe_test(scores: pd.DataFrame, goal_pct: float, met: bool) -> str:
+    """Return what test images say of the network in a sentence; `scores` is from `score_classifiers`, it first; `met`:
+    whether it met the goal on validation.
+    """
     (network_pct, *simple_pct), (half, *_) = scores["judged_pct"], scores["points"]
     away = network_pct - goal_pct
-    met = "as you asked" if away >= 0 else f"below your {goal_pct:g}"
+    asked = "as you asked" if away >= 0 else f"below your {goal_pct:g}"
     sure = "" if abs(away) > half else ", by less than so few images can tell"
     between = f"{network_pct - half:.1f} to {min(network_pct + half, 100):.1f}"
     alike = " It cannot be told from what takes no network." * (max(simple_pct) > network_pct - half)
-    advice = " Ask for more to get a larger one: the networks that are there are not trained again." * bool(away < 0)
-    return f"On test images {network_pct:.1f} % ({between}): {met}{sure}.{alike}{advice}"
+    advice = " Ask for more to get a larger one: the networks that are there are not trained again." * bool(
+        met and away < 0
+    )
+    return f"On test images, so of new ones, {network_pct:.1f} % ({between}): {asked}{sure}.{alike}{advice}"
 
 
 def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def export_network(folder: Path, data: Data, to: Path, depth: int, findings: Seq
     about |= {"image_shape": list(dataset.image_shape), "classes": classes, "mean": dataset.mean, "std": dataset.std}
     about |= {"temperature": temperature, **metrics.measure_size_and_macs(network, dataset.image_shape)}
     about |= {"val_acc_pct": onnx_accuracy_pct(file, data.validation), "test_acc_pct": tested}
-    about |= {"test_images": len(data.test), "goal_pct": run.goal_pct}
+    about |= {"test_images": len(data.test)} | ({"goal_pct": run.goal_pct} if run.goal_pct < 100 else {})
     about |= {"findings": list(findings), "onnx_bytes": file.stat().st_size, "onnx_largest_difference": difference}
     write_json(to / "model.json", about)
     card = make_model_card(run, about, dataset) + USAGE_SECTION
@@ -204,11 +204,14 @@ def make_model_card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
     prepared = f"cut square and scaled to {size}" if run.row not in TABLE_1 else f"{size}, as they are"
     prepared += f"; in training shifted by up to {dataset.crop_padding} pixels" * bool(dataset.crop_padding)
     prepared += " and mirrored" * dataset.flip
+    network = f"{run.architecture}, {run.width}/64 of its channels, cut off behind block {blocks}"
+    if run.architecture == "chain":
+        network = f"chain of {about['depth']} residual blocks that halve the image, {run.width} channels in the first"
     told = "".join(f"- {line}\n" for text in about.get("findings", ()) for line in text.splitlines())
     table = {
         "classes": ", ".join(map(escape_markdown, about["classes"])),
-        "network": f"{run.architecture}, {run.width}/64 of its channels, cut off behind block {blocks}",
-        "parameters, float32": f"{about['params']:,}, {about['size_mb']:.2f} MB",
+        "network": network,
+        "parameters, float32": f"{about['params']:,}; as PyTorch stores them {1000 * about['size_mb']:,.0f} kB",
         "multiply-accumulates per image": f"{about['macs_m']:.1f} million",
         "accuracy": f"{tested}; {about['val_acc_pct']:.2f} % on validation",
         **goal,
@@ -217,7 +220,7 @@ def make_model_card(run: SimpleNamespace, about: dict, dataset: Dataset) -> str:
         "input of model.onnx": f"`images`: uint8 (N, {height}, {width}, {channels}), as files have them",
         "output": f"`probabilities`: float32 (N, {dataset.classes}), in the order of the classes; of the logits "
         f"divided by {about['temperature']:.3g}, which makes those of the validation images likeliest",
-        "made by": f"commit {made_by['commit']}, {made_by['start']}",
+        "made by": f"commit {made_by['commit'] or 'unknown'}, {made_by['start']}",
         "on": made_by["processor"] if made_by["device"] == "cpu" else made_by["device"],
     } | {f"SHA-256 of the {part} images": digest for part, digest in made_by["data_sha256"].items()}
     lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
