@@ -81,12 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     whole.add_argument("--seeds", **several, help="e.g. 0,1,2 (default: 0)")
     whole.add_argument("--jobs", default="", help="side by side: a number, or auto (default: 1; in smoke, auto)")
     whole.add_argument("--images", type=Path, help="own images, a folder for each class (default profile: quick)")
-    whole.add_argument(
-        "--target",
-        type=percent,
-        metavar="PERCENT",
-        help="accuracy on validation that is enough for own images, e.g. 90",
-    )
+    enough = "accuracy on validation that is enough for own images, e.g. 90"
+    whole.add_argument("--target", type=percent, metavar="PERCENT", help=enough)
     whole.set_defaults(profile="")
     return whole
 

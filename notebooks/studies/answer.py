@@ -123,9 +123,9 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
     low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
     sentences = [
-        f"On validation {low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, {len(validation)} "
-        f"validation images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by logistic "
-        f"regression {logistic_pct:.1f} %."
+        f"On validation {low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, "
+        f"{len(validation)} images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by "
+        f"logistic regression {logistic_pct:.1f} %."
         + " That is the mean of two seeds, of which the better one is taken."
         * bool(take.seeds > 1),
         f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "
