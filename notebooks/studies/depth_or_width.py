@@ -134,7 +134,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
                 style = {"color": color, "marker": marker, "capsize": 3, "label": kind, "ls": "none", "ms": 6}
                 axis.errorbar(networks[size], networks["val_acc_pct"], networks["std"], **style)
                 axis.plot(networks[size], networks["test_acc_pct"], marker, color=color, mfc="none", ms=5)
-                for x in networks.to_dict("records"):
+                # Networks trained for longer stand above those that have a label.
+                for x in networks.to_dict("records") if kind != LONGER_CHAIN_KIND else ():
                     chain = x["architecture"] == "chain"
                     name = f"depth {x['depth']}" if not chain or x["depth"] != 3 else ""
                     width = f"width {x['width']}" if x["width"] < 64 else ""
