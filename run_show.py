@@ -36,7 +36,8 @@ def describe_progress(job, runs: Path) -> str:
         if now.get("notebook") == job.executed.stem and not file.with_name("result.json").exists():
             best = f", {now['val_acc_pct']:.1f} % right" if now["val_acc_pct"] else ""
             left = f", {now['seconds_left']:.0f} s left of this" if now["seconds_left"] else ""
-            own = f", width {recipe['width']}, seed {recipe['seed']}" * recipe["row"].startswith("own_")
+            own = recipe["row"].startswith("own_")
+            own = f", width {recipe['width']}, seed {recipe['seed']}" if own else ""
             return f"{recipe['row']} with {recipe['architecture']}{own}, {now['where']}{best}{left}"
     return job.state
 
