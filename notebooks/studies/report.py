@@ -53,7 +53,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
             accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
-        told["10¹² MACs"] = f"{seeds['train_tmacs'].mean():,.0f}" + ", this depth alone" * bool(alone)
+        cost = seeds["train_tmacs"].mean()
+        told["10¹² MACs"] = (f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}") + ", this depth alone" * bool(alone)
         told["grade"] = grades.grade_runs(seeds, runs)
         (narrow if first["not_comparable"] else at_full_width[row]).append(told)
     if narrow and not any(at_full_width.values()):
