@@ -105,10 +105,11 @@ def list_problems_of_own_images(folder: Path, target_pct: float | None) -> list[
     sys.path.insert(0, str(files.ROOT / "notebooks"))
     from studies import answer, own  # they take seconds, and the other notebooks do without
 
-    problems, checks = [], [lambda: own.list_images(str(folder))]
-    for check in checks if target_pct is None else [*checks, lambda: answer.check_percent(target_pct)]:
+    problems = []
+    for check, given in ((own.list_images, str(folder)), (answer.check_percent, target_pct)):
         try:
-            check()
+            if given is not None:
+                check(given)
         except (recipes.RecipeError, DataError) as error:
             problems.append(str(error))
     return problems

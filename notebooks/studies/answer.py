@@ -122,12 +122,11 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     """
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
     low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
+    twice = " That is the mean of two seeds, of which the better one is taken." * bool(take.seeds > 1)
     sentences = [
         f"On validation {low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, "
         f"{len(validation)} images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by "
-        f"logistic regression {logistic_pct:.1f} %."
-        + " That is the mean of two seeds, of which the better one is taken."
-        * bool(take.seeds > 1),
+        f"logistic regression {logistic_pct:.1f} %.{twice}",
         f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "
         f"multiply-accumulates and {take.latency_ms:.1f} ms an image by PyTorch on this machine's CPU.",
         f"It is the smallest on this ladder that met your {goal_pct:g} % when all were trained alike."
@@ -150,10 +149,9 @@ def describe_test(scores: pd.DataFrame, goal_pct: float, met: bool) -> str:
     sure = "" if abs(away) > half else ", by less than so few images can tell"
     between = f"{network_pct - half:.1f} to {min(network_pct + half, 100):.1f}"
     alike = " It cannot be told from what takes no network." * (max(simple_pct) > network_pct - half)
-    advice = " Ask for more to get a larger one: the networks that are there are not trained again." * bool(
-        met and away < 0
-    )
-    return f"On test images, so of new ones, {network_pct:.1f} % ({between}): {asked}{sure}.{alike}{advice}"
+    advice = " Ask for more to get a larger one: the networks that are there are not trained again."
+    said = f"On test images, so of new ones, {network_pct:.1f} % ({between}): {asked}{sure}.{alike}"
+    return said + advice * bool(met and away < 0)
 
 
 def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:

@@ -20,6 +20,11 @@ from studies import common, plots
 
 MACS_PER_MATRIX_PRODUCT = 2048**3  # multiply-accumulates of one of `make_matrix_products`
 UNITS_OF_MEASUREMENT = {"rate: more is better": ".*/s", "cost: less is better": "TMAC|MMAC|s|ms"}  # as patterns
+TITLE_OF_MEASURE = {  # patterns: what is divided by what
+    "step_vs_textbook": "training step / a textbook loop's", "step_share_of_matmul": "training step / a matrix product",
+    "bfloat16_vs_float32": "training step: bfloat16 / float32", "warmup_vs_prefixes": "warm-up in one pass / in 16",
+    "latency_odn_vs_full": "latency: cut at depth 2 / whole", "macs_odn_vs_full": "MACs: cut at depth 2 / whole",
+}  # fmt: skip
 PROBLEM_COLUMNS = ["row", "embedded", "architecture", "width", "goal_pct", "settings"]  # what a search has to solve
 AVERAGED_COLUMNS = ["depth", "met_goal", "train_tmacs", "seconds", "val_acc_pct", "test_acc_pct"]
 
@@ -113,13 +118,6 @@ def read_search_costs(results_dir: Path | str) -> pd.DataFrame:
     longest = searches.pivot_table("train_tmacs", PROBLEM_COLUMNS, "rule", "max").reindex(columns=rules)
     costs = costs.join(longest.dropna()["released"], on=PROBLEM_COLUMNS, how="inner").reset_index(drop=True)
     return costs.assign(macs_of_released=costs["train_tmacs"] / costs.pop("released"))
-
-
-TITLE_OF_MEASURE = {  # patterns: what is divided by what
-    "step_vs_textbook": "training step / a textbook loop's", "step_share_of_matmul": "training step / a matrix product",
-    "bfloat16_vs_float32": "training step: bfloat16 / float32", "warmup_vs_prefixes": "warm-up in one pass / in 16",
-    "latency_odn_vs_full": "latency: cut at depth 2 / whole", "macs_odn_vs_full": "MACs: cut at depth 2 / whole",
-}  # fmt: skip
 
 
 def draw_measurements(measured: pd.DataFrame) -> Figure:

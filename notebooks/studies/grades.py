@@ -86,28 +86,28 @@ def grade_accuracy(runs: pd.DataFrame) -> str:
     return f"accuracy {'not ' if list_accuracy_problems(runs) else ''}corroborated, n = {len(runs)}"
 
 
-def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of every depth that `equal` trained at width 64 on real images, means over n seeds: row, depth,
-    times (1: for the usual epochs, 2: for twice as many), val_acc_pct, goal_pct, n. Exploratory ones are left out.
+def read_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of every depth that `equal` trained at width 64 on real images, one row per seed: row, depth,
+    times (1: for the usual epochs, 2: for twice as many), val_acc_pct, goal_pct, met_goal, exploratory.
     """
-    tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct"])]
+    tables = [pd.DataFrame(columns=["row", "depth", "times", "val_acc_pct", "goal_pct", "met_goal", "exploratory"])]
     for run in runs.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
         tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct")[["depth", "val_acc_pct"]]
         times = run.depth_epochs / EPOCHS_OF_DATASET[run.row]  # no longer one had begun before the criteria
-        tried = tried.loc[[times > 1 or not is_exploratory(run, depth) for depth in tried["depth"]]]
-        tables.append(tried.assign(row=run.row, times=times, goal_pct=run.goal_pct))
-    networks = pd.concat(tables).groupby(["row", "depth", "times"])
-    return networks.mean().assign(n=networks.size()).reset_index()
+        seen = [times <= 1 and is_exploratory(run, depth) for depth in tried["depth"]]
+        met = tried["val_acc_pct"].round(run.search_decimals) >= run.goal_pct  # rounded, as a search sees it
+        about = {"row": run.row, "times": times, "goal_pct": run.goal_pct}
+        tables.append(tried.assign(**about, met_goal=met, exploratory=seen))
+    return pd.concat(tables)
 
 
-def describe_seeds_below(every: pd.DataFrame, depth: float) -> list[str]:
-    """Return in words how many of one dataset's seeds meet the goal at a depth in the usual epochs, if any does."""
-    rounded = []
-    for run in every.query("rule == 'equal' and variant == 'odn' and width == 64 and not embedded").itertuples():
-        tried = pd.read_csv(run.folder / "depths.csv").dropna(subset="val_acc_pct").set_index("depth")["val_acc_pct"]
-        if depth in tried.index and run.depth_epochs == EPOCHS_OF_DATASET[run.row]:
-            rounded.append(round(tried[depth], run.search_decimals) >= run.goal_pct)
-    return [f"depth {depth:g} meets the goal in {sum(rounded)} of {len(rounded)} seeds"] * any(rounded)
+def average_depths_at_equal_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of `read_depths_at_equal_training` over n seeds: row, depth, times, val_acc_pct, goal_pct, n.
+    Exploratory ones are left out.
+    """
+    trained = read_depths_at_equal_training(runs)
+    networks = trained[~trained["exploratory"].astype(bool)].groupby(["row", "depth", "times"])
+    return networks[["val_acc_pct", "goal_pct"]].mean().assign(n=networks.size()).reset_index()
 
 
 def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
@@ -118,7 +118,9 @@ def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
     trained, printed = average_depths_at_equal_training(every[every["row"] == first.row]), TABLE_1[first.row].odn.depth
     below = trained[(trained["depth"] == found - 1) & (trained["times"] == 2)]["val_acc_pct"].max()
     problems = [] if found == printed else [f"depth {found:g}, not {printed}"]
-    problems += describe_seeds_below(every[every["row"] == first.row], found - 1)
+    usual = read_depths_at_equal_training(every[every["row"] == first.row]).query("times == 1 and depth == @found - 1")
+    if usual["met_goal"].any():
+        problems.append(f"depth {found - 1:g} meets the goal in {usual['met_goal'].sum()} of {len(usual)} seeds")
     if found > 1 and pd.isna(below):
         problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
     elif round(below, first.search_decimals) >= first.goal_pct:

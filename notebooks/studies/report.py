@@ -127,14 +127,10 @@ class Report:
         continued_on, the devices and processors that went on with it.
         """
         made_by = pd.DataFrame([read_json(folder / "provenance.json") for folder in self.runs["folder"]])
-        changes = made_by.get("continued_with_other", pd.Series(index=made_by.index)).map(
-            lambda x: (
-                [change.get(name, ["", ""])[1] for change in x for name in ("device", "processor")]
-                if isinstance(x, list)
-                else []
-            )
-        )
-        made_by["continued_on"] = [", ".join(filter(None, x)) for x in changes]
+        later = made_by.reindex(columns=["continued_with_other"])["continued_with_other"]
+        changes = [[] if x is None or isinstance(x, float) else x for x in later]  # nan: none
+        places = [[x[name][1] for x in run for name in ("device", "processor") if name in x] for run in changes]
+        made_by["continued_on"] = [", ".join(place) for place in places]
         names = ["commit", "code_unchanged_since_commit", "otherwise_than_commit", "device", "processor"]
         names += ["continued_on", "threads"]
         made_by = made_by.reindex(columns=[*names, "start", "seconds"]).fillna("")

@@ -28,15 +28,8 @@ MEANING_OF_SETTING = {  # settings that tell rows and rules apart
     "finetune_epochs": "... of fine-tuning",
     "full_epochs": "... of the whole network",
 }
-PLATEAU_SETTINGS = {
-    "warmup_epochs",
-    "increment_rate_factor",
-    "decay_every",
-    "decay",
-    "patience",
-    "carry_best",
-    "finetune_epochs",
-}
+PLATEAU_SETTINGS = {"warmup_epochs", "increment_rate_factor", "decay_every", "decay", "patience", "finetune_epochs"}
+PLATEAU_SETTINGS |= {"carry_best"}
 TITLE_OF_QUANTITY = {"depth": "depth", "params_m": "params (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)"}
 TITLE_OF_QUANTITY |= {"test_acc_pct": "test accuracy (%)"}
 
