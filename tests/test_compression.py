@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from odnlib import experiment, models
-from odnlib.files import write_csv
+from odnlib.files import write_csv, write_json
 from studies import common, compression
 from tests.conftest import tiny_recipe
 from tests.pretend import pretend_run
@@ -93,3 +93,14 @@ def test_calibration_images_are_training_images(tiny_data):
     images = [image["images"] for image in compression.yield_calibration_images(tiny_data.train)]
     assert {image.shape for image in images} == {(1, 8, 8, 1)}
     assert {image.tobytes() for image in images} == {image.numpy().tobytes() for image in tiny_data.train.images}
+
+
+def test_published_networks_in_8_bits_are_told(tmp_path):
+    assert compression.describe_published(tmp_path) == ""
+    folder = tmp_path / "quick" / "networks" / "mnist"
+    folder.mkdir(parents=True)
+    about = {"row": "mnist", "depth": 2, "test_acc_pct": 99.47}
+    write_json(folder / "model.json", about)
+    assert compression.describe_published(tmp_path) == ""
+    write_json(folder / "model.json", about | {"int8": {"size_mb": 0.171, "plain_mb": 0.602, "test_acc_pct": 99.42}})
+    assert "mnist at depth 2 0.17 instead of 0.60 MB, -0.05 points" in compression.describe_published(tmp_path)

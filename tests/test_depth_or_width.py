@@ -36,6 +36,7 @@ def test_kinds():
         "resnet18": study.NARROW_KIND,
         "chain": study.CHAIN_KIND,
     }
+    assert len(study.plan_recipes("reduced", ["cifar10"], [0], {})) == 4
     longer = study.plan_recipes("reduced", ["mnist"], [0], {"depth_epochs": 30})
     assert {(recipe.architecture, kind(recipe)) for recipe in longer} == {
         ("resnet18", ""),

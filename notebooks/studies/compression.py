@@ -23,7 +23,7 @@ from torch.nn.utils import prune
 
 from odnlib import recipes
 from odnlib.data import Data, Split, seeded_generator
-from odnlib.files import describe_processor, write_csv
+from odnlib.files import describe_processor, read_json, write_csv
 from odnlib.search import one_cycle_rate
 from studies import common, export, latency, plots
 from studies.common import STUDY_COLUMNS
@@ -175,6 +175,18 @@ def judge_claim(summary: pd.DataFrame, question: str) -> tuple[str, str]:
     where = ", ".join(filter(None, (f"{first['row']} by {first['rule']}", first["settings"], first["processor"])))
     why = "; ".join([*map(describe_summary, methods.itertuples()), where])
     return common.qualify_verdict(judged, why, first["not_comparable"])
+
+
+def describe_published(results_dir: Path) -> str:
+    """Return what 8 bits make of the published networks of full width, as text ("": nothing is published)."""
+    told = []
+    for about in map(read_json, sorted(results_dir.glob("*/networks/*/model.json"))):
+        if eight := about.get("int8"):
+            told.append(
+                f"{about['row']} at depth {about['depth']} {eight['size_mb']:.2f} instead of {eight['plain_mb']:.2f} MB, "
+                f"{eight['test_acc_pct'] - about['test_acc_pct']:+.2f} points of test accuracy"
+            )
+    return f"; at full width, published networks in 8 bits: {', '.join(told)}" if told else ""
 
 
 def describe_summary(answer: pd.Series) -> str:

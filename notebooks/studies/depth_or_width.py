@@ -29,6 +29,8 @@ MARKER_AND_COLOR_OF_KIND |= {CHAIN_KIND: ("^", PINK), LONGER_CHAIN_KIND: ("v", S
 # (architecture, width, depth); networks of full width are Table I's rows
 SMOKE_NETWORKS = [(x, 8, depth) for x, deepest in (("resnet18", 2), ("chain", 3)) for depth in range(1, deepest + 1)]
 NARROW_NETWORKS = [*product(("resnet18", "chain"), (16, 32), (1, 2, 3)), ("chain", 8, 2), ("chain", 8, 3)]
+NETWORKS_OF_ROW = dict.fromkeys(TABLE_1, NARROW_NETWORKS)
+NETWORKS_OF_ROW["cifar10"] = [("chain", 16, 3), ("chain", 16, 4), ("chain", 32, 3), ("resnet18", 16, 5)]
 FEWEST_SEEDS = 3  # of two networks that a verdict compares (the design in results/notes.md)
 NETWORK_COLUMNS = ["row", "kind", "architecture", "width", "depth"]
 MEASURED_COLUMNS = ["params", "size_mb", "macs_m", "val_acc_pct", "test_acc_pct"]
@@ -38,10 +40,11 @@ RESULT_COLUMNS = [*NETWORK_COLUMNS, "seed", *MEASURED_COLUMNS, "epochs", "settin
 def plan_recipes(profile: str, rows: Iterable[str], seeds: Iterable[int], overrides: dict) -> list[recipes.Recipe]:
     """Return the recipes by `equal` of this study's networks, each trained alone, per dataset in `rows` and seed."""
     same = {"profile": profile, "rule": "equal"} | common.SETTINGS_WITHOUT_GOAL
-    networks = SMOKE_NETWORKS if profile == "smoke" else NARROW_NETWORKS
+    networks = dict.fromkeys(TABLE_1, SMOKE_NETWORKS) if profile == "smoke" else NETWORKS_OF_ROW
     return recipes.resolve_all(
         same | {"row": row, "seed": seed, "architecture": name, "width": width, "first_depth": depth}
-        | {"last_depth": depth} | overrides for row, (name, width, depth), seed in product(rows, networks, seeds)
+        | {"last_depth": depth} | overrides
+        for row in rows for name, width, depth in networks.get(row, SMOKE_NETWORKS) for seed in seeds
     )  # fmt: skip
 
 
