@@ -182,10 +182,9 @@ def describe_published(results_dir: Path) -> str:
     told = []
     for about in map(read_json, sorted(results_dir.glob("*/networks/*/model.json"))):
         if eight := about.get("int8"):
-            told.append(
-                f"{about['row']} at depth {about['depth']} {eight['size_mb']:.2f} instead of {eight['plain_mb']:.2f} MB, "
-                f"{eight['test_acc_pct'] - about['test_acc_pct']:+.2f} points of test accuracy"
-            )
+            sizes = f"{eight['size_mb']:.2f} instead of {eight['plain_mb']:.2f} MB"
+            points = f"{eight['test_acc_pct'] - about['test_acc_pct']:+.2f} points of test accuracy"
+            told.append(f"{about['row']} at depth {about['depth']} {sizes}, {points}")
     return f"; at full width, published networks in 8 bits: {', '.join(told)}" if told else ""
 
 
