@@ -153,10 +153,10 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     pretend_run(tmp_path, profile="paper", accuracy=99.0, met_goal=False)
     runs = read_runs_from_profile(tmp_path, "reduced")
     lines, narrow = report.make_headline_table(runs), report.make_headline_table(runs[runs["profile"] == "reduced"])
-    assert lines["trained"].tolist() == ["quick, equal", *["no search at full width"] * 4]
+    assert lines["trained"].tolist() == ["every depth alike (equal)", *["no search at full width"] * 4]
     full, (narrow,) = lines.iloc[0], narrow.to_dict("records")
     assert (full["dataset"], narrow["dataset"]) == ("MNIST", "MNIST, width 16")
-    assert (full["n"], narrow["n"], narrow["trained"]) == ("1", "2", "reduced, released")
+    assert (full["n"], narrow["n"], narrow["trained"]) == ("1", "2", "the paper's procedure (released), reduced")
     assert full["test accuracy, % (paper)"] == "99.10 (99.31)"
     assert (full["whole network, % (paper)"], narrow["whole network, % (paper)"]) == ("99.50 (99.61)", "98.50")
     assert full["difference (points)"] == "-0.40, n = 1 by fast"

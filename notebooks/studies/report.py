@@ -20,6 +20,8 @@ NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "
 NUMBER_COLUMNS += ["why"]
 HEADINGS_OF_DEPTHS = {"row": "dataset", "times": "times the usual epochs", "val_acc_pct": "validation accuracy (%)"}
 HEADINGS_OF_DEPTHS |= {"goal_pct": "goal (%)"}
+WORDS_OF_RULE = {"released": "the paper's procedure", "printed": "the paper's text", "equal": "every depth alike"}
+WORDS_OF_RULE |= {"fast": "weights carried on"}
 REMARKS_FILE = "remarks.md"  # beside the profiles: what is known of runs that are in no table, a line each
 MEANING_OF_PROFILE = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
@@ -41,7 +43,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         alone = first["rule"] == "equal" and first["first_depth"] > 1
         untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
         settings = common.describe_overrides(first, untold)
-        settings = [first["profile"], first["rule"], "depths one by one" * bool(alone), settings]
+        rule = f"{WORDS_OF_RULE[first['rule']]} ({first['rule']})"
+        settings = [rule, "depths one by one" * bool(alone), settings, first["profile"] * bool(first["not_comparable"])]
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
         told["trained"] = ", ".join(filter(None, settings))
         told["n"] = grades.describe_n(seeds).removeprefix("n = ")
