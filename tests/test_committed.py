@@ -25,7 +25,7 @@ def rebuilt(tmp_path_factory):
     shutil.copy(ROOT / "results" / report.REMARKS_FILE, folder)
     for profile in PROFILES:
         ignore = shutil.ignore_patterns("*.pt", "*.safetensors", "*.replaced*", ".*")
-        for kind in ("runs", "cut_short"):
+        for kind in ("runs", "cut_short", "networks"):
             if (ROOT / "results" / profile / kind).exists():
                 shutil.copytree(ROOT / "results" / profile / kind, folder / profile / kind, ignore=ignore)
         for name in MEASURED:

@@ -26,9 +26,8 @@ from studies import plots
 
 INJECTED_CELL_START = "# Parameters"  # how papermill begins the cell that it puts behind the one with the defaults
 TYPE_OF_PARAMETER = dict.fromkeys(("seed", "depth", "image_size", "rounds"), int) | {"overrides": dict, "targets": dict}
-TYPE_OF_PARAMETER |= dict.fromkeys(("seeds", "rows", "architectures", "pairs", "sparsities_pct"), list) | {
-    "target_pct": float
-}
+TYPE_OF_PARAMETER |= dict.fromkeys(("seeds", "rows", "architectures", "networks", "pairs", "sparsities_pct"), list)
+TYPE_OF_PARAMETER |= dict.fromkeys(("target_pct", "points_below_whole"), float)
 TYPE_OF_PARAMETER |= {"fresh": bool, "flip": bool}  # every other parameter is a text
 # Columns in words; the other names are words already.
 TITLE_OF_COLUMN = {
