@@ -173,7 +173,7 @@ def judge_claim(summary: pd.DataFrame, question: str) -> tuple[str, str]:
         fails = (sure["high"] < 1).any()
     judged = common.CLAIM_HOLDS if holds else common.CLAIM_FAILS if fails else common.CLAIM_OPEN
     where = ", ".join(filter(None, (f"{first['row']} by {first['rule']}", first["settings"], first["processor"])))
-    why = "; ".join([*map(describe_summary, methods.itertuples()), where])
+    why = "; ".join([*map(describe_summary, methods.sort_values("share").itertuples()), where])  # the smallest first
     return common.qualify_verdict(judged, why, first["not_comparable"])
 
 

@@ -19,7 +19,7 @@ read_csv_once = functools.cache(pd.read_csv)
 def select_for_run(name: str, run: object) -> pd.DataFrame:
     """Return the rows of results/<name>.csv that have the dataset (row), variant and rule of a run: "criteria"
     (quantity, low, high; empty does not bind), "exploratory" (seed, depth of runs begun before there were criteria) or
-    "lost" (seed of runs that ended and whose files are gone).
+    "lost" (seed of judged runs that ended outside, and why, whose files are gone).
     """
     table, keys = read_csv_once(ROOT / "results" / f"{name}.csv"), ["row", "variant", "rule"]
     return table[(table[keys] == [getattr(run, key) for key in keys]).all(axis=1)]
@@ -57,8 +57,8 @@ def list_missed_criteria(run: object) -> list[str]:
 
 
 def grade_procedure(runs: pd.DataFrame) -> str:
-    """Return the grade of runs by `released` or `printed` at full width, one per seed: what most judged ones are, or
-    "undecided" where lost ones (`select_for_run`), which are to be trained again, could make it otherwise.
+    """Return the grade of runs by `released` or `printed` at full width, one per seed: what most judged ones are.
+    Lost ones (`select_for_run`) ended outside the criteria: they count, and a repetition does not replace them.
     """
     first = next(runs.itertuples())
     if first.rule == "released" and first.variant == "odn" and not first.carry_best:
@@ -66,12 +66,10 @@ def grade_procedure(runs: pd.DataFrame) -> str:
     judged = [list_missed_criteria(run) for run in runs.itertuples() if not is_exploratory(run)]
     if not judged:
         return f"exploratory, n = {len(runs)}"
+    judged += [[why] for why in select_for_run("lost", first)["why"]]
     inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
-    lost = len(set(select_for_run("lost", first)["seed"]) - set(runs["seed"]))
-    if len(judged) / 2 < inside <= (len(judged) + lost) / 2:
-        return f"undecided, {inside} of {len(judged) + lost} judged inside, {lost} lost and to be trained again"
-    return f"{grade}, {inside} of {len(judged)} judged" + f" ({wrong})" * bool(wrong)
+    return f"{grade}, {inside} of {len(judged)} judged inside" + f" ({wrong})" * bool(wrong)
 
 
 def list_accuracy_problems(runs: pd.DataFrame) -> list[str]:
@@ -117,14 +115,15 @@ def grade_depth_and_accuracy(chosen: pd.DataFrame, every: pd.DataFrame) -> str:
     first, n, found = next(chosen.itertuples()), len(chosen), chosen["depth"].mean()
     trained, printed = average_depths_at_equal_training(every[every["row"] == first.row]), TABLE_1[first.row].odn.depth
     below = trained[(trained["depth"] == found - 1) & (trained["times"] == 2)]["val_acc_pct"].max()
-    problems = [] if found == printed else [f"depth {found:g}, not {printed}"]
-    usual = read_depths_at_equal_training(every[every["row"] == first.row]).query("times == 1 and depth == @found - 1")
-    if usual["met_goal"].any():
-        problems.append(f"depth {found - 1:g} meets the goal in {usual['met_goal'].sum()} of {len(usual)} seeds")
+    problems = [] if found == printed else [f"depth {found:g}, {first.size_mb:.2f} MB, not {printed}"]
     if found > 1 and pd.isna(below):
         problems.append(f"depth {found - 1:g} has not been trained for twice as long yet")
     elif round(below, first.search_decimals) >= first.goal_pct:
-        problems.append(f"depth {found - 1:g} meets it in twice the epochs: {below:.2f} %")
+        once = trained[(trained["depth"] == found - 1) & (trained["times"] == 1)].to_dict("records")
+        misses = [
+            f"misses {x['goal_pct']:g} % by {x['goal_pct'] - x['val_acc_pct']:.2f} (n = {x['n']}) and " for x in once
+        ]
+        problems.append(f"depth {found - 1:g} {''.join(misses)}meets it in twice the epochs: {below:.2f} %")
     problems += list_accuracy_problems(chosen)
     grade = f"not corroborated, n = {n} ({'; '.join(problems)})"
     return grade if problems else f"depth and accuracy corroborated, n = {n}"

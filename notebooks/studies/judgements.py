@@ -10,7 +10,7 @@ import pandas as pd
 from odnlib.data import DATASETS
 from odnlib.paper import TABLE_1
 from studies import common, comparison, grades
-from studies.common import CLAIM_FAILS, CLAIM_HOLDS
+from studies.common import CLAIM_FAILS, CLAIM_HOLDS, CLAIM_OPEN
 
 VerdictAndReason = tuple[str, str]  # the reason with the figures
 NO_RUN = "not measured", "no run yet"
@@ -78,17 +78,18 @@ def select_runs_at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn
 
 
 def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) -> VerdictAndReason:
-    """Return (verdict, reason): do test accuracies by the paper's own procedure lie within 0.2 points of those printed
-    (dataset -> %)? That is the criterion of `results/notes.md` for MNIST, twice the spread of two single runs.
+    """Return (verdict, reason): does more than half of the judged runs by the paper's own procedure lie within 0.2
+    points of the test accuracies printed (dataset -> %)? That is the criterion of `results/notes.md` for MNIST.
     """
     judged, tested = [], select_runs_at_full_width(runs, "released")
     tested = tested.loc[[not grades.is_exploratory(run) for run in tested.itertuples()]]
     for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
-        measured = of_row["test_acc_pct"].mean()
-        lost = grades.select_for_run("lost", next(of_row.itertuples()))["why"]
-        why = f"{row} {measured:.2f} % (judged, n = {len(of_row)}), {printed_pct[row]:.2f} printed"
-        why += "".join(f" (one more {reason})" for reason in lost)
-        judged.append((row, abs(measured - printed_pct[row]) <= 0.2, why))
+        lost = grades.select_for_run("lost", next(of_row.itertuples()))["test_acc_pct"]
+        measured = pd.concat([of_row["test_acc_pct"], lost])
+        inside = (measured - printed_pct[row]).abs().round(6) <= 0.2
+        why = f"{row} {', '.join(f'{x:.2f} %' for x in measured)} (judged, n = {len(measured)}), "
+        why += f"{printed_pct[row]:.2f} printed, {inside.sum()} of {len(measured)} within 0.2 points"
+        judged.append((row, inside.mean() > 0.5, why + "; the files of the last one were lost" * bool(len(lost))))
     return sum_up_datasets(judged, NOT_TRAINED, printed_pct)
 
 
@@ -104,8 +105,10 @@ def judge_printed_depths(runs: pd.DataFrame) -> VerdictAndReason:
 
 
 def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
-    """Return (verdict, reason): does the depth below the one found miss the goal, trained for twice as long?"""
-    found_at, judged = select_runs_at_full_width(runs, "equal"), []
+    """Return (verdict, reason): does the depth below the one found miss the goal, trained for twice as long? Open where
+    its accuracy is nearer to the goal than the 95 % interval of so many images is wide.
+    """
+    found_at, judged, unsure = select_runs_at_full_width(runs, "equal"), [], False
     trained = grades.average_depths_at_equal_training(runs) if len(found_at) else found_at
     for row, of_row in found_at.groupby("row"):
         found = of_row.loc[of_row["met_goal"].astype(bool), "depth"].min()
@@ -113,10 +116,12 @@ def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
         if len(below):
             accuracy, goal = below["val_acc_pct"].max(), below["goal_pct"].iloc[0]
             p, images = accuracy / 100, DATASETS[row].validation_images
+            half = 196 * (p * (1 - p) / images) ** 0.5
             why = f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} % "
-            why += f"(± {196 * (p * (1 - p) / images) ** 0.5:.2f}, {images:,} images)"
-            judged.append((row, accuracy < goal, why))
-    return sum_up_datasets(judged, NO_RUN)
+            judged.append((row, accuracy < goal, why + f"(± {half:.2f}, {images:,} images)"))
+            unsure |= abs(accuracy - goal) < half
+    verdict, why = sum_up_datasets(judged, NO_RUN)
+    return verdict.replace(CLAIM_FAILS, CLAIM_OPEN) if unsure else verdict, why
 
 
 def judge_fine_tuning(runs: pd.DataFrame) -> VerdictAndReason:

@@ -69,7 +69,7 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     told = [
         f"{row} {x['used_mb']:.1f} % in use, {x['file_mb']:.1f} on disk ({table['used_mb']['full'][row]:.0f} to "
         f"{table['used_mb']['odn'][row]:.1f} MB)"
-        for row, x in reduction.iterrows()
+        for row, x in reduction.reindex([row for row in TABLE_1 if row in reduction.index]).iterrows()
     ]
     holds = (reduction["used_mb"] >= reduction["file_mb"] - TOLERANCE_PTS).all()
     return common.CLAIM_HOLDS if holds else common.CLAIM_FAILS, "; ".join(told)

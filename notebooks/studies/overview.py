@@ -3,6 +3,7 @@
 import math
 import re
 import textwrap
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -38,51 +39,56 @@ def insert_dataset_titles(text: str) -> str:
 
 
 def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
-    """Draw test accuracy against bytes as Table I prints them and as each kind of run found them, means and standard
-    deviations; of the `runs` of `comparison.read_runs_from_profile` those comparable with the paper, if there are any.
+    """Draw test accuracy against bytes as Table I prints them and as each kind of run found them, a point a
+    seed; of the `runs` of `comparison.read_runs_from_profile` those comparable with the paper, if there are any.
     """
-    figure, axes = plt.subplots(2, 3, figsize=(9, 5.8), layout="constrained", sharex=True)
-    kinds, (*axes, legend), entries = comparison.select_table_1_runs(runs).dropna(subset="test_acc_pct"), axes.flat, {}
+    kinds = comparison.select_table_1_runs(runs).dropna(subset="test_acc_pct")
     comparable = kinds["not_comparable"] == ""
-    for axis, (row, printed) in zip(axes, TABLE_1.items(), strict=True):
-        of_row, paper = kinds[(kinds["row"] == row) & (comparable | ~comparable.any())], [printed.odn, printed.full]
+    kinds, entries = kinds[comparable | ~comparable.any()], {}
+    measured = [row for row in TABLE_1 if row in set(kinds["row"])] or list(TABLE_1)
+    figure, axes = plt.subplots(1, len(measured), figsize=(9, 4.4), layout="constrained", squeeze=False)
+    for axis, row in zip(axes[0], measured, strict=True):
+        of_row, printed = kinds[kinds["row"] == row], TABLE_1[row]
+        paper = [printed.odn, printed.full]
         places = [network.size_mb for network in paper], [network.test_acc_pct for network in paper]
-        style = {"color": plots.COLOR_PAPER, "fillstyle": "none", "mew": 2, "ms": 10, "lw": 1, "zorder": 3}
+        style = {"color": plots.COLOR_PAPER, "fillstyle": "none", "mew": 2, "ms": 11, "lw": 1}
         axis.plot(*places, "D--", label="paper, Table I", **style)
-        beside = 0.75  # a factor: what has as many bytes is drawn side by side
+        by_paper = SimpleNamespace(row=row, variant="odn", rule="released")
+        criterion = grades.select_for_run("criteria", by_paper).query("quantity == 'test_acc_pct'")
+        bar = {"color": plots.COLOR_PAPER, "lw": 7, "alpha": 0.3, "zorder": 1}
+        axis.vlines(places[0][0], criterion["low"], criterion["high"], label="criterion for its procedure", **bar)
         for _, seeds in of_row.groupby(comparison.GROUP_COLUMNS, sort=False):
-            beside = beside * 1.15 if seeds["variant"].iloc[0] == "odn" else 1.0
             grade, mean = grades.grade_runs(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
-            mean["size_mb"] *= beside
             if grade.startswith("not corroborated"):  # for its depth, or for its accuracy
-                ring = {"color": find_look(grade)[2], "ms": 15, "fillstyle": "none", "mew": 1.5, "zorder": 4}
-                axis.plot(*mean, "o", label="depth not corroborated", **ring)
+                ring = {"color": find_look(grade)[2], "ms": 16, "fillstyle": "none", "mew": 1.5, "zorder": 4}
+                axis.plot(*mean, "o", label="its depth not corroborated", **ring)
                 grade = grades.grade_accuracy(seeds)
             _, marker, color = find_look(grade)
-            spread = seeds["test_acc_pct"].std() if len(seeds) > 1 else None
-            style = {"marker": marker, "color": color, "ms": 8, "ls": "", "capsize": 4}
-            axis.errorbar(*mean, yerr=spread, label=shorten_grade(grade).replace("depth and ", ""), **style)
-            number = {"textcoords": "offset points", "fontsize": 8, "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
-            blocks = f"depth {seeds['depth'].mean():g}, " * (seeds["variant"].iloc[0] == "odn")
-            text = f"{blocks}{grades.describe_n(seeds)}".replace(" of them", "")
-            axis.annotate(text, mean, (9, -3), **number)
-        if of_row.empty:
-            axis.text(0.05, 0.9, "not measured yet", transform=axis.transAxes, fontsize=9, color=GREY)
+            label = shorten_grade(grade).replace("depth and ", "")
+            axis.plot(seeds["size_mb"], seeds["test_acc_pct"], marker, color=color, ms=7, label=label)
+            lost = grades.select_for_run("lost", next(seeds.itertuples()))["test_acc_pct"]
+            if len(lost) and comparable.any():
+                hollow = {"color": color, "mfc": "white", "ms": 7, "label": "its run whose files are lost"}
+                axis.plot([mean["size_mb"]] * len(lost), lost, marker, **hollow)
+            blocks = f"depth {seeds['depth'].mean():g}" if seeds["variant"].iloc[0] == "odn" else "whole"
+            note = {"textcoords": "offset points", "fontsize": 8, "va": "center", "color": color}
+            right = mean["size_mb"] < 10  # of the points, where there is room
+            text = f"{blocks}, {seeds['rule'].iloc[0]}"
+            axis.annotate(text, mean, (11 if right else -11, 0), ha="left" if right else "right", **note)
         name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
         title = f"{printed.title}, {name}\npaper: {paper[0].depth} of {paper[1].depth} blocks, {times:.0f} x smaller"
-        axis.set_title(title, fontsize=9.5)
-        axis.set(xscale="log", xmargin=0.1)
+        axis.set_title(title, fontsize=9)
+        axis.set(xscale="log", xmargin=0.2)
         plots.label_log_axis(axis.xaxis)
-        axis.tick_params(labelsize=9, labelbottom=True)
+        axis.tick_params(labelsize=9)
         entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    height = max(axis.get_ylim()[1] - axis.get_ylim()[0] for axis in axes) * 1.1
-    for axis in axes:  # a point of accuracy is as high in every panel
+    height = max(axis.get_ylim()[1] - axis.get_ylim()[0] for axis in axes[0]) * 1.1
+    for axis in axes[0]:  # a point of accuracy is as high in every panel
         top = min(sum(axis.get_ylim()) / 2 + height / 2, 100 + height / 20)
         axis.set_ylim(top - height, top)
-    title = "left: optimally deep network\nright: whole network"
-    legend.legend(entries.values(), entries, loc="center", fontsize=9, title=title, title_fontsize=9)
-    legend.axis("off")
-    figure.supxlabel("size on disk (MB)", fontsize=10)
+    figure.legend(entries.values(), entries, loc="outside upper center", ncols=3, fontsize=9)
+    missing = ", ".join(TABLE_1[row].title for row in TABLE_1 if row not in measured)
+    figure.supxlabel("size on disk (MB)" + f"; not measured: {missing}" * bool(missing), fontsize=10)
     figure.supylabel("test accuracy (%)", fontsize=10)
     return figure
 

@@ -58,7 +58,7 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         form = ".3g" if x.cell == "depth" else ".2f"
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
         n = f"<br>{f'± {spread}, ' * bool(x.std > 0)}n = {x.n}" * (x.n > 0)
-        more = x.why if x.verdict == "not corroborated" else x.grade.partition("undecided, ")[2]
+        more = x.why if x.verdict.startswith("not ") and x.n else ""
         n += "".join(f"<br>{line}" for line in textwrap.wrap(more, 17))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")
         styles.append(f"background-color: {lighten_color(color)}")
@@ -80,17 +80,14 @@ def render_template(template: str, **values: object) -> HTML:
     return HTML(environment.get_template(template).render(**values))
 
 
-def encode_figure(figure: Path, width: int | None = None) -> str:
-    """Return an image file as a data URL, which a page can hold, `width` pixels wide where that is given."""
-    picture = Image.open(figure)
-    if width:
-        picture = picture.convert("RGB").resize((width, picture.height * width // picture.width)).quantize(256)
-    picture.save(written := io.BytesIO(), format="png", optimize=True)
+def encode_figure(figure: Path) -> str:
+    """Return an image file as a data URL, which a page can hold."""
+    Image.open(figure).save(written := io.BytesIO(), format="png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
 def render_claims(claims: pd.DataFrame, folder: Path) -> HTML:
-    """Return the table `claims.judge_claims` as HTML cards with small figures from `folder`; not measured ones last."""
+    """Return the table `claims.judge_claims` as HTML cards that link to figures in `folder`; not measured ones last."""
     shown, unanswered = [], []
     texts = claims.drop(columns="needs_training").map(insert_dataset_titles, na_action="ignore").to_dict("records")
     for claim, needs_training in zip(texts, claims["needs_training"], strict=True):
@@ -99,10 +96,8 @@ def render_claims(claims: pd.DataFrame, folder: Path) -> HTML:
         sign, color = SIGN_AND_COLOR_OF_VERDICT[answer]
         found = sorted((folder / "figures").glob(f"{FIGURE_OF_CLAIM.get(claim['key'], claim['key'])}*.png"))
         *scale, why = claim["why"].split(" - ", 1) if found or "reduced" in claim["verdict"] else [claim["why"]]
-        anchor = found[0].stem if found else ""
-        new = found and anchor not in [other["anchor"] for other in shown]
-        claim |= {"sign": sign, "color": color, "tint": lighten_color(color), "anchor": anchor, "scale": scale}
-        claim["figure"] = encode_figure(found[0], 560) if new else ""
+        claim |= {"sign": sign, "color": color, "tint": lighten_color(color), "scale": scale}
+        claim["anchor"] = found[0].stem if found else ""
         parts = re.split(r"; (?![^(]*\))", html.escape(why))  # not within brackets
         claim["parts"] = [EVIDENCE_PATTERN.sub(r"<b>\g<0></b>", part) for part in parts]
         (unanswered if answer == "not measured" else shown).append(claim)
@@ -115,7 +110,8 @@ def render_figures(paths: Iterable[Path]) -> HTML:
     """Return image files of figures as HTML, named in words; those of single runs are folded away."""
     kinds = {True: [], False: []}
     for path in sorted(paths):
-        title = ", ".join(WORDS_OF_FILE_NAME_PART.get(part, part.replace("_", " ")) for part in path.stem.split("-"))
-        of_run = path.stem.endswith(("-history", "-choice", "-structure"))
+        of_run, parts = path.stem.endswith(("-history", "-choice", "-structure")), path.stem.split("-")
+        words = [WORDS_OF_FILE_NAME_PART.get(x, x.replace("_", " ")) for x in map(insert_dataset_titles, parts)]
+        title = ", ".join(words if of_run else words[:2])  # the settings of a study stand in its figure
         kinds[of_run].append({"anchor": path.stem, "title": title, "address": encode_figure(path)})
     return render_template("figures.html.j2", figures=kinds[False], of_runs=kinds[True])

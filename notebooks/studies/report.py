@@ -44,12 +44,13 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
         settings = common.describe_overrides(first, untold)
         rule = f"{WORDS_OF_RULE[first['rule']]} ({first['rule']})"
-        settings = [rule, "depths one by one" * bool(alone), settings, first["profile"] * bool(first["not_comparable"])]
+        settings = [rule, settings, first["profile"] * bool(first["not_comparable"])]
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
+        told["grade"] = grades.grade_runs(seeds, runs)
         told["trained"] = ", ".join(filter(None, settings))
         told["n"] = grades.describe_n(seeds).removeprefix("n = ")
-        lost = set(grades.select_for_run("lost", next(seeds.itertuples()))["seed"]) - set(seeds["seed"])
-        told["n"] += f"; {len(lost)} more lost" * bool(lost and not first["not_comparable"])
+        lost = len(grades.select_for_run("lost", next(seeds.itertuples())))
+        told["n"] += f"; {lost} lost" * bool(lost and not first["not_comparable"])
         told["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
         told["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
         if len(whole):
@@ -57,13 +58,13 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
             told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
         cost = seeds["train_tmacs"].mean()
-        told["10¹² MACs"] = (f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}") + ", this depth alone" * bool(alone)
-        told["grade"] = grades.grade_runs(seeds, runs)
+        cost = f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}"
+        told["training, 10¹² MACs"] = cost + ", this depth alone" * bool(alone)
         (narrow if first["not_comparable"] else at_full_width[row]).append(told)
     if narrow and not any(at_full_width.values()):
         return pd.DataFrame(narrow)
     for row, of_row in at_full_width.items():
-        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "trained": "no search at full width"}]
+        of_row += [] if of_row else [{"dataset": TABLE_1[row].title, "grade": "not measured at full width"}]
     return pd.DataFrame([*chain.from_iterable(at_full_width.values())])
 
 
@@ -102,12 +103,11 @@ class Report:
         self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
     def summarise(self) -> list[str]:
-        """Return sentences: what `REMARKS_FILE` says, how many numbers of Table I and claims have which verdict, and
-        how many runs there are.
+        """Return sentences: how many numbers of Table I and claims have which verdict, how many runs there are, and
+        what `REMARKS_FILE` says.
         """
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
-        remarks = self.folder.parent / REMARKS_FILE
-        sentences = remarks.read_text().splitlines() if remarks.exists() else []
+        remarks, sentences = self.folder.parent / REMARKS_FILE, []
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         ours = self.claims["section"] == "ours"
         kinds |= {"numbers of Table I that need no training": self.best[~trained]}
@@ -123,6 +123,7 @@ class Report:
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
+        sentences += remarks.read_text().splitlines() if remarks.exists() else []
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
     def tabulate_provenance(self) -> pd.DataFrame:
