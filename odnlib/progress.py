@@ -55,7 +55,10 @@ class StatusFile(ProgressListener):
         status |= {"stage_epochs": epochs, "stage_epochs_expected": expected}
         done, taken = epochs - self.begun[2], time.monotonic() - self.begun[3]
         status |= {"seconds_left": taken / done * (expected - epochs) if done else None}
-        status |= {"val_acc_pct": last.get("best_val_acc_pct"), "notebook": os.environ.get("ODN_NOTEBOOK", "")}
+        accuracy_pct = (
+            last["val_acc_pct"] if last.get("best_val_acc_pct") else None
+        )  # of the warm-up it is no network's
+        status |= {"val_acc_pct": accuracy_pct, "notebook": os.environ.get("ODN_NOTEBOOK", "")}
         write_json(self.path, status, durable=False)
 
 

@@ -105,7 +105,7 @@ def test_a_rung_that_met_the_goal_is_chosen_and_else_the_most_accurate():
 @pytest.mark.parametrize(
     ("judged_pct", "logistic_pct", "words"),
     [
-        (92.0, 70.0, "the smallest on this ladder that met your 90 % when all were trained alike"),
+        (92.0, 70.0, "that met your 90 % when all were trained alike. The ladder has no smaller one"),
         (80.0, 70.0, "No network on this ladder met your 90 %; this is the most accurate"),
         (92.0, 95.0, "Logistic regression is as good: these images need no network."),
     ],
@@ -125,7 +125,7 @@ def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words
     ("network", "simple", "words"),
     [
         ((96.0, 3.0), 60.0, "96.0 % (93.0 to 99.0): as you asked."),
-        ((91.0, 3.0), 60.0, "91.0 % (88.0 to 94.0): as you asked, by less than so few images can tell."),
+        ((91.0, 3.0), 60.0, "91.0 % (88.0 to 94.0): as you asked, though with so few images it may be less."),
         (
             (80.0, 3.0),
             60.0,
@@ -147,5 +147,8 @@ def test_recall_by_class_and_pictures_of_the_surest_mistakes():
     table = answer.score_each_class(answered, images)
     assert table["recall_pct"].tolist() == [75.0, 100.0]
     assert table["images"].tolist() == [4, 4]
+    assert answer.describe_weakest_class(table).startswith(
+        f"Least well recognised on validation: {table.index[0]}, 75.0 %"
+    )
     figure = answer.draw_mistakes(answered, images)
     assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["a as\nb, 95 %"]

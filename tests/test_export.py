@@ -149,7 +149,7 @@ def test_predict_gives_pytorchs_answers_for_1000_images_of_odd_sizes_and_modes(t
     command = [alone + "runpy.run_path(sys.argv[0], run_name='__main__')", "predict.py", "photos"]
     done = subprocess.run([sys.executable, "-c", *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "2 other files in photos are hidden, or no images by their endings" in done.stderr
+    assert "2 other files in photos are hidden or cannot be read: .png, .txt" in done.stderr
     assert "1 of 501 images cannot be read" in done.stderr
     answers = pd.read_csv(io.StringIO(done.stdout)).set_index("file")
     assert "cannot identify" in answers.loc["photos/broken.jpg", "problem"]

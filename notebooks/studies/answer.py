@@ -89,7 +89,8 @@ def check_target(target_pct: float, data: Data) -> str:
     exact = half_interval_pts(target_pct, there)
     needed = next(n for n in count(1) if half_interval_pts(target_pct, n) <= WIDEST_HALF_INTERVAL_PTS)
     if there < needed:
-        worth = f" (as good as {there:.0f} in classes of equal size)" * (there < images - 0.5)
+        few = f"; {names[shares.index[-1]]!r} has but {images * shares.iloc[-1]:.0f}"
+        worth = f" (as good as {there:.0f} in classes of equal size{few})" * (there < images - 0.5)
         raise DataError(
             f"with {images} validation images{worth} an accuracy of {target_pct:g} % is uncertain by {exact:.0f} "
             f"points, so nothing can be recommended: {needed} are needed, and {needed / 0.15:.0f} images in all where "
@@ -130,6 +131,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
         f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "
         f"multiply-accumulates and {take.latency_ms:.1f} ms an image by PyTorch on this machine's CPU.",
         f"It is the smallest on this ladder that met your {goal_pct:g} % when all were trained alike."
+        + " The ladder has no smaller one: a smaller network may do." * (len(offered) == 1)
         if met
         else f"No network on this ladder met your {goal_pct:g} %; this is the most accurate. More or larger images, "
         "more bytes or epochs may reach it - or a lower target is right.",
@@ -146,7 +148,7 @@ def describe_test(scores: pd.DataFrame, goal_pct: float, met: bool) -> str:
     (network_pct, *simple_pct), (half, *_) = scores["judged_pct"], scores["points"]
     away = network_pct - goal_pct
     asked = "as you asked" if away >= 0 else f"below your {goal_pct:g}"
-    sure = "" if abs(away) > half else ", by less than so few images can tell"
+    sure = "" if abs(away) > half else f", though with so few images it may be {'less' if away >= 0 else 'as much'}"
     between = f"{network_pct - half:.1f} to {min(network_pct + half, 100):.1f}"
     alike = " It cannot be told from what takes no network." * (max(simple_pct) > network_pct - half)
     advice = " Ask for more to get a larger one: the networks that are there are not trained again."
@@ -162,6 +164,12 @@ def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
     )
     table = pd.DataFrame({"images": images, "recall_pct": 100 * recall}, pd.Index(names, name="class"))
     return table.assign(points=half_interval_pts(table["recall_pct"], table["images"]))
+
+
+def describe_weakest_class(scores: pd.DataFrame) -> str:
+    """Return which class of `score_each_class` is recognised least, in a sentence."""
+    least = scores.sort_values("recall_pct").iloc[0]
+    return f"Least well recognised on validation: {least.name}, {least.recall_pct:.1f} % ± {least.points:.1f}."
 
 
 def draw_mistakes(answered: np.ndarray, split: Split, most: int = 12) -> Figure:

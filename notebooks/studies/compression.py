@@ -76,6 +76,19 @@ def quantise_to_8_bits(path: Path, split: Split, to: Path) -> None:
     prepared.unlink()
 
 
+def export_8_bits(folder: Path, data: Data, about: dict) -> str:
+    """Write model-int8.onnx beside an exported model.onnx if it is smaller, and return both sizes and validation
+    accuracies in a sentence; `about` is from `export.export_network`.
+    """
+    small, before = folder / "model-int8.onnx", about["onnx_bytes"]
+    quantise_to_8_bits(folder / "model.onnx", data.train, small)
+    if (after := small.stat().st_size) >= before:
+        small.unlink()
+        return f"In 8 bits it would have {after:,} bytes, and not fewer than {before:,}: left out."
+    accuracies = f"{export.onnx_accuracy_pct(small, data.validation):.1f} % on validation"
+    return f"{small.name}: {after:,} instead of {before:,} bytes, {accuracies} instead of {about['val_acc_pct']:.1f}."
+
+
 def compress_network(run: Path, name: str, data: Data, folder: Path, sparsities_pct: list[int]) -> Iterator[dict]:
     """Write ONNX files of a finished run's network into `folder`: unchanged, pruned (% of the weights), quantised, and
     both. Yield a record per file: network (`name`), method, sparsity_pct, file, nonzero (weights), bytes, zipped_bytes

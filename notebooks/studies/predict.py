@@ -47,8 +47,9 @@ def find_photographs(place: Path) -> list[Path]:
     files = [path for path in sorted(place.rglob("*")) if path.is_file()]
     hidden = {path for path in files if any(part[0] == "." for part in path.relative_to(place).parts)}
     images = [path for path in files if path.suffix.lower() in READABLE_ENDINGS and path not in hidden]
-    if others := len(files) - len(images):
-        print(f"{others} other files in {place} are hidden, or no images by their endings: not used", file=sys.stderr)
+    if others := set(files) - set(images):
+        endings = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
+        print(f"{len(others)} other files in {place} are hidden or cannot be read: {endings}", file=sys.stderr)
     return images if place.is_dir() else [place]
 
 
@@ -59,7 +60,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the CSV file to write; by default it is printed")
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"), help="%(default)s")
     asked, failed = parser.parse_args(), 0
-    if missing := [str(path) for path in [*asked.photos, asked.model] if not path.exists()]:
+    folder = asked.out.parent if asked.out else Path()
+    if missing := [str(path) for path in [*asked.photos, asked.model, folder] if not path.exists()]:
         parser.error(f"there is no {', '.join(missing)}")
     if not (files := [file for place in asked.photos for file in find_photographs(place)]):
         parser.error(f"no images in {', '.join(map(str, asked.photos))}")
