@@ -13,7 +13,7 @@ from studies.common import STUDY_COLUMNS
 
 SETTINGS_WITH_AND_WITHOUT_WARMUP = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 FOLDER_COLUMNS = ["folder", "folder_without"]  # of the smallest seed, with and without warm-up
-PAIRED_STATISTICS = {"jump_pts": "fall of accuracy\nat a new depth", "fluctuation_pts": "change of accuracy\nby epoch"}
+PAIRED_STATISTICS = {"jump_pts": "fall at a new depth", "fluctuation_pts": "swing by epoch"}
 PILOT_SEED = 100  # this seed, with warm-up, gives searches that have no goal (100 %) theirs; it is in no pair
 GOAL_BELOW_PILOT_PTS = 0.5  # that goal lies so far below the pilot's best at a depth beyond the first
 
@@ -125,7 +125,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     folders = results[FOLDER_COLUMNS].iloc[0]
     run, searches = recipes.read_run(folders["folder"]), [pd.read_csv(folder / "epochs.csv") for folder in folders]
     has_log = plots.read_authors_log(run) is not None
-    widths = {"width_ratios": [3, 3] + ([3] if has_log else [1.6])}
+    widths = {"width_ratios": [3, 3] + ([3] if has_log else [1.8])}
     drawn, axes = plots.make_axes(2, 3, 5.2, sharex="col", gridspec_kw=widths)
     for left, *others in axes:
         for axis in others[: 1 + has_log]:
@@ -134,25 +134,28 @@ def draw_results(results: pd.DataFrame) -> Figure:
     for axis, (statistic, title) in zip(axes[:, 2], PAIRED_STATISTICS.items(), strict=True):
         if has_log:
             break
-        for pair in results.set_index("statistic").at[statistic, "pairs"]:
+        told = results.set_index("statistic").loc[statistic]
+        for pair in told["pairs"]:
             axis.plot(pair, "o-", color="0.4", ms=4, lw=1)
-        axis.set(xticks=(0, 1), xticklabels=("with", "without"), xlim=(-0.4, 1.4), ylabel="points", ymargin=0.1)
+        axis.set(xticks=(0, 1), xticklabels=("with", "without"), xlim=(-0.4, 1.4), ymargin=0.1)
+        axis.set_ylabel("points of accuracy")
         axis.set_ylim(bottom=0)
-        axis.set_title(title, fontsize=9)
+        interval = f"\n({told['low']:.1f} to {told['high']:.1f})" * bool(told["n"] > 2)
+        axis.set_title(f"{title}\n{told['difference']:+.1f}{interval}", fontsize=9)
     for axis, label, papers in zip(axes[:, 0], ("accuracy (%)", "loss"), ((50, 105), (0, 1.4)), strict=True):
         axis.set_ylabel(label)
         if not run.embedded and run.width == 64:
             axis.set_ylim(papers)  # the axes of its figure
     if has_log:
         plots.draw_authors_curves(axes[:, 2], run)
-        axes[0, 2].set_title("authors' log, with warm-up", pad=58)
+        axes[0, 2].set_title("authors' log, with warm-up", pad=48)
         axes[1, 2].set_xlabel("epoch")
     for (above, below), arm, epochs in zip(axes.T[:2], SETTINGS_WITH_AND_WITHOUT_WARMUP, searches, strict=True):
         plots.draw_curves(above, epochs, "acc_pct", "-")
         plots.draw_curves(below, epochs, "loss", "-", titled=False)
         if run.goal_pct < 100:
             above.axhline(run.goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
-        above.set_title(arm, pad=58)
+        above.set_title(arm, pad=48)
         below.set_xlabel("epoch")
     entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
     drawn.legend(entries.values(), entries, loc="outside upper center", ncols=4, fontsize=9)

@@ -23,7 +23,7 @@ NETWORK_SETTINGS |= {"bfloat16", "threads"}
 SMALL_RUN_SETTINGS = {"train_images", "depth_epochs"}  # by a notebook's usual settings, with stand-ins
 FULL_WIDTH_KIND, NARROW_KIND = "full width", "ResNet-18, narrow"
 CHAIN_KIND, LONGER_CHAIN_KIND = "halving chain", "halving chain, longer"
-_, _, _, _, _, BROWN, PINK, _, _, SKY = sns.color_palette("colorblind")  # the others have their meaning in `plots`
+_, _, _, PINK, _, BROWN, _, _, _, SKY = sns.color_palette("colorblind")  # the others have their meaning in `plots`
 MARKER_AND_COLOR_OF_KIND = {FULL_WIDTH_KIND: ("o", plots.COLOR_FOUND), NARROW_KIND: ("s", BROWN)}
 MARKER_AND_COLOR_OF_KIND |= {CHAIN_KIND: ("^", PINK), LONGER_CHAIN_KIND: ("v", SKY)}
 # (architecture, width, depth); networks of full width are Table I's rows
@@ -122,43 +122,33 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw validation accuracy against bytes and MACs, a dataset of `results` a column, with the paper's points."""
+    """Draw accuracy against bytes and MACs, a dataset of `results` a row, with the paper's points."""
     found, rows = average_over_seeds(results), [row for row in TABLE_1 if row in set(results["row"])]
-    drawn, axes = plots.make_axes(2, len(rows), 5.4, squeeze=False)
-    labels = {"size_mb": "MB", "macs_m": "million multiply-accumulates"}
-    beside = {"textcoords": "offset points", "fontsize": 7, "color": "0.3", "va": "center"}
-    for column, row in zip(axes.T, rows, strict=True):
+    drawn, axes = plots.make_axes(len(rows), 2, 1.2 + 2 * len(rows), squeeze=False, sharey="row", sharex="col")
+    beside = {"textcoords": "offset points", "fontsize": 8, "color": "0.3", "va": "center"}
+    for line, row in zip(axes, rows, strict=True):
         printed = [TABLE_1[row].odn, TABLE_1[row].full]
-        for axis, (size, label) in zip(column, labels.items(), strict=True):
-            of_row = found[found["row"] == row].sort_values(size)
-            for kind, (marker, color) in MARKER_AND_COLOR_OF_KIND.items():
-                if (networks := of_row[of_row["kind"] == kind]).empty:
-                    continue
-                style = {"color": color, "marker": marker, "capsize": 3, "label": kind, "ls": "none", "ms": 6}
-                axis.errorbar(networks[size], networks["val_acc_pct"], networks["std"], **style)
-                axis.plot(networks[size], networks["test_acc_pct"], marker, color=color, mfc="none", ms=5)
-                # Networks trained for longer stand above those that have a label.
-                for x in networks.to_dict("records") if kind != LONGER_CHAIN_KIND else ():
-                    chain = x["architecture"] == "chain"
-                    name = f"depth {x['depth']}" if not chain or x["depth"] != 3 else ""
-                    width = f"width {x['width']}" if x["width"] < 64 else ""
-                    at = {"xytext": (-5 if chain else 6, 0), "ha": "right" if chain else "left"}
-                    axis.annotate(",\n".join(filter(None, (width, name))), (x[size], x["val_acc_pct"]), **at, **beside)
+        for axis, size in zip(line, ("size_mb", "macs_m"), strict=True):
             look = {"color": plots.COLOR_PAPER, "mfc": "none", "ms": 9, "mew": 1.5, "lw": 1, "label": "paper, Table I"}
             axis.plot([getattr(x, size) for x in printed], [x.test_acc_pct for x in printed], "D--", **look)
-            axis.set(xscale="log", xlabel=label if row == rows[len(rows) // 2] else "")
-            axis.margins(0.15)
-            low, high = axis.get_xlim()
-            room = (high / low) ** 0.15  # for the labels
-            axis.set_xlim(low / room**2, high * room)
-            plots.label_log_axis(axis.xaxis, *(() if high > 100 * low else (3,)))
-        column[0].set_title(TABLE_1[row].title)
-    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
+            for kind, (marker, color) in MARKER_AND_COLOR_OF_KIND.items():
+                for x in found[(found["row"] == row) & (found["kind"] == kind)].to_dict("records"):
+                    tested = pd.notna(x["test_acc_pct"])
+                    place = x[size], x["test_acc_pct" if tested else "val_acc_pct"]
+                    axis.plot(*place, marker, color=color, mfc=color if tested else "none", label=kind * tested, ms=7)
+                    chain = x["architecture"] == "chain"
+                    name = f"width {x['width']}, " * (x["width"] < 64) + f"depth {x['depth']}"
+                    at = {"xytext": (-7 if chain else 7, 0), "ha": "right" if chain else "left"}
+                    axis.annotate(name, place, **at, **beside) if kind != LONGER_CHAIN_KIND else None
+            axis.set(xscale="log", ymargin=0.15, xmargin=0.1)
+            plots.label_log_axis(axis.xaxis)
+        line[0].set_ylabel(f"{TABLE_1[row].title} (%)")
+    for axis, label in zip(axes[-1], ("size on disk (MB)", "million multiply-accumulates"), strict=True):
+        axis.set(xlabel=label, xlim=(axis.get_xlim()[0] / 25, None))  # room for labels
+    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True) if x}
     drawn.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries), fontsize=9)
-    drawn.supylabel("accuracy (%)", fontsize=10)
-    ours = "Ours: validation accuracy (hollow: test), rule equal, means of the seeds with their standard deviation"
-    ours += "; chains have 3 blocks where no depth stands"
-    return plots.write_below(drawn, f"{ours}. Paper: printed test accuracy at its depth (left) and whole")
+    ours = "Accuracy on test images, means of the seeds (hollow: on validation, not tested); rule equal"
+    return plots.write_below(drawn, f"{ours}. Paper: as printed, at its depth (left) and whole")
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:

@@ -100,7 +100,7 @@ def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) 
         axis.axvline(start.epoch - 0.5, color="0.4", linewidth=1, linestyle=":", zorder=1)
         place = max(start.epoch, place + 0.1 * max(len(epochs), axis.get_xlim()[1]))
         unsearched = start.stage == "finetune" and start.depth not in searched  # the last: nothing is left to search
-        title = f"depth {start.depth}, the last" if unsearched else stage_title(start.stage, start.depth)
+        title = f"depth {start.depth}, last" if unsearched else stage_title(start.stage, start.depth)
         if titled:
             axis.text(place, 1.02, title, rotation=40, fontsize=8, transform=axis.get_xaxis_transform())
 
