@@ -218,7 +218,7 @@ def describe_summary(answer: pd.Series) -> str:
 def draw_results(results: pd.DataFrame) -> Figure:
     """Draw validation accuracy against zipped bytes of one study's ONNX files, a panel per seed; chosen ones filled."""
     seeds, accuracy = results["seed"].nunique(), results["val_acc_pct"]
-    lowest = max(accuracy.min() - 0.5, results["least_pct"].min() - 7)
+    lowest = max(accuracy.min() - 0.5, results["least_pct"].min() - 1)
     drawn, axes = plots.make_axes(1, seeds, 4.2, sharey=True, squeeze=False)
     for axis, (seed, of_seed) in zip(axes[0], results.groupby("seed"), strict=True):
         for network, method, chosen in product(COLOR_OF_NETWORK, MARKER_OF_METHOD, (False, True)):

@@ -117,7 +117,12 @@ def draw_fronts(runs: pd.DataFrame) -> Figure | None:
             tried = tables.dropna(subset="val_acc_pct").set_index("depth").sort_index()[["size_mb", "val_acc_pct"]]
             ended = seed[seed["met_goal"].astype(bool)].dropna(subset="test_acc_pct")
             ended = tried[tried.index.isin(ended["depth"])]
-            axis.plot(*tried.to_numpy().T, ".-", color=plots.COLOR_FOUND, lw=1, label="every depth tried")
+            lowest = first["goal_pct"] - 1.5  # what is below stands at the edge, with its accuracy
+            shown = tried.assign(val_acc_pct=tried["val_acc_pct"].clip(lowest))
+            axis.plot(*shown.to_numpy().T, ".", color=plots.COLOR_FOUND, ms=9, label="a depth tried, a point a seed")
+            for size, accuracy in tried[tried["val_acc_pct"] < lowest].to_numpy():
+                at_edge = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 8, "color": "0.3"}
+                axis.annotate(f"below: {accuracy:.1f} %", (size, lowest), **at_edge)
             style = {"color": plots.COLOR_CHOSEN, "ms": 10, "mew": 1.5, "fillstyle": "none"}
             axis.plot(*ended.to_numpy().T, "o", label="chosen", **style)
             depths += tried.index.tolist()
@@ -128,7 +133,7 @@ def draw_fronts(runs: pd.DataFrame) -> Figure | None:
             axis.axvline(printed.odn.size_mb, color=plots.COLOR_PAPER, ls=":", lw=1.5, label="paper, Table I")
         n = pd.Series(depths).value_counts()  # seeds of each depth
         number = " to ".join(map(str, dict.fromkeys((min(n), max(n)))))
-        words = [printed.title, *first[["profile", "rule", "label"]], f"n = {number}".replace(" ", "\u00a0")]
+        words = [printed.title, *first[["rule", "label"]], f"n = {number}".replace(" ", "\u00a0")]
         axis.set_title(textwrap.fill(", ".join(filter(None, words)), 40), fontsize=8)
         axis.set(xscale="log", xmargin=0.15, ymargin=0.15)
         axis.set_xticks(list(marked), [f"{depth}\n{size:.2g} MB" for size, depth in marked.items()])

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from itertools import permutations, product
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
@@ -175,20 +174,23 @@ def draw_results(results: pd.DataFrame) -> Figure:
     needed = results[results["tolerance_pct"] == within]
     printed = needed.groupby("row")["paper_depth"].first().sort_values()
     rows, kinds = list(printed.index), needed["architectures"].nunique()
-    drawn, axes = plots.make_axes(kinds, 2, 3 * kinds, squeeze=False)
+    drawn, axes = plots.make_axes(kinds, 2, 3.4 * kinds, squeeze=False)
     for (left, right), (kind, searches) in zip(axes, needed.groupby("architectures", sort=False), strict=True):
         names = list(map(make_title, rows))
         for row, of_row in searches.groupby("row", sort=False):
             place, beside = rows.index(row), of_row["seed"].rank()
-            look = {"marker": "osD^vPX<>"[place % 9], "color": plt.get_cmap("viridis")(place / max(5, len(rows)))}
+            kind_of_point = [*TABLE_1, *(x for x in rows if x not in TABLE_1)].index(row)  # alike in all figures
+            look = {"marker": "osD^vPX<>"[kind_of_point % 9], "color": f"C{kind_of_point}"}
             depths = pd.concat([pd.read_csv(folder / "depths.csv") for folder in of_row["folder"]])
             accuracy = depths.dropna(subset="val_acc_pct").groupby("depth")["val_acc_pct"]
             mean, lost = accuracy.mean(), accuracy.agg(["min", "max"]) - accuracy.mean().max()
             left.plot(mean - mean.max(), label=names[place], **look)
-            left.fill_between(lost.index, lost["min"], lost["max"].clip(upper=0), color=look["color"], alpha=0.15)
+            left.fill_between(lost.index, lost["min"], lost["max"].clip(upper=0), color=look["color"], alpha=0.08)
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
             names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
-            names[place] += f"\n{of_row['best_val_acc_pct'].mean():.1f} %"
+            names[place] += (
+                f"\n{of_row['best_val_acc_pct'].mean():.1f} %\npaper: {printed[row]:g}" if row in printed else ""
+            )
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
             title = kind.capitalize()
@@ -202,12 +204,12 @@ def draw_results(results: pd.DataFrame) -> Figure:
         left.set(xlabel="depth (residual blocks)", ylabel="points less than the best\n(logarithmic)", ylim=(None, 0.2))
         left.set_title(f"{title}\nvalidation: mean, least and most of the seeds", fontsize=9)
         most = searches["of"].max()
-        right.set(ylabel=f"depth needed, of {most}", ylim=(0, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
+        right.set(ylabel=f"depth needed, of {most}", ylim=(0.5, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
         right.set_xticks(range(len(rows)), names, fontsize=8)
-        right.set_xlabel("dataset, and the best accuracy of a depth")
+        right.set_xlabel("best accuracy, and depth in Table I")
         title = f"Depth within {within:g} points (dashed) of the best\na point per seed, in the paper's order"
         right.set_title(title, fontsize=9)
-        right.yaxis.get_major_locator().set_params(integer=True)
+        right.set_yticks(range(1, most + 1, 1 + most // 9))
     plots.legend_above(drawn, axes[0, 0], len(rows))
     run = recipes.read_run(needed["folder"].iloc[0])
     architectures = ", ".join(map(plots.architecture_title, sorted(set(needed["architecture"]))))
