@@ -189,18 +189,6 @@ def select_best_evidence(numbers: pd.DataFrame) -> pd.DataFrame:
     return best.loc[order].reset_index()
 
 
-def judge_at_fixed_tolerances(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracies in `compare_with_paper` that are comparable with the paper, with the verdicts that fixed
-    tolerances of 0.1, 0.2, 0.5 and 1 point would give in the columns "at ...".
-    """
-    table = numbers.query("cell == 'test_acc_pct' and n > 0 and verdict != 'not comparable'")
-    table = table[[*GROUP_COLUMNS, "paper", "measured", "verdict"]]
-    for tolerance in (0.1, 0.2, 0.5, 1.0):
-        verdicts = [judge_agreement(x.paper, x.measured, tolerance) for x in table.itertuples()]
-        table = table.assign(**{f"at {tolerance:g}": verdicts})
-    return table
-
-
 def average_runs_over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Return table1.csv: `AVERAGED_COLUMNS` of `runs`, means over n seeds, by dataset, variant and settings."""
     grouped = runs.groupby(GROUP_COLUMNS, sort=False)

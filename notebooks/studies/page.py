@@ -74,6 +74,15 @@ def render_table_1(best: pd.DataFrame) -> HTML:
     return HTML(f"<p>{signs}</p>{table}")
 
 
+def put_in_words(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of `comparison.compare_with_paper` with dataset, network and number in words."""
+    cells = {name: title for name, (_, title) in HEADINGS_OF_CELL.items()}
+    cells |= {f"found_{name}": f"{title} at the depth found" for name, title in cells.items()}
+    words = {"row": insert_dataset_titles, "variant": TITLE_OF_VARIANT.get, "cell": cells.get}
+    numbers = numbers.assign(**{column: numbers[column].map(word) for column, word in words.items()})
+    return numbers.rename(columns={"row": "dataset", "variant": "network", "cell": "number"})
+
+
 def render_template(template: str, **values: object) -> HTML:
     """Return a Jinja template in `TEMPLATE_FOLDER`, filled in with values, as HTML."""
     environment = Environment(loader=FileSystemLoader(TEMPLATE_FOLDER), autoescape=True, trim_blocks=True)
