@@ -123,8 +123,8 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     arguments.profile = arguments.profile or ("quick" if arguments.images else "smoke")
     rows, seeds, numbers = arguments.rows, [*map(parse_value, arguments.seeds)], choose_notebooks(arguments)
     own = {name: x for name, x in arguments.overrides if arguments.images and name in OWN_IMAGES_PARAMETERS}
-    overrides = {name: x for name, x in arguments.overrides if name not in own}
-    fields = [*recipes.SETTING_FIELDS, *OWN_IMAGES_PARAMETERS[: 3 * bool(arguments.images)]]
+    fields = [*OWN_IMAGES_PARAMETERS[: 3 * bool(arguments.images)], *recipes.SETTING_FIELDS]
+    overrides = {name: x for name, x in arguments.overrides if name not in own and name in fields}
     problems = [recipes.unknown_parameter_message(x, fields) for x, _ in arguments.overrides if x not in fields]
     for name, asked, known in (("rows", rows, TABLE_1), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]

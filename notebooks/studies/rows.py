@@ -62,7 +62,7 @@ def draw_gained_images(row: str, data_dir: Path, most: int = 2000, drawn: int = 
     and print the counts among the first `most`; without networks or real images say so.
     """
     title = TABLE_1[row].title
-    networks = sorted(next(iter(sorted(ROOT.glob(f"results/*/networks/{row}"))), ROOT).glob("depth*.onnx"))[:2]
+    networks = sorted(next(iter(sorted(ROOT.glob(f"results/*/networks/{row}"))), ROOT).glob("depth[0-9][0-9].onnx"))[:2]
     if len(networks) < 2:
         return print(f"Left out here: for {title} there are no published networks of two depths.")
     if not has_real_images(row, data_dir):
