@@ -161,6 +161,7 @@ def test_criteria_are_older_than_the_runs_that_they_judge():
         ("Design: is depth the right thing to adapt?", "runs/*-equal-architecture_chain-*/"),
         ("Design: do harder datasets need deeper networks", "runs/*-equal-train_images_6000-*/"),
         ("Design: do harder datasets need deeper networks", "runs/own_svhn_*/"),
+        ("Design: other networks", "runs/*-train_images_2000-*/"),
     ],
 )
 def test_designs_are_older_than_their_runs(design, runs):

@@ -72,7 +72,8 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     per, sizes_pct = enough.groupby(study["architecture"]).mean(), 100 * study.loc[enough, "size_share"]
     first, seeds = study.iloc[0], study.groupby("architecture")["seed"].nunique()
     why = f"{(per == 1).sum()} of {len(per)} architectures met {describe_goals(study)} before their last "
-    why += f"block with all seeds (n = {seeds.min()} to {seeds.max()} each, {len(study)} searches, {first['row']}, "
+    n = " to ".join(map(str, dict.fromkeys((seeds.min(), seeds.max()))))
+    why += f"block with all seeds (n = {n} each, {len(study)} searches, {first['row']}, "
     why += f"rule {first['rule']}, on {first['processor']}), {(study['depth'] == 1).mean():.0%} of them at the first"
     if never := list(per[per == 0].index):
         why += f", never {', '.join(never)}"
@@ -111,4 +112,6 @@ def draw_results(results: pd.DataFrame) -> Figure:
     axes[1].set_xscale("log")
     plots.label_log_axis(axes[1].xaxis, 3)
     plots.legend_above(drawn, axes[0], 2)
-    return plots.write_caption(drawn, run, common.list_seeds(results), f"{len(names)} architectures")
+    return plots.write_caption(
+        drawn, run, common.list_seeds(results), f"{len(names)} architectures", varied=("target_pct",)
+    )
