@@ -146,7 +146,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     for axis, label in zip(axes[-1], ("size on disk (MB)", "million multiply-accumulates"), strict=True):
         axis.set(xlabel=label, xlim=(axis.get_xlim()[0] / 25, None))  # room for labels
     entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True) if x}
-    drawn.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries), fontsize=9)
+    drawn.legend(entries.values(), entries, loc="outside upper center", ncols=3, fontsize=9)
     ours = "Accuracy on test images, means of the seeds (hollow: on validation, not tested); rule equal"
     return plots.write_below(drawn, f"{ours}. Paper: as printed, at its depth (left) and whole")
 
