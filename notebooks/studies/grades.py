@@ -18,7 +18,7 @@ read_csv_once = functools.cache(pd.read_csv)
 
 def select_for_run(name: str, run: object) -> pd.DataFrame:
     """Return the rows of results/<name>.csv that have the dataset (row), variant and rule of a run: "criteria"
-    (quantity, low, high; empty does not bind), "exploratory" (seed, depth of runs begun before there were criteria) or
+    (quantity, low, high; empty does not bind), "exploratory" (seed, depth of runs that had been seen, wholly or in part) or
     "lost" (seed of judged runs that ended outside, and why, whose files are gone).
     """
     table, keys = read_csv_once(ROOT / "results" / f"{name}.csv"), ["row", "variant", "rule"]
@@ -26,7 +26,7 @@ def select_for_run(name: str, run: object) -> pd.DataFrame:
 
 
 def is_exploratory(run: object, depth: int | None = None) -> bool:
-    """Return whether a run's seed (by rule `equal`: at this depth) was seen before the criteria were committed."""
+    """Return whether a run's seed (by rule `equal`: at this depth) had been seen: it is told and not judged."""
     seen = select_for_run("exploratory", run)
     return ((seen["seed"] == run.seed) & (seen["depth"].isna() | (seen["depth"] == depth))).any()
 

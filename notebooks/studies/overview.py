@@ -15,7 +15,7 @@ from studies import common, comparison, grades, plots
 
 GREY = "#666666"
 LOOK_OF_GRADE = {  # words in a grade (the first that it contains count): sign in tables, marker in figures, colour
-    "not measured": ("·", "", "#ffffff"), "undecided": ("?", "o", "#8a3f86"),
+    "not measured": ("·", "", "#ffffff"),
     "procedure reproduced": ("✔", "o", "#0173b2"), "not ": ("✘", "X", "#b84700"),
     "corroborated": ("●", "s", "#007a58"), "structure reproduced": ("=", "P", "#5b7a99"),
     "paper's slip": ("≠", "d", "#8a3f86"), "upper bound": ("≤", "<", GREY), "exploratory": ("○", "v", GREY),
