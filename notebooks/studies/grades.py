@@ -18,7 +18,7 @@ read_csv_once = functools.cache(pd.read_csv)
 
 def select_for_run(name: str, run: object) -> pd.DataFrame:
     """Return the rows of results/<name>.csv that have the dataset (row), variant and rule of a run: "criteria"
-    (quantity, low, high; empty does not bind), "exploratory" (seed, depth of runs that had been seen, wholly or in part) or
+    (quantity, low, high; empty does not bind), "exploratory" (seed, depth of runs that had been seen before) or
     "lost" (seed of judged runs that ended outside, and why, whose files are gone).
     """
     table, keys = read_csv_once(ROOT / "results" / f"{name}.csv"), ["row", "variant", "rule"]
