@@ -17,7 +17,7 @@ import tempfile
 import time
 from ast import literal_eval
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import permutations, product
 from pathlib import Path
@@ -40,8 +40,8 @@ OWN_IMAGES_PARAMETERS = ("max_bytes", "image_size", "flip")  # that --set sets o
 
 @dataclass
 class NotebookJob:
-    """Holds one notebook to execute: paths, parameters, state (waiting, running, done, failed or refused), what it
-    printed and its exit code.
+    """Holds one notebook to execute: paths, parameters, state (waiting, running, done, failed or refused), the lines
+    that it printed, why it did not end well, and its exit code.
     """
 
     source: Path
@@ -50,21 +50,26 @@ class NotebookJob:
     state: str = "waiting"
     began: float = 0.0
     seconds: float = 0.0
-    printed: str = ""
+    printed: list[str] = field(default_factory=list)
+    problem: str = ""
     code: int = 0
 
     def execute(self, free: list[dict[str, str]], alive: int) -> None:
         """Execute the notebook, in a process that ends when the pipe `alive` does, with one of the `free` devices."""
         slot, self.state, self.began = free.pop(), "running", time.time()
         arguments = [self.source, self.executed, json.dumps(self.parameters), str(alive)]
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         command = [sys.executable, files.ROOT / "run_one.py", *arguments]
         environment = os.environ | slot | {"ODN_NOTEBOOK": self.executed.stem}  # for status.json
-        ended = subprocess.run(command, env=environment, pass_fds=[alive], **streams)
+        with tempfile.TemporaryFile("w+") as errors:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
+            with subprocess.Popen(command, env=environment, pass_fds=[alive], **streams) as process:
+                for line in process.stdout:
+                    self.printed.append(line.rstrip())
+            errors.seek(0)
+            self.problem = re.sub(r"\x1b\[[0-9;]*m", "", errors.read()).strip() or f"exit code {process.returncode}"
         free.append(slot)
-        self.code, self.seconds = ended.returncode, time.time() - self.began
+        self.code, self.seconds = process.returncode, time.time() - self.began
         self.state = {0: "done", EXIT_REFUSED: "refused"}.get(self.code, "failed")
-        self.printed = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout).strip() or f"exit code {ended.returncode}"
 
 
 def percent(text: str) -> float:

@@ -36,11 +36,12 @@ def execute_notebook(source: str, executed: str, parameters: dict) -> int:
         os.environ["IPYTHONDIR"] = sockets  # without anybody's start-up files
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"} if sys.platform == "linux" else {}  # ip: their names
         options = {"cwd": Path(source).parent, "progress_bar": False, "config": Config({"KernelManager": kernel})}
+        options["stdout_file"] = sys.stdout  # what the notebook prints, as it does
         try:
             notebook = papermill.execute_notebook(source, unfinished, parameters, **options)
         except papermill.PapermillExecutionError as error:
             if error.ename in REFUSALS:
-                print(error.evalue)
+                print(error.evalue, file=sys.stderr)
                 unfinished.unlink()
                 return 2
             unfinished.replace(executed)

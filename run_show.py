@@ -43,7 +43,10 @@ def describe_progress(job, runs: Path) -> str:
 
 
 class ProgressBlock(AbstractContextManager):
-    """Shows how far notebooks are: on a terminal a text for each and a bar below, elsewhere a text every minute."""
+    """Shows how far notebooks are: on a terminal a text for each and a bar below, elsewhere a text every minute.
+
+    What the notebook of own images prints, such as the minutes it will take, is shown as it comes.
+    """
 
     def __init__(self, jobs: list, runs: Path):
         self.jobs, self.runs, self.began = {notebook_title(job): job for job in jobs}, runs, time.time()
@@ -57,6 +60,9 @@ class ProgressBlock(AbstractContextManager):
     def show(self) -> None:
         """Show the present state; the time left is that of as many notebooks as are left, at the pace so far."""
         told = [f"{name}: {describe_progress(job, self.runs)}" for name, job in self.jobs.items()]
+        for job in (x for x in self.jobs.values() if x.parameters.get("images")):
+            while job.printed:
+                tqdm.write(job.printed.pop(0))
         states, ended = [job.state for job in self.jobs.values()], sum(job.seconds > 0 for job in self.jobs.values())
         minutes = (time.time() - self.began) / 60 * (len(told) - ended) / ended if ended else 0
         left = f"about {minutes:.0f} min left" if minutes > 1 else "less than a minute left" if minutes else ""
@@ -95,11 +101,10 @@ def summarise_launch(asked: argparse.Namespace, jobs: list, rows: list[str], run
         yield from (f"  {summarise_row(row, runs, asked.results_dir)}" for row in rows)
     for job in (job for job in jobs if job.state != "done"):
         yield f"{job.state}: {notebook_title(job)}" + f", {job.executed}" * (job.state == "failed")
-        yield from (f"  {line}" for line in job.printed.splitlines()[-TRACEBACK_LINES:])
+        yield from (f"  {line}" for line in job.problem.splitlines()[-TRACEBACK_LINES:])
     if asked.images and jobs[0].state == "done":
         for about in (x for x in place.glob("export/*/model.json") if x.stat().st_mtime >= jobs[0].began):
             exported = files.read_json(about)
-            yield from (line for text in exported["findings"] for line in text.splitlines())
             yield f"model.onnx ({exported['onnx_bytes'] / 1000:,.0f} kB), model card and more: {about.parent}"
             yield f"new photographs: {sys.executable} {about.parent / 'predict.py'} FOLDER --out answers.csv"
         yield f"how it was found: {jobs[0].executed}"

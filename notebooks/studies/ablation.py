@@ -157,8 +157,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
             above.axhline(run.goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=48)
         below.set_xlabel("epoch")
-    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True)}
-    drawn.legend(entries.values(), entries, loc="outside upper center", ncols=4, fontsize=9)
+    plots.legend_above(drawn, 4)
     n = results["n"].max()
     return plots.write_caption(drawn, run, f"seed {run.seed}" + f", one of {n} pairs" * bool(n > 1))
 

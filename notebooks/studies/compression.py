@@ -233,5 +233,5 @@ def draw_results(results: pd.DataFrame) -> Figure:
     axes[0, 0].set(ylabel="validation accuracy (%)", ylim=(lowest - 0.3, accuracy.max() + 0.5))
     title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
     title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
-    plots.legend_above(drawn, axes[0, 0], 3, fontsize=8, title=title)
+    plots.legend_above(drawn, 3, fontsize=8, title=title)
     return plots.write_caption(drawn, recipes.read_run(results["folder"].iloc[0]), common.list_seeds(results))

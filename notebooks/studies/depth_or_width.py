@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from odnlib import recipes
@@ -21,11 +20,11 @@ from studies import common, plots
 NETWORK_SETTINGS = {"architecture", "width", *common.DEPTH_RANGE_SETTINGS, *common.SETTINGS_WITHOUT_GOAL}
 NETWORK_SETTINGS |= {"bfloat16", "threads"}
 SMALL_RUN_SETTINGS = {"train_images", "depth_epochs"}  # by a notebook's usual settings, with stand-ins
-FULL_WIDTH_KIND, NARROW_KIND = "full width", "ResNet-18, narrow"
-CHAIN_KIND, LONGER_CHAIN_KIND = "halving chain", "halving chain, longer"
-_, _, _, PINK, _, BROWN, _, _, _, SKY = sns.color_palette("colorblind")  # the others have their meaning in `plots`
-MARKER_AND_COLOR_OF_KIND = {FULL_WIDTH_KIND: ("o", plots.COLOR_FOUND), NARROW_KIND: ("s", BROWN)}
-MARKER_AND_COLOR_OF_KIND |= {CHAIN_KIND: ("^", PINK), LONGER_CHAIN_KIND: ("v", SKY)}
+FULL_WIDTH_KIND, NARROW_KIND = "paper's architecture, full width", "ResNet-18, narrow"
+CHAIN_KIND, LONGER_CHAIN_KIND = "halving chain", "halving chain, trained longer"
+LOOK_OF_KIND = {FULL_WIDTH_KIND: {"marker": "o", "color": plots.COLOR_FOUND}}
+LOOK_OF_KIND |= {NARROW_KIND: {"marker": "s", "color": "0.55"}, CHAIN_KIND: {"marker": "^", "color": "0.15"}}
+LOOK_OF_KIND |= {LONGER_CHAIN_KIND: {"marker": "^", "color": "0.15", "fillstyle": "none", "mew": 1.5}}
 # (architecture, width, depth); networks of full width are Table I's rows
 SMOKE_NETWORKS = [(x, 8, depth) for x, deepest in (("resnet18", 2), ("chain", 3)) for depth in range(1, deepest + 1)]
 NARROW_NETWORKS = [*product(("resnet18", "chain"), (16, 32), (1, 2, 3)), ("chain", 8, 2), ("chain", 8, 3)]
@@ -49,7 +48,7 @@ def plan_recipes(profile: str, rows: Iterable[str], seeds: Iterable[int], overri
 
 
 def classify_run(run: SimpleNamespace) -> str:
-    """Return the kind of a run's networks (a key of `MARKER_AND_COLOR_OF_KIND`), or "" if not of this study."""
+    """Return the kind of a run's networks (a key of `LOOK_OF_KIND`), or "" if not of this study."""
     told = run.changed.keys() - NETWORK_SETTINGS - (SMALL_RUN_SETTINGS if run.embedded else set())
     if run.rule != "equal" or (run.goal_pct < 100 and run.width != 64):
         return ""
@@ -75,10 +74,10 @@ def read_results(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
 
 
 def average_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Return a table, one row per network: means of `results` over n seeds, and std of the validation accuracy."""
+    """Return a table, one row per network: means of `results` over n seeds, and val_std, of the validation accuracy."""
     seeds = results.groupby([*NETWORK_COLUMNS, "epochs"], sort=False)
     means = seeds[MEASURED_COLUMNS].mean()
-    return means.assign(std=seeds["val_acc_pct"].std(), n=seeds.size()).reset_index()
+    return means.assign(val_std=seeds["val_acc_pct"].std(), n=seeds.size()).reset_index()
 
 
 def compare_at_paper_size(results: pd.DataFrame) -> pd.DataFrame:
@@ -122,8 +121,9 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw accuracy against bytes and MACs, a dataset of `results` a row, with the paper's points."""
-    found, rows = average_over_seeds(results), [row for row in TABLE_1 if row in set(results["row"])]
+    """Draw test accuracy against bytes and MACs, a dataset of `results` a row, with the paper's points."""
+    found = average_over_seeds(results).dropna(subset="test_acc_pct")
+    rows = [row for row in TABLE_1 if row in set(found["row"])]
     drawn, axes = plots.make_axes(len(rows), 2, 1.2 + 2 * len(rows), squeeze=False, sharey="row", sharex="col")
     beside = {"textcoords": "offset points", "fontsize": 8, "color": "0.3", "va": "center"}
     for line, row in zip(axes, rows, strict=True):
@@ -131,24 +131,23 @@ def draw_results(results: pd.DataFrame) -> Figure:
         for axis, size in zip(line, ("size_mb", "macs_m"), strict=True):
             look = {"color": plots.COLOR_PAPER, "mfc": "none", "ms": 9, "mew": 1.5, "lw": 1, "label": "paper, Table I"}
             axis.plot([getattr(x, size) for x in printed], [x.test_acc_pct for x in printed], "D--", **look)
-            for kind, (marker, color) in MARKER_AND_COLOR_OF_KIND.items():
+            for kind, look in LOOK_OF_KIND.items():
                 for x in found[(found["row"] == row) & (found["kind"] == kind)].to_dict("records"):
-                    tested = pd.notna(x["test_acc_pct"])
-                    place = x[size], x["test_acc_pct" if tested else "val_acc_pct"]
-                    axis.plot(*place, marker, color=color, mfc=color if tested else "none", label=kind * tested, ms=7)
-                    chain = x["architecture"] == "chain"
-                    name = f"width {x['width']}, " * (x["width"] < 64) + f"depth {x['depth']}"
-                    at = {"xytext": (-7 if chain else 7, 0), "ha": "right" if chain else "left"}
-                    axis.annotate(name, place, **at, **beside) if kind != LONGER_CHAIN_KIND else None
+                    axis.plot(x[size], x["test_acc_pct"], ls="", ms=7, label=kind, **look)
+                    left = x["architecture"] == "chain" and x["depth"] <= 3  # where there is room
+                    at = {"xytext": (-7 if left else 7, 0), "ha": "right" if left else "left"}
+                    axis.annotate(f"{x['width']} x {x['depth']}", (x[size], x["test_acc_pct"]), **at, **beside)
             axis.set(xscale="log", ymargin=0.15, xmargin=0.1)
             plots.label_log_axis(axis.xaxis)
         line[0].set_ylabel(f"{TABLE_1[row].title} (%)")
     for axis, label in zip(axes[-1], ("size on disk (MB)", "million multiply-accumulates"), strict=True):
-        axis.set(xlabel=label, xlim=(axis.get_xlim()[0] / 25, None))  # room for labels
-    entries = {x: y for axis in axes.flat for y, x in zip(*axis.get_legend_handles_labels(), strict=True) if x}
-    drawn.legend(entries.values(), entries, loc="outside upper center", ncols=3, fontsize=9)
-    ours = "Accuracy on test images, means of the seeds (hollow: on validation, not tested); rule equal"
-    return plots.write_below(drawn, f"{ours}. Paper: as printed, at its depth (left) and whole")
+        axis.set(xlabel=label, xlim=(axis.get_xlim()[0] / 3, None))  # room for labels
+    plots.legend_above(drawn, 3)
+    ours = (
+        "Accuracy on test images, means of the seeds, rule equal; width x depth of each network (the paper's have 64)"
+    )
+    longer = "Longer: 20 to 40 epochs in batches of 128, where the others have 8 to 12"
+    return plots.write_below(drawn, f"{ours}. {longer}. Paper: as printed, at its depth (left) and whole")
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:

@@ -111,7 +111,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     axes[0].invert_yaxis()
     axes[1].set_xscale("log")
     plots.label_log_axis(axes[1].xaxis, 3)
-    plots.legend_above(drawn, axes[0], 2)
+    plots.legend_above(drawn, 2)
     return plots.write_caption(
         drawn, run, common.list_seeds(results), f"{len(names)} architectures", varied=("target_pct",)
     )

@@ -159,13 +159,14 @@ def tabulate_tried_networks(
     tried: list[TriedNetwork], best: TriedNetwork, results_dir: Path, validation: Split, images: float
 ) -> pd.DataFrame:
     """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), points (half its
-    interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU, chosen (it is `best`).
+    interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU (the least of
+    some rounds: what else a machine does only adds to it), chosen (it is `best`).
     """
     folders = [experiment.folder_of_run(network.best_recipe, results_dir) for network in tried]
     image, rows = validation.normalise(validation.images[:1].cpu()), []
     trained = [export.load_network(folder, validation.dataset) for folder in folders]
     with torch.inference_mode():
-        taken = latency.time_in_turns({i: partial(network, image) for i, network in enumerate(trained)}).median()
+        taken = latency.time_in_turns({i: partial(network, image) for i, network in enumerate(trained)}).min()
     for i, (network, run) in enumerate(zip(tried, map(recipes.read_run, folders), strict=True)):
         judged_pct = network.accuracy_pct
         row = {"width": run.width, "depth": run.depth, "seeds": len(network.recipes), "judged_pct": judged_pct}

@@ -37,7 +37,6 @@ FIGURE_OF_CLAIM |= {"depth_follows_complexity": "depth_by_dataset", "other_famil
 WORDS_OF_FILE_NAME_PART = {
     "odn": "search", "full": "whole network", "history": "accuracy and loss by epoch", "structure": "size by depth",
     "choice": "accuracy of every depth tried", "overview": "test accuracy against bytes",
-    "fronts": "validation accuracy against bytes",
 }  # fmt: skip
 EVIDENCE_PATTERN = re.compile(r"(95 % interval \S+ to \S+, )?n = \d+( (to|and) \d+)?")  # in a claim's reason
 

@@ -61,9 +61,11 @@ def make_axes(rows: int, columns: int, height: float, **options: object) -> tupl
     return plt.subplots(rows, columns, figsize=(FIGURE_WIDTH, height), layout="constrained", **options)
 
 
-def legend_above(figure: Figure, axis: Axes, columns: int, **options: object) -> None:
-    """Set a legend with the entries of one axis above a figure, in `columns`; options of `Figure.legend`."""
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=columns, **options)
+def legend_above(figure: Figure, columns: int, **options: object) -> None:
+    """Set a legend with the entries of all axes above a figure, in `columns`; options of `Figure.legend`."""
+    axes = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in figure.axes]
+    entries = {label: handle for of_axis in axes for handle, label in of_axis}
+    figure.legend(entries.values(), entries, loc="outside upper center", ncols=columns, **options)
 
 
 def label_log_axis(axis: Axis, *multiples: int) -> None:
@@ -137,7 +139,9 @@ def draw_structure(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRow) 
         axis.set(xlabel="depth (residual blocks)", ylabel=label, yscale="log", xticks=depths["depth"])
         label_log_axis(axis.yaxis, 2, 5)
         axis.legend()
-    return write_caption(figure, run)
+    return write_below(
+        figure, f"{architecture_title(run.architecture)}, width {run.width}{' of 64' * (run.width < 64)}"
+    )
 
 
 def draw_curves(axis: Axes, epochs: pd.DataFrame, column: str, line: str, titled: bool = True) -> None:
@@ -199,7 +203,7 @@ def draw_history(epochs: pd.DataFrame, run: RunOrRecipe) -> Figure:
     accuracies = epochs[["train_acc_pct", "val_acc_pct"]].to_numpy()
     if accuracies.max(initial=0) > 97:  # else nothing is hidden up there
         stretch_near_100(axes[0], max(0, accuracies.min() - 5))
-    legend_above(figure, axes[0], 3)
+    legend_above(figure, 3)
     return write_caption(figure, run)
 
 
@@ -228,5 +232,5 @@ def draw_depth_choice(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRo
     title = f"the paper chose depth {printed.odn.depth} of {printed.full.depth}{width}"
     if round(tried["val_acc_pct"].max(), run.search_decimals) < run.goal_pct:
         title += "; no depth met the goal"
-    legend_above(figure, axes[0], 2, title=title)
+    legend_above(figure, 2, title=title)
     return write_caption(figure, run)

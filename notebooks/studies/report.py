@@ -13,7 +13,7 @@ from odnlib.data import DATASETS
 from odnlib.files import read_json, write_atomically, write_rounded_csv
 from odnlib.paper import TABLE_1
 from studies import ablation, benchmark, claims, common, comparison, depth_or_width, grades, rows
-from studies.overview import draw_fronts, draw_paper_and_ours, insert_dataset_titles
+from studies.overview import draw_paper_and_ours, insert_dataset_titles
 from studies.plots import save_figure
 
 NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label"]
@@ -155,9 +155,7 @@ def write_report(results_dir: Path, profile: str) -> Report:
     write_rounded_csv(report.folder / "comparison.csv", report.comparison)
     write_rounded_csv(report.folder / "claims.csv", report.claims)
     write_rounded_csv(report.folder / "table1.csv", comparison.average_runs_over_seeds(report.runs))
-    for name, draw in {"overview": draw_paper_and_ours, "fronts": draw_fronts}.items():
-        if drawn := draw(report.runs):
-            save_figure(drawn, report.folder / "figures" / f"{name}.png")
+    save_figure(draw_paper_and_ours(report.runs), report.folder / "figures" / "overview.png")
     tables = {
         "Depths that met the goal, beside the whole network": report.headline,
         "Depths at equal training, validation accuracy": report.depths,

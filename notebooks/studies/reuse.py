@@ -160,6 +160,6 @@ def draw_results(results: pd.DataFrame) -> Figure:
         axis.set(xticks=range(len(pairs)), xticklabels=names, xmargin=0.15, ymargin=0.15)
     axes[0].set_ylabel("test accuracy (%), a point per seed;\nnumbers: depths")
     axes[1].set(ylabel="training MACs (10¹²)", ylim=(0, None))
-    plots.legend_above(drawn, axes[0], 3)
+    plots.legend_above(drawn, 3)
     run = recipes.read_run(results["folder"].iloc[0])
     return plots.write_caption(drawn, run, common.list_seeds(results), varied=tuple(VARIED_SETTINGS))

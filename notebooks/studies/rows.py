@@ -125,13 +125,16 @@ def save_figures(odn_folder: Path, *full_folder: Path) -> None:
     """Save structure, depth choice and history of a finished search, and its whole network's history, in figures/."""
     folder, odn = odn_folder.parents[1] / "figures", recipes.read_run(odn_folder)
     depths, printed = pd.read_csv(odn_folder / "depths.csv"), TABLE_1[odn.row]
-    plots.save_figure(plots.draw_structure(depths, odn, printed), folder / f"{odn.name}-structure.png")
+    plots.save_figure(
+        plots.draw_structure(depths, odn, printed),
+        folder / f"{odn.row}-{odn.architecture}-width_{odn.width}-structure.png",
+    )
     plots.save_figure(plots.draw_depth_choice(depths, odn, printed), folder / f"{odn.name}-choice.png")
     for run in map(recipes.read_run, (odn_folder, *full_folder)):
         figure = plots.draw_history(pd.read_csv(run.folder / "epochs.csv"), run)
         if run.variant == "odn" and plots.draw_authors_curves(figure.axes, run):
             figure.legends[0].remove()
-            plots.legend_above(figure, figure.axes[0], 4)
+            plots.legend_above(figure, 4)
         plots.save_figure(figure, folder / f"{run.name}-history.png")
 
 

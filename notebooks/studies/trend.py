@@ -210,7 +210,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
         title = f"Depth within {within:g} points (dashed) of the best\na point per seed, in the paper's order"
         right.set_title(title, fontsize=9)
         right.set_yticks(range(1, most + 1, 1 + most // 9))
-    plots.legend_above(drawn, axes[0, 0], len(rows))
+    plots.legend_above(drawn, len(rows))
     run = recipes.read_run(needed["folder"].iloc[0])
     architectures = ", ".join(map(plots.architecture_title, sorted(set(needed["architecture"]))))
     return plots.write_caption(drawn, run, common.list_seeds(needed), architectures)
