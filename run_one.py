@@ -16,7 +16,7 @@ from traitlets.config import Config
 
 sys.modules["rfc3987_syntax"] = None  # jsonschema would import it: seconds, for addresses that no notebook holds
 
-COMPARISON_NOTEBOOK = "07_compare_with_paper"
+COMPARISON_NOTEBOOK, OWN_IMAGES_NOTEBOOK = "07_compare_with_paper", "10_your_dataset"
 REFUSALS = ("RecipeError", "DataError")  # of which the message says all
 TEMPLATES_FOLDER = str(Path(__file__).parent / "notebooks" / "studies" / "templates")
 
@@ -49,6 +49,8 @@ def execute_notebook(source: str, executed: str, parameters: dict) -> int:
         unfinished.replace(executed)
     if Path(source).stem == COMPARISON_NOTEBOOK:
         write_html_page(notebook, Path(executed).parents[1] / "report.html")
+    elif Path(source).stem == OWN_IMAGES_NOTEBOOK:
+        write_html_page(notebook, Path(executed).with_suffix(".html"))
     return int(not notebook.metadata.papermill.end_time)
 
 

@@ -21,6 +21,8 @@ TORCHVISION_FOLDERS = ("MNIST/raw", "EMNIST/raw", "FashionMNIST/raw", "train_32x
 
 def notebook_title(job) -> str:
     """Return the title of a `NotebookJob` as people are told it: number, heading and, unless 0, seed."""
+    if job.parameters.get("images"):
+        return "10 own images"
     heading = nbformat.read(job.source, 4).cells[0].source.splitlines()[0].strip("# ")
     seed = job.parameters.get("seed")
     return f"{job.source.stem[:2]} {heading}" + (f", seed {seed}" if seed else "")
@@ -36,9 +38,9 @@ def describe_progress(job, runs: Path) -> str:
         if now.get("notebook") == job.executed.stem and not file.with_name("result.json").exists():
             best = f", {now['val_acc_pct']:.1f} % right" if now["val_acc_pct"] else ""
             left = f", {now['seconds_left']:.0f} s left of this" if now["seconds_left"] else ""
-            own = recipe["row"].startswith("own_")
-            own = f", width {recipe['width']}, seed {recipe['seed']}" if own else ""
-            return f"{recipe['row']} with {recipe['architecture']}{own}, {now['where']}{best}{left}"
+            own, told = recipe["row"].startswith("own_"), f"{recipe['row']} with {recipe['architecture']}"
+            told = f"width {recipe['width']}, seed {recipe['seed']}" if own else told
+            return f"{told}, {now['where']}{best}{left}"
     return job.state
 
 
@@ -107,7 +109,7 @@ def summarise_launch(asked: argparse.Namespace, jobs: list, rows: list[str], run
             exported = files.read_json(about)
             yield f"model.onnx ({exported['onnx_bytes'] / 1000:,.0f} kB), model card and more: {about.parent}"
             yield f"new photographs: {sys.executable} {about.parent / 'predict.py'} FOLDER --out answers.csv"
-        yield f"how it was found: {jobs[0].executed}"
+        yield f"how it was found, with figures: {jobs[0].executed.with_suffix('.html')}"
     if any("compare" in job.source.stem and job.state == "done" for job in jobs):  # it is of today
         yield f"report: {place / 'report.html'}"
     places = zip(TABLE_1, TORCHVISION_FOLDERS, strict=True)

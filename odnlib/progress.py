@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -85,6 +86,11 @@ class NotebookText:
         """Do nothing, since `write` shows all at once."""
 
 
+def open_progress_text() -> TextIO | NotebookText:
+    """Return where progress bars are drawn: in a notebook's cell, otherwise on stderr."""
+    return NotebookText() if "ipykernel.ipkernel" in sys.modules else sys.stderr
+
+
 class ProgressBar(ProgressListener, AbstractContextManager):
     """Shows a progress bar for each training stage: epochs, accuracy, time left in it and, in a search, for all depths.
 
@@ -94,7 +100,7 @@ class ProgressBar(ProgressListener, AbstractContextManager):
     def __init__(self, recipe: Recipe, folder: Path):
         self.recipe, self.folder, self.stage, self.bar = recipe, folder, ("", 0), tqdm(disable=True)
         self.accuracy, self.done, self.began = "", 0.0, None  # work of the stages before; (time, work) at the start
-        self.file = NotebookText() if "ipykernel.ipkernel" in sys.modules else sys.stderr
+        self.file = open_progress_text()
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if kind is None:
@@ -126,7 +132,7 @@ class ProgressBar(ProgressListener, AbstractContextManager):
             if not self.bar.disable:
                 tqdm.write(f"log: {shorten_path(self.folder / 'log.txt')}", self.file)
         if last:
-            best = last["best_val_acc_pct"]  # of the warm-up there is none
+            best = 0 if recipe.keep_last else last["best_val_acc_pct"]  # of the warm-up there is none
             self.accuracy = f"validation {last['val_acc_pct']:.2f} %" + f", best {best:.2f}" * (best > 0)
         self.bar.total = max(expected, math.ceil(epochs))
         told = filter(None, (self.accuracy, self.format_time_left(work, expected - epochs)))

@@ -111,12 +111,12 @@ def test_a_rung_that_met_the_goal_is_chosen_and_else_the_most_accurate():
     ],
 )
 def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words):
-    line = {"width": 16, "depth": 3, "seeds": 1, "judged_pct": judged_pct, "points": 5.0, "size_mb": 0.336}
+    line = {"width": 16, "depth": 3, "seeds": 1, "judged_pct": judged_pct, "low": 71.0, "high": 97.0, "size_mb": 0.336}
     offered = pd.DataFrame([line | {"macs_m": 3.7, "latency_ms": 0.4, "chosen": True}])
     said = answer.describe_recommendation(
         offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60)
     )
-    assert said.startswith(f"On validation {judged_pct - 5:.1f} to {judged_pct + 5:.1f} % are recognised")
+    assert said.startswith("On validation 71.0 to 97.0 % are recognised")
     assert f"by guessing 50.0, by logistic regression {logistic_pct:.1f} %" in said
     assert words in said
 
@@ -124,20 +124,22 @@ def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words
 @pytest.mark.parametrize(
     ("network", "simple", "words"),
     [
-        ((96.0, 3.0), 60.0, "96.0 % (93.0 to 99.0): as you asked."),
-        ((91.0, 3.0), 60.0, "91.0 % (88.0 to 94.0): as you asked, though with so few images it may be less."),
+        ((96.0, 93.0, 98.0), 60.0, "96.0 % (93.0 to 98.0): as you asked."),
+        ((91.0, 87.0, 94.0), 60.0, "91.0 % (87.0 to 94.0): as you asked, though with so few images it may be less."),
         (
-            (80.0, 3.0),
+            (80.0, 76.0, 83.0),
             60.0,
-            "80.0 % (77.0 to 83.0): below your 90. Ask for more to get a larger one: the networks that are",
+            "80.0 % (76.0 to 83.0): below your 90. Ask for more to get a larger one: the networks that are",
         ),
-        ((61.3, 7.7), 56.7, "below your 90. It cannot be told from what takes no network. Ask for more to get"),
+        ((61.3, 53.5, 68.5), 56.7, "below your 90. It cannot be told from what takes no network. Ask for more to get"),
     ],
 )
 def test_what_test_images_say_stands_beside_the_target_and_what_takes_no_network(network, simple, words):
-    scores = pd.DataFrame({"judged_pct": [network[0], 50.0, simple], "points": [network[1], 8.0, 8.0]})
+    scores = pd.DataFrame([network, (50.0, 42.0, 58.0), (simple, 40.0, 70.0)], columns=["judged_pct", "low", "high"])
     assert words in answer.describe_test(scores, 90.0, True)
-    assert "Ask for more" not in answer.describe_test(scores, 90.0, False)
+    missed = answer.describe_test(scores, 90.0, False)
+    assert "Ask for more" not in missed
+    assert ("(on validation it was not met)" in missed) == (network[0] > 90)
 
 
 def test_recall_by_class_and_pictures_of_the_surest_mistakes():
@@ -148,7 +150,9 @@ def test_recall_by_class_and_pictures_of_the_surest_mistakes():
     assert table["recall_pct"].tolist() == [75.0, 100.0]
     assert table["images"].tolist() == [4, 4]
     assert answer.describe_weakest_class(table).startswith(
-        f"Least well recognised on validation: {table.index[0]}, 75.0 %"
+        f"Least well recognised on validation: {table.index[0]}, 75.0 % ("
     )
+    alike = answer.score_each_class(np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 0]], images)
+    assert f"{alike.index[0]} and {alike.index[1]}, 75.0 %" in answer.describe_weakest_class(alike)
     figure = answer.draw_mistakes(answered, images)
     assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["a as\nb, 95 %"]

@@ -79,9 +79,12 @@ def test_readme_is_short_and_its_links_lead_somewhere():
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 1500
     notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    linked = set(re.findall(r"\]\((?!http|#)([^)]+)\)", text))
-    assert notebooks <= linked
-    assert not [link for link in linked if not (ROOT / link).exists()]
+    assert notebooks <= set(list_links(text))
+    assert not [link for link in list_links(text) if not (ROOT / link).exists()]
+
+
+def list_links(text: str) -> list[str]:
+    return re.findall(r"\]\((?!http|#)([^)]+)\)", text)
 
 
 def test_results_stay_small_and_hold_no_weights():
@@ -108,5 +111,7 @@ def test_executed_copies_are_whole_small_and_of_no_machine(path):
     assert not re.search(r"/(home|root|work|Users|tmp|mnt)/", text)
     assert all(cell.execution_count for cell in executed)
     assert not any(output.output_type == "error" for cell in executed for output in cell.outputs)
+    prose = "\n".join(cell.source for cell in nbformat.reads(text, 4).cells if cell.cell_type == "markdown")
+    assert not [link for link in list_links(prose) if not (path.parent / link).exists()]
     ours = [cell.source for cell in executed if "injected-parameters" not in cell.metadata.get("tags", [])]
     assert ours == [cell.source for cell in source.cells if cell.cell_type == "code"]

@@ -6,14 +6,30 @@ from itertools import product
 import pytest
 from PIL import Image
 
+import run_show
 from tests.test_run_all import planned, start
 
 
-def test_own_images_are_given_to_their_notebook(tmp_path):
+def test_what_their_notebook_prints_is_shown_as_it_comes(tmp_path, capsys):
+    (job,) = planned("--images", str(own_folder(tmp_path)), "--target", "90")
+    with run_show.ProgressBlock([job], tmp_path) as block:
+        job.state, job.printed = "running", ["9 networks, about 5 minutes"]
+        block.show()
+        block.show()
+    shown = capsys.readouterr().out
+    assert shown.startswith("9 networks, about 5 minutes\n0 of 1; 10 own images: running")
+    assert shown.count("9 networks") == 1
+
+
+def own_folder(tmp_path):
     for class_name, number in product("ab", range(5)):
         (tmp_path / "Pets" / class_name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "Pets" / class_name / f"{number}.png").touch()  # looked at by the notebook
-    asked = ["--images", str(tmp_path / "Pets"), "--target", "90%", "--set", "max_bytes=9000", "--set", "flip=false"]
+    return tmp_path / "Pets"
+
+
+def test_own_images_are_given_to_their_notebook(tmp_path):
+    asked = ["--images", str(own_folder(tmp_path)), "--target", "90%", "--set", "max_bytes=9000", "--set", "flip=false"]
     (job,) = planned(*asked, "--set", "depth_epochs=3")
     expected = {"images": str(tmp_path / "Pets"), "target_pct": 90.0, "profile": "quick", "max_bytes": 9000}
     expected |= {"flip": False, "overrides": {"depth_epochs": 3}}
@@ -35,6 +51,6 @@ def test_images_that_are_refused_leave_an_earlier_answer_alone(tmp_path):
     shown = start("--images", tmp_path / "pets", "--target", "90", "--results-dir", tmp_path)
     assert shown.returncode == 2
     *_, title, why = shown.stdout.splitlines()
-    assert title.startswith("refused: 10 The smallest network")
+    assert title == "refused: 10 own images"
     assert re.match("  with 8 validation images an accuracy of 90 % is uncertain by .*: .* are needed", why)
     assert [file.read_text() for file in earlier.parent.iterdir()] == ["an answer"]

@@ -101,7 +101,7 @@ def describe_statistic(result: pd.Series) -> str:
         return f"{result.meaning}: no seed has it in both arms"
     text = f"{result.meaning}: {result.with_warmup:.2f} with and {result.without_warmup:.2f} without warm-up, "
     text += f"difference {result.difference:+.2f} ({common.describe_interval(result.low, result.high, result.n)}"
-    text += f", {result.dropped} seeds left out that lack it in an arm" if result.dropped else ""
+    text += f", {result.dropped} left out that lack it in an arm" if result.dropped else ""
     return f"{text}): the claim {'is left open' if result.verdict == common.CLAIM_OPEN else result.verdict}"
 
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from odnlib.data import Data, DataError, Split
 from odnlib.recipes import RecipeError
-from studies.ladder import TriedNetwork, half_interval_pts
+from studies.ladder import TriedNetwork, interval_pct
 
 WIDEST_HALF_INTERVAL_PTS = 10  # with which nothing is recommended
 MOST_IMAGES_FOR_LOGISTIC_REGRESSION = 5000  # it takes long with more
@@ -51,12 +51,13 @@ def count_effective_images(split: Split) -> float:
 
 
 def score_probabilities(answered: np.ndarray, split: Split) -> dict[str, float]:
-    """Return acc_pct, balanced_pct, the lower as judged_pct, and points, half its interval, of answers (N, classes)."""
+    """Return acc_pct, balanced_pct, the lower as judged_pct, its interval low, high, of answers (N, classes)."""
     labels, classes = split.labels.cpu().numpy(), answered.argmax(1)
     both = {"acc_pct": metrics.accuracy_score, "balanced_pct": metrics.balanced_accuracy_score}
     both = {name: 100 * float(score(labels, classes)) for name, score in both.items()}
     judged = min(both.values())
-    return both | {"judged_pct": judged, "points": half_interval_pts(judged, count_effective_images(split))}
+    interval = interval_pct(judged, count_effective_images(split))
+    return both | {"judged_pct": judged} | dict(zip(("low", "high"), interval, strict=True))
 
 
 def score_classifiers(classifiers: dict[str, Classifier], split: Split) -> pd.DataFrame:
@@ -86,8 +87,8 @@ def check_target(target_pct: float, data: Data) -> str:
             f"target {target_pct:g}: always answering the largest class is right for {guess_pct:.1f} % of the "
             f"validation images. Ask for more, e.g. {(100 + guess_pct) / 2:.1f}, which halves the errors"
         )
-    exact = half_interval_pts(target_pct, there)
-    needed = next(n for n in count(1) if half_interval_pts(target_pct, n) <= WIDEST_HALF_INTERVAL_PTS)
+    exact = np.ptp(interval_pct(target_pct, there)) / 2
+    needed = next(n for n in count(1) if np.ptp(interval_pct(target_pct, n)) <= 2 * WIDEST_HALF_INTERVAL_PTS)
     if there < needed:
         few = f"; {names[shares.index[-1]]!r} has but {images * shares.iloc[-1]:.0f}"
         worth = f" (as good as {there:.0f} in classes of equal size{few})" * (there < images - 0.5)
@@ -108,8 +109,8 @@ def choose_network(tried: list[TriedNetwork], goal_pct: float, validation: Split
     is better than guessing, as far as these validation images can tell.
     """
     best, guess_pct = max(tried, key=lambda network: network.accuracy_pct), 100 / len(validation.labels.unique())
-    half = half_interval_pts(best.accuracy_pct, count_effective_images(validation))
-    if best.accuracy_pct - half <= guess_pct:
+    low, _ = interval_pct(best.accuracy_pct, count_effective_images(validation))
+    if low <= guess_pct:
         raise DataError(
             f"no network can be told from guessing: {best.accuracy_pct:.1f} % of a class are recognised in the mean, "
             f"{guess_pct:.1f} by guessing. Nothing is recommended: more images are needed, or larger ones (image_size)"
@@ -122,10 +123,10 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     `score_classifiers` of what takes no network.
     """
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
-    low, high, met = take.judged_pct - take.points, min(take.judged_pct + take.points, 100), take.judged_pct >= goal_pct
+    met = take.judged_pct >= goal_pct
     twice = " That is the mean of two seeds, of which the better one is taken." * bool(take.seeds > 1)
     sentences = [
-        f"On validation {low:.1f} to {high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, "
+        f"On validation {take.low:.1f} to {take.high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, "
         f"{len(validation)} images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by "
         f"logistic regression {logistic_pct:.1f} %.{twice}",
         f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "
@@ -145,31 +146,34 @@ def describe_test(scores: pd.DataFrame, goal_pct: float, met: bool) -> str:
     """Return what test images say of the network in a sentence; `scores` is from `score_classifiers`, it first; `met`:
     whether it met the goal on validation.
     """
-    (network_pct, *simple_pct), (half, *_) = scores["judged_pct"], scores["points"]
+    (network_pct, *simple_pct), (low, high) = scores["judged_pct"], scores[["low", "high"]].iloc[0]
     away = network_pct - goal_pct
     asked = "as you asked" if away >= 0 else f"below your {goal_pct:g}"
-    sure = "" if abs(away) > half else f", though with so few images it may be {'less' if away >= 0 else 'as much'}"
-    between = f"{network_pct - half:.1f} to {min(network_pct + half, 100):.1f}"
-    alike = " It cannot be told from what takes no network." * (max(simple_pct) > network_pct - half)
+    asked += " (on validation it was not met)" * bool(away >= 0 and not met)
+    sure = f", though with so few images it may be {'less' if away >= 0 else 'as much'}" * bool(low < goal_pct < high)
+    between = f"{low:.1f} to {high:.1f}"
+    alike = " It cannot be told from what takes no network." * bool(max(simple_pct) > low)
     advice = " Ask for more to get a larger one: the networks that are there are not trained again."
     said = f"On test images, so of new ones, {network_pct:.1f} % ({between}): {asked}{sure}.{alike}"
     return said + advice * bool(met and away < 0)
 
 
 def score_each_class(answered: np.ndarray, split: Split) -> pd.DataFrame:
-    """Return a table by class of probabilities (N, classes): images, recall_pct, and points, half its 95 % interval."""
+    """Return a table by class of probabilities (N, classes): images, recall_pct and its 95 % interval low, high."""
     names, labels = split.dataset.class_names, split.labels.cpu().numpy()
     _, recall, _, images = metrics.precision_recall_fscore_support(
         labels, answered.argmax(1), labels=range(len(names)), zero_division=np.nan
     )
     table = pd.DataFrame({"images": images, "recall_pct": 100 * recall}, pd.Index(names, name="class"))
-    return table.assign(points=half_interval_pts(table["recall_pct"], table["images"]))
+    low, high = interval_pct(table["recall_pct"], table["images"])
+    return table.assign(low=low, high=high)
 
 
 def describe_weakest_class(scores: pd.DataFrame) -> str:
-    """Return which class of `score_each_class` is recognised least, in a sentence."""
-    least = scores.sort_values("recall_pct").iloc[0]
-    return f"Least well recognised on validation: {least.name}, {least.recall_pct:.1f} % ± {least.points:.1f}."
+    """Return which classes of `score_each_class` are recognised least, in a sentence."""
+    least = scores[scores["recall_pct"] == scores["recall_pct"].min()]
+    names, (_, recall_pct, low, high) = " and ".join(least.index), least.iloc[0]
+    return f"Least well recognised on validation: {names}, {recall_pct:.1f} % ({low:.1f} to {high:.1f})."
 
 
 def draw_mistakes(answered: np.ndarray, split: Split, most: int = 12) -> Figure:

@@ -42,7 +42,9 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
     """
     by_study = partial(judge_by_study, results_dir, profile)
     reused = by_study(trend, "reuse")  # or, without searches that tried every depth, notebook 13's
-    further, why = by_study(compression, "further")
+    further, published = by_study(compression, "further"), compression.judge_published(results_dir)
+    if published[0] != "not measured":
+        further = published if further[0] == "not measured" else (further[0], f"{further[1]}; {published[1]}")
     verdicts = {
         "mnist_98_64": by_runs.judge_size_reduction(numbers, "mnist"),
         "svhn_96_44": by_runs.judge_size_reduction(numbers, "svhn"),
@@ -63,7 +65,7 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
         "memory_in_use": by_study(memory),
         "byproducts": by_runs.judge_byproducts(runs),
         "other_families": by_study(families),
-        "compress_further": (further, why + compression.describe_published(results_dir)),
+        "compress_further": further,
         "compression_cannot_reach": by_study(compression, "reach"),
         "depth_is_reusable": reused if reused[0] != "not measured" else by_study(reuse, "reused"),
         "expansion_matters": by_study(reuse, "expansion"),

@@ -23,7 +23,7 @@ from torch.nn.utils import prune
 
 from odnlib import recipes
 from odnlib.data import Data, Split, seeded_generator
-from odnlib.files import describe_processor, read_json, write_csv
+from odnlib.files import describe_processor, read_json, write_atomically, write_csv
 from odnlib.search import one_cycle_rate
 from studies import common, export, latency, plots
 from studies.common import STUDY_COLUMNS
@@ -78,7 +78,7 @@ def quantise_to_8_bits(path: Path, split: Split, to: Path) -> None:
 
 def export_8_bits(folder: Path, data: Data, about: dict) -> str:
     """Write model-int8.onnx beside an exported model.onnx if it is smaller, and return both sizes and validation
-    accuracies in a sentence; `about` is from `export.export_network`.
+    accuracies in a sentence, which the model card gets, too; `about` is from `export.export_network`.
     """
     small, before = folder / "model-int8.onnx", about["onnx_bytes"]
     quantise_to_8_bits(folder / "model.onnx", data.train, small)
@@ -86,7 +86,11 @@ def export_8_bits(folder: Path, data: Data, about: dict) -> str:
         small.unlink()
         return f"In 8 bits it would have {after:,} bytes, and not fewer than {before:,}: left out."
     accuracies = f"{export.onnx_accuracy_pct(small, data.validation):.1f} % on validation"
-    return f"{small.name}: {after:,} instead of {before:,} bytes, {accuracies} instead of {about['val_acc_pct']:.1f}."
+    said = f"{small.name}: {after:,} instead of {before:,} bytes, {accuracies} instead of {about['val_acc_pct']:.1f}."
+    card = folder / "README.md"
+    text = f"{card.read_text(encoding='utf-8')}\n{said}\n"
+    write_atomically(card, lambda path: path.write_text(text, encoding="utf-8"))
+    return said
 
 
 def compress_network(run: Path, name: str, data: Data, folder: Path, sparsities_pct: list[int]) -> Iterator[dict]:
@@ -190,15 +194,19 @@ def judge_claim(summary: pd.DataFrame, question: str) -> tuple[str, str]:
     return common.qualify_verdict(judged, why, first["not_comparable"])
 
 
-def describe_published(results_dir: Path) -> str:
-    """Return what 8 bits make of the published networks of full width, as text ("": nothing is published)."""
-    told = []
+def judge_published(results_dir: Path) -> tuple[str, str]:
+    """Return (verdict, reason): are the published networks of full width smaller in 8 bits, at no loss that counts?"""
+    told, lost = [], []
     for about in map(read_json, sorted(results_dir.glob("*/networks/*/model.json"))):
         if eight := about.get("int8"):
             sizes = f"{eight['size_mb']:.2f} instead of {eight['plain_mb']:.2f} MB"
-            points = f"{eight['test_acc_pct'] - about['test_acc_pct']:+.2f} points of test accuracy"
-            told.append(f"{about['row']} at depth {about['depth']} {sizes}, {points}")
-    return f"; at full width, published networks in 8 bits: {', '.join(told)}" if told else ""
+            test, validation = (eight[name] - about[name] for name in ("test_acc_pct", "val_acc_pct"))
+            told.append(f"{about['row']} at depth {about['depth']} {sizes}, {test:+.2f} points on test")
+            told[-1] += f" and {validation:+.2f} on validation"
+            lost.append(-min(test, validation) if eight["size_mb"] < eight["plain_mb"] else 100)
+    why = f"at full width, published networks in 8 bits: {', '.join(told)}"
+    fine = max(lost, default=0) <= common.ALLOWED_ACCURACY_LOSS_PTS
+    return ((common.CLAIM_HOLDS if fine else common.CLAIM_FAILS), why) if told else ("not measured", "")
 
 
 def describe_summary(answer: pd.Series) -> str:
@@ -231,7 +239,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
         axis.set(xscale="log", xlabel="zipped file (MB)", title=f"seed {seed}")
         axis.xaxis.set_major_formatter("{x:g}")
     axes[0, 0].set(ylabel="validation accuracy (%)", ylim=(lowest - 0.3, accuracy.max() + 0.5))
-    title = "dashed: optimally deep network as trained, less the tolerance\nfilled: smallest of its kind above that"
-    title += "; markers on the lower edge lie below it" * bool(accuracy.min() < lowest)
+    title = "dashed: the optimally deep network as trained, less the tolerance\n"
+    title += "filled: the smallest file of its kind above that; hollow: pruned more or less"
+    title += "\nat the lower edge: below it" * bool(accuracy.min() < lowest)
     plots.legend_above(drawn, 3, fontsize=8, title=title)
     return plots.write_caption(drawn, recipes.read_run(results["folder"].iloc[0]), common.list_seeds(results))

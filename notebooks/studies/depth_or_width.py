@@ -104,7 +104,7 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     """
     compared = compare_at_paper_size(results)
     if compared.empty:
-        return "not measured", "no dataset has both networks at full width and the chain"
+        return "not measured", "no dataset has both here; the chains are runs of profile reduced"
     told = []
     for x in compared.to_dict("records"):
         networks = [

@@ -97,11 +97,11 @@ def draw_results(results: pd.DataFrame) -> Figure:
     place = results["architecture"].map(names.index) + 0.16 * (results["seed"].rank(method="dense") - 2)
     columns = {
         "depth (% of all blocks)": 100 * results["depth_share"],
-        "bytes (% of the whole's)": 100 * results["size_share"],
+        "bytes (% of the whole's,\nlogarithmic)": 100 * results["size_share"],
         "test accuracy (%)": results["test_acc_pct"],
     }
     met, goal = results["met_goal"], describe_goals(results)
-    kinds = (met, "o", plots.COLOR_FOUND, f"met {goal}"), (~met, "X", "0.5", f"missed {goal}")
+    kinds = (met, "o", plots.COLOR_FOUND, f"a seed that met {goal}"), (~met, "X", "0.5", f"one that missed {goal}")
     for axis, (label, percent) in zip(axes, columns.items(), strict=True):
         for shown, marker, color, title in kinds:
             if shown.any():
@@ -110,7 +110,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=map(plots.architecture_title, names))
     axes[0].invert_yaxis()
     axes[1].set_xscale("log")
-    plots.label_log_axis(axes[1].xaxis, 3)
+    plots.label_log_axis(axes[1].xaxis, 2, 5)
     plots.legend_above(drawn, 2)
     return plots.write_caption(
         drawn, run, common.list_seeds(results), f"{len(names)} architectures", varied=("target_pct",)

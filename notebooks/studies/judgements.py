@@ -59,7 +59,8 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
                 f"takes {ours['train_tmacs']:.0f}"
             )
             judged.append((row, gain["test_acc_pct"] > 0.20, why))
-    return sum_up_datasets(judged, ("not measured", "no row has both at full width"))
+    verdict, why = sum_up_datasets(judged, ("not measured", "no row has both at full width"))
+    return verdict + f"; {', '.join(row for row, *_ in judged)} alone, few runs" * bool(judged), why
 
 
 def sum_up_datasets(judged: list[tuple], nothing: VerdictAndReason, asked: Iterable[str] = TABLE_1) -> VerdictAndReason:

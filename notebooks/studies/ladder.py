@@ -29,6 +29,7 @@ from studies import export, latency, plots
 WEIGHT_DECAY = 2e-3  # four times the usual, better on held-back photographs (results/notes.md)
 LADDER_ARCHITECTURE = "chain"
 LADDER_WIDTHS = (8, 11, 16, 23, 32, 45, 64)  # of the deepest network: each has twice the bytes of the one before
+NARROWEST = 4  # of the deepest network, where nothing else fits into a number of bytes
 FEWEST_PIXELS_LEFT = 4  # a side, that the deepest network leaves of an image
 
 
@@ -75,10 +76,11 @@ def list_networks(dataset: Dataset, max_bytes: int = 0) -> list[tuple[int, int]]
     if not fitting:
         least = count_network_bytes(ladder[0], dataset)
         raise RecipeError(f"max_bytes {max_bytes:,}: the smallest network here has {least:,}: allow at least as many")
-    narrowest, widest = LADDER_WIDTHS[0], LADDER_WIDTHS[-1]
-    fits = bisect(range(narrowest, widest + 1), max_bytes, key=lambda x: count_network_bytes((x, deepest), dataset))
-    width = narrowest + fits - 1
-    return fitting + [(width, deepest)] * (width not in (*LADDER_WIDTHS, narrowest - 1))
+    widths = range(NARROWEST, LADDER_WIDTHS[-1] + 1)
+    widest = NARROWEST - 1 + bisect(widths, max_bytes, key=lambda x: count_network_bytes((x, deepest), dataset))
+    least = count_network_bytes(fitting[-1], dataset)
+    larger = widest >= NARROWEST and count_network_bytes((widest, deepest), dataset) > least
+    return fitting + [(widest, deepest)] * larger
 
 
 def plan_recipes(row: str, profile: str, seed: int, ladder: list[tuple[int, int]], **settings: object) -> list[Recipe]:
@@ -104,8 +106,8 @@ def estimate_minutes(ladder: list[Recipe], data: Data) -> pd.Series:
         def step(network: nn.Module = network, depth: int = recipe.last_depth) -> None:
             functional.cross_entropy(network(images, depth), labels).backward()
 
-        steps = latency.time_in_turns({"step": step}, 3)["step"]
-        milliseconds.append(steps.median() * seen / len(images) * recipe.depth_epochs)
+        steps = latency.time_in_turns({"step": step}, 5)["step"]  # the least: what else a machine does only adds
+        milliseconds.append(steps.min() * seen / len(images) * recipe.depth_epochs)
     return pd.Series(milliseconds).cumsum() / 60_000
 
 
@@ -117,11 +119,14 @@ def tabulate_plan(ladder: list[Recipe], data: Data) -> pd.DataFrame:
     return pd.DataFrame(networks | {"size (kB)": sizes, "minutes up to it": minutes})
 
 
-def half_interval_pts(accuracy_pct: float, images: float) -> float:
-    """Return half the 95 % interval, in points, of an accuracy in % on so many images (Agresti and Coull, 1998)."""
+def interval_pct(accuracy_pct: float, images: float) -> tuple[float, float]:
+    """Return the 95 % interval (low, high) of an accuracy in %, on so many images (Agresti and Coull, 1998): around
+    the accuracy with two right and two wrong answers added, so that it is not symmetrical.
+    """
     n = images + 4
     p = (accuracy_pct / 100 * images + 2) / n
-    return 196 * (p * (1 - p) / n) ** 0.5
+    half = 1.96 * (p * (1 - p) / n) ** 0.5
+    return 100 * np.maximum(p - half, 0), 100 * np.minimum(p + half, 1)
 
 
 def climb_ladder(
@@ -136,7 +141,8 @@ def climb_ladder(
     for recipe in ladder:
         seeds = [recipe]
         accuracies_pct = [measure(recipe)]
-        if abs(accuracies_pct[0] - goal_pct) < half_interval_pts(accuracies_pct[0], images):
+        low, high = interval_pct(accuracies_pct[0], images)
+        if low < goal_pct < high:
             seeds.append(dataclasses.replace(recipe, seed=recipe.seed + 1))
             accuracies_pct.append(measure(seeds[1]))
         tried.append(TriedNetwork(tuple(seeds), tuple(accuracies_pct)))
@@ -158,8 +164,8 @@ def measure_test_accuracy_once(folder: Path, split: Split) -> float:
 def tabulate_tried_networks(
     tried: list[TriedNetwork], best: TriedNetwork, results_dir: Path, validation: Split, images: float
 ) -> pd.DataFrame:
-    """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), points (half its
-    interval on so many `images`), params, size_mb, macs_m, latency_ms of one image on the CPU (the least of
+    """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), its interval on
+    so many `images` (low, high), params, size_mb, macs_m, latency_ms of one image on the CPU (the least of
     some rounds: what else a machine does only adds to it), chosen (it is `best`).
     """
     folders = [experiment.folder_of_run(network.best_recipe, results_dir) for network in tried]
@@ -170,7 +176,8 @@ def tabulate_tried_networks(
     for i, (network, run) in enumerate(zip(tried, map(recipes.read_run, folders), strict=True)):
         judged_pct = network.accuracy_pct
         row = {"width": run.width, "depth": run.depth, "seeds": len(network.recipes), "judged_pct": judged_pct}
-        row |= {"points": half_interval_pts(judged_pct, images), "params": run.params, "size_mb": run.size_mb}
+        row |= dict(zip(("low", "high"), interval_pct(judged_pct, images), strict=True))
+        row |= {"params": run.params, "size_mb": run.size_mb}
         rows.append(row | {"macs_m": run.macs_m, "latency_ms": taken[i], "chosen": network == best})
     return pd.DataFrame(rows)
 
@@ -179,7 +186,8 @@ def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict
     """Draw judged_pct against bytes of the networks `offered`, the goal, and `simple_pct`, accuracies by name, in %."""
     drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
     place = 1000 * offered["size_mb"], offered["judged_pct"]
-    axis.errorbar(*place, offered["points"], fmt="o-", color=plots.COLOR_FOUND, capsize=3, label="networks")
+    bars = [offered["judged_pct"] - offered["low"], offered["high"] - offered["judged_pct"]]
+    axis.errorbar(*place, bars, fmt="o-", color=plots.COLOR_FOUND, capsize=3, label="networks")
     for x in offered.itertuples():
         beside = {"xytext": (6, -12), "textcoords": "offset points", "fontsize": 9}
         axis.annotate(f"{x.width} x {x.depth}", (1000 * x.size_mb, x.judged_pct), **beside)
@@ -190,5 +198,5 @@ def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict
         axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)
     axis.set(xscale="log", xlabel="size on disk (kB)", ylabel="recognised on validation (%)", xmargin=0.15)
     plots.label_log_axis(axis.xaxis, 2, 5)
-    axis.legend(fontsize=9)
+    plots.legend_above(drawn, 3)
     return plots.write_below(drawn, "width x depth of each network; bars: 95 % intervals from the validation images")

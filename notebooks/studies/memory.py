@@ -67,9 +67,9 @@ def judge_claim(results: pd.DataFrame) -> tuple[str, str]:
     table = results.drop_duplicates(["row", "variant"]).pivot(index="row", columns="variant")
     reduction = pd.DataFrame({x: 100 * (1 - table[x]["odn"] / table[x]["full"]) for x in ("file_mb", "used_mb")})
     told = [
-        f"{row} {x['used_mb']:.1f} % in use, {x['file_mb']:.1f} on disk ({table['used_mb']['full'][row]:.0f} to "
-        f"{table['used_mb']['odn'][row]:.1f} MB)"
+        f"{row} {x['used_mb']:.1f} % less in use ({table['used_mb']['full'][row]:.0f} to "
+        f"{table['used_mb']['odn'][row]:.1f} MB) and {x['file_mb']:.1f} on disk"
         for row, x in reduction.reindex([row for row in TABLE_1 if row in reduction.index]).iterrows()
     ]
     holds = (reduction["used_mb"] >= reduction["file_mb"] - TOLERANCE_PTS).all()
-    return common.CLAIM_HOLDS if holds else common.CLAIM_FAILS, "; ".join(told)
+    return common.CLAIM_HOLDS if holds else common.CLAIM_FAILS, ", ".join(told)

@@ -30,6 +30,8 @@ TYPE_OF_PARAMETER |= dict.fromkeys(("seeds", "rows", "architectures", "networks"
 TYPE_OF_PARAMETER |= dict.fromkeys(("target_pct", "points_below_whole"), float)
 TYPE_OF_PARAMETER |= {"fresh": bool, "flip": bool}  # every other parameter is a text
 # Columns in words; the other names are words already.
+pd.set_option("display.max_colwidth", None)  # no sentence in a table is cut off
+WORDS_OF_TYPE = {bool: "True or False", float: "a number", int: "a whole number"}
 TITLE_OF_COLUMN = {
     "params": "parameters", "params_m": "parameters (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)",
     "val_acc_pct": "validation (%)", "test_acc_pct": "test (%)", "warmup_val_acc_pct": "after warm-up (%)",
@@ -37,7 +39,7 @@ TITLE_OF_COLUMN = {
     "of": "of blocks", "max_depth": "of blocks", "depth_share": "share of blocks", "size_share": "share of bytes",
     "sparsity_pct": "zeros (%)", "odn_ms": "chosen (ms)", "full_ms": "whole (ms)", "macs_ratio": "times fewer MACs",
     "low": "from", "high": "to", "latency_ratio": "times faster", "ratio_low": "quartile, lower",
-    "judged_pct": "judged (%)", "points": "± points", "latency_ms": "PyTorch, this CPU (ms)",
+    "judged_pct": "judged (%)", "latency_ms": "PyTorch, this CPU (ms)",
     "acc_pct": "accuracy (%)", "balanced_pct": "balanced (%)", "recall_pct": "recall (%)",
     "ratio_high": "quartile, upper", "latency_1_ms": "one image (ms)", "latency_128_ms": "128 images (ms)",
 }  # fmt: skip
@@ -99,7 +101,7 @@ def check_parameters(cells: Sequence[str], names: str, **kinds: type) -> None:
             if kind is None:
                 lines.add(unknown_parameter_message(name, kinds))
             elif type(value) not in (kind, {float: int}.get(kind), bytes if told else None):
-                lines.add(f"{name} {value!r} is not of type {kind.__name__}")
+                lines.add(f"{name} {value!r} is not {WORDS_OF_TYPE.get(kind, f'of type {kind.__name__}')}")
         if told:
             break
     if lines:

@@ -69,7 +69,10 @@ def render_table_1(best: pd.DataFrame) -> HTML:
     text.columns = style.columns = pd.MultiIndex.from_tuples(HEADINGS_OF_CELL.values())
     table = text.style.apply(lambda _: style, axis=None).to_html(table_attributes='class="table-1"')
     table = re.sub(r"<th( class=\"blank[^>]*>&nbsp;</)th>", r"<td\1td>", table)  # nothing is the head of nothing
-    signs = " &ensp; ".join(dict.fromkeys(f"<span>{find_look(grade)[0]} {grade}</span>" for grade in words))
+    grades_of_sign = {find_look(grade)[0]: [] for grade in words}
+    for grade in dict.fromkeys(words):
+        grades_of_sign[find_look(grade)[0]].append(grade)
+    signs = " &ensp; ".join(f"<span>{sign} {' or '.join(grades)}</span>" for sign, grades in grades_of_sign.items())
     return HTML(f"<p>{signs}</p>{table}")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from odnlib.data import DataError
+from odnlib.progress import open_progress_text
 from studies.predict import READABLE_ENDINGS
 
 LARGEST_SIDE, SMALLEST_SIDE = 64, 16  # pixels: larger images are scaled down unless `image_size` says otherwise
@@ -163,7 +164,8 @@ def apply_to_images(files: pd.DataFrame, do: Callable, source: str, doing: str) 
         ThreadPoolExecutor(READER_THREADS) as pool,
     ):
         done = pool.map(tried, files.loc[used, "path"])
-        results, problems = zip(*tqdm(done, doing, len(used), leave=False, unit="image"), strict=True)
+        shown = tqdm(done, doing, len(used), leave=False, unit="image", file=open_progress_text())
+        results, problems = zip(*shown, strict=True)
     files.loc[used, "reason"] = [REASON_DAMAGED if problem else "" for problem in problems]
     files.loc[used, "file"] += pd.Series(problems, used)
     refuse_many_lost_images(files, source)

@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 from torch import Tensor
@@ -27,7 +28,7 @@ plt.rcdefaults()  # whatever a matplotlibrc says
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
 # Inches: a printed page's, so that no letter is smaller there than drawn, 8 points or more.
 FIGURE_WIDTH = 7.2
-# What they mean they mean in every figure.
+# What they mean where they stand for networks (datasets, in notebook 09, have these colours in turn).
 COLOR_FOUND, COLOR_PAPER, COLOR_GOAL, COLOR_CHOSEN, COLOR_WHOLE, *_, COLOR_OTHER = sns.color_palette("colorblind")
 COLOR_TRAINING = "0.6"
 STAND_IN_NOTICE = "embedded stand-in images, narrow network: an illustration, no reproduction"
@@ -50,7 +51,7 @@ def describe_evidence(run: RunOrRecipe, seeds: str = "", architectures: str = ""
     own, narrow = run.row not in TABLE_1, run.width != 64
     kind = STAND_IN_NOTICE if run.embedded else f"{'own' if own else 'real'} images, profile {run.profile}"
     if narrow and not run.embedded:
-        kind += ", narrow network" + ": a trend, not a row of Table I" * (not own)
+        kind += ", narrow network" + ": a trend, not a row of Table\u00a0I" * (not own)
     rule = run.rule + " (an upper bound of the depth)" * (run.rule == "fast") + " with " * bool(settings) + settings
     network = f"{architectures or architecture_title(run.architecture)}, width {run.width}{' of 64' * narrow}"
     return f"{network}, rule {rule}, {seeds or f'seed {run.seed}'} - {kind}"
@@ -175,6 +176,7 @@ def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
         axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
         for depth, start in log.groupby("depth")["epoch"].min().add(1).iloc[1:].items():
             place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": COLOR_PAPER, "rotation": 90}
+            place["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
             axis.text(start, 0.02, f"log: depth {depth}", va="bottom", ha="right", **place)
         axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
     return True

@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("photos", nargs="+", type=Path, help="image files, or folders that hold some at any depth")
     parser.add_argument("--out", type=Path, help="the CSV file to write; by default it is printed")
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"), help="%(default)s")
-    asked, failed = parser.parse_args(), 0
+    asked, failed, known, right = parser.parse_args(), 0, 0, 0
     folder = asked.out.parent if asked.out else Path()
     if missing := [str(path) for path in [*asked.photos, asked.model, folder] if not path.exists()]:
         parser.error(f"there is no {', '.join(missing)}")
@@ -83,6 +83,9 @@ def main() -> None:
                 (probabilities,) = session.run(None, {"images": pixels[None]})[0]
                 best = probabilities.argmax()
                 table.writerow([file, classes[best], probabilities[best], "", *probabilities])
+                known, right = known + (file.parent.name in classes), right + (file.parent.name == classes[best])
+    if known:
+        print(f"{right} of {known} images in folders called after a class are right", file=sys.stderr)
     if failed:
         sys.exit(f"{failed} of {len(files)} images cannot be read: see the column problem")
 

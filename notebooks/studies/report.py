@@ -38,7 +38,7 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
     """
     at_full_width, narrow = {row: [] for row in TABLE_1}, []
     for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs):
-        first, printed, mean = seeds.iloc[0], TABLE_1[row], seeds[["depth", "size_mb", "test_acc_pct"]].mean()
+        first, printed = seeds.iloc[0], TABLE_1[row]
         paper = "" if first["not_comparable"] else " ({})"
         alone = first["rule"] == "equal" and first["first_depth"] > 1
         untold = {"threads", "width"} | (common.DEPTH_RANGE_SETTINGS if alone else set())
@@ -49,14 +49,23 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         told["grade"] = grades.grade_runs(seeds, runs)
         told["trained"] = ", ".join(filter(None, settings))
         told["n"] = grades.describe_n(seeds).removeprefix("n = ")
-        lost = len(grades.select_for_run("lost", next(seeds.itertuples())))
-        told["n"] += f"; {lost} lost" * bool(lost and not first["not_comparable"])
-        told["depth (paper)"] = f"{mean['depth']:.3g}{paper.format(printed.odn.depth)}"
-        told["test accuracy, % (paper)"] = f"{mean['test_acc_pct']:.2f}{paper.format(printed.odn.test_acc_pct)}"
+        told["depth (paper)"] = f"{seeds['depth'].mean():.3g}{paper.format(printed.odn.depth)}"
+        accuracies, words = seeds["test_acc_pct"], ""
+        lost = grades.select_for_run("lost", next(seeds.itertuples()))["test_acc_pct"]
+        if len(lost) and not first["not_comparable"]:  # each is told, since their mean hides what is judged
+            seen = [" not judged" if grades.is_exploratory(x) else "" for x in seeds.itertuples()] + [" lost"] * len(
+                lost
+            )
+            accuracies = pd.concat([accuracies, lost])
+            words = ", ".join(f"{x:.2f}{word}" for x, word in zip(accuracies, seen, strict=True))
+            told["n"] = f"{len(accuracies)}, {len(accuracies) - seen.count(' not judged')} of them judged"
+        accuracy = words or f"{accuracies.mean():.2f}"
+        told["test accuracy, % (paper)"] = f"{accuracy}{paper.format(printed.odn.test_acc_pct)}"
         if len(whole):
-            accuracy, rules = whole["test_acc_pct"].mean(), ", ".join(whole["rule"].unique())
+            accuracy, alike = whole["test_acc_pct"].mean(), set(whole["rule"]) == {first["rule"]}
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
-            told["difference (points)"] = f"{mean['test_acc_pct'] - accuracy:+.2f}, n = {len(whole)} by {rules}"
+            told["difference (points)"] = f"{accuracies.mean() - accuracy:+.2f}, n = {len(whole)}"
+            told["difference (points)"] += " (trained otherwise)" * (not alike)
         cost = seeds["train_tmacs"].mean()
         cost = f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}"
         told["training, 10¹² MACs"] = cost + ", this depth alone" * bool(alone)
@@ -114,7 +123,7 @@ class Report:
         kinds |= {"claims of the text": self.claims[~ours], "questions that the text leaves out": self.claims[ours]}
         for what, judged in kinds.items():
             verdicts = judged["verdict"].str.replace("; .*", "", regex=True)
-            counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
+            counts = ", ".join(f"{verdict} {count}" for verdict, count in verdicts.value_counts().items())
             sentences.append(f"Of the {len(judged)} {what}: {counts}")
         for profile, runs in self.runs.groupby("profile"):
             counts = {"run": len(runs), "seed": runs["seed"].nunique()}

@@ -5,6 +5,7 @@ search on a similar ("sibling") dataset found; and plainly at the search's own d
 as the search took, a baseline that the paper lacks.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, product
@@ -144,22 +145,22 @@ def describe_summary(answer: pd.Series) -> str:
 
 
 def draw_results(results: pd.DataFrame) -> Figure:
-    """Draw test accuracy and training cost of the three arms per dataset in one study's `results`, a point per seed."""
-    pairs = dict(list(results.groupby(["row", "sibling"], sort=False)))
-    names = [f"{TABLE_1[row].title}\n(sibling: {TABLE_1[sibling].title})" for row, sibling in pairs]
-    drawn, axes = plots.make_axes(1, 2, 3.4)
-    colors = plots.COLOR_FOUND, "0.5", plots.COLOR_OTHER
-    for column, axis in zip(("test_acc_pct", "train_tmacs"), axes, strict=True):
-        for place, of_pair in enumerate(pairs.values()):
-            for k, ((arm, title), color) in enumerate(zip(TITLE_OF_ARM.items(), colors, strict=True)):
-                runs = of_pair[of_pair["arm"] == arm]
-                beside = place + 0.22 * (k - 1) + 0.04 * (runs["seed"].rank(method="dense") - 2)
-                axis.plot(beside, runs[column], "o", color=color, label=None if place else title, ms=5)
-                spot, look = (beside.mean(), runs[column].max()), {"fontsize": 8, "color": "0.3", "ha": "center"}
-                axis.annotate(", ".join(map(str, runs["depth"])), spot, (0, 7), textcoords="offset points", **look)
-        axis.set(xticks=range(len(pairs)), xticklabels=names, xmargin=0.15, ymargin=0.15)
-    axes[0].set_ylabel("test accuracy (%), a point per seed;\nnumbers: depths")
-    axes[1].set(ylabel="training MACs (10¹²)", ylim=(0, None))
-    plots.legend_above(drawn, 3)
+    """Draw test accuracy and training cost of the three arms, a column of panels for each dataset in one study's
+    `results`, a point per seed with its depth.
+    """
+    pairs, words = dict(list(results.groupby(["row", "sibling"], sort=False))), list(TITLE_OF_ARM.values())
+    drawn, axes = plots.make_axes(2, len(pairs), 4.4, squeeze=False, sharex=True)
+    labels = {"test_acc_pct": "test accuracy (%)", "train_tmacs": "training MACs (10¹²)"}
+    for ((row, sibling), of_pair), of_dataset in zip(pairs.items(), axes.T, strict=True):
+        for axis, (column, label) in zip(of_dataset, labels.items(), strict=True):
+            for x in of_pair.assign(beside=0.12 * (of_pair["seed"].rank(method="dense") - 2)).to_dict("records"):
+                spot = list(TITLE_OF_ARM).index(x["arm"]) + x["beside"], x[column]
+                axis.plot(*spot, "o", color=plots.COLOR_FOUND, ms=5)
+                look = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 8, "ha": "center"}
+                axis.annotate(x["depth"], spot, **look)
+            axis.set(ylabel=label, xticks=range(len(words)), xmargin=0.15, ymargin=0.2)
+            axis.set_xticklabels([textwrap.fill(word, 17) for word in words], fontsize=8)
+        of_dataset[0].set_title(f"{TABLE_1[row].title} (sibling: {TABLE_1[sibling].title})", fontsize=9)
     run = recipes.read_run(results["folder"].iloc[0])
-    return plots.write_caption(drawn, run, common.list_seeds(results), varied=tuple(VARIED_SETTINGS))
+    seeds = f"{common.list_seeds(results)} (a point each, with its depth)"
+    return plots.write_caption(drawn, run, seeds, varied=tuple(VARIED_SETTINGS))
