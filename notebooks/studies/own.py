@@ -129,11 +129,11 @@ def _classes(files: pd.DataFrame, source: str) -> list[str]:
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
     """Return one mean and one standard deviation over all pixels and channels, scaled to 0..1."""
-    mean = square = 0.0
-    for part in np.array_split(images.reshape(-1), images.size // 10**7 + 1):
-        scaled = part.astype(np.float64) / 255
-        mean, square = mean + float(scaled.sum()) / images.size, square + float((scaled**2).sum()) / images.size
-    return mean, max(square - mean**2, 0.0) ** 0.5 or 1.0
+    parts = np.array_split(images.reshape(-1), images.size // 10**7 + 1)  # counting takes 8 bytes a pixel
+    share = sum(np.bincount(part, minlength=256) for part in parts) / images.size
+    value = np.arange(256) / 255
+    mean = float(share @ value)
+    return mean, float(share @ (value - mean) ** 2) ** 0.5 or 1.0
 
 
 def _three_splits(files: pd.DataFrame) -> list[pd.DataFrame]:

@@ -46,7 +46,7 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         rule = f"{WORDS_OF_RULE[first['rule']]} ({first['rule']})"
         settings = [rule, settings, first["profile"] * bool(first["not_comparable"])]
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
-        told["grade"] = grades.grade_runs(seeds, runs)
+        told["grade"] = grades.grade_runs(seeds, runs).partition(" (")[0]  # the reasons stand in Table I below
         told["trained"] = ", ".join(filter(None, settings))
         told["n"] = grades.describe_n(seeds).removeprefix("n = ")
         told["depth (paper)"] = f"{seeds['depth'].mean():.3g}{paper.format(printed.odn.depth)}"
@@ -68,7 +68,7 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
             told["difference (points)"] += " (trained otherwise)" * (not alike)
         cost = seeds["train_tmacs"].mean()
         cost = f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}"
-        told["training, 10¹² MACs"] = cost + ", this depth alone" * bool(alone)
+        told["training, 10¹² MACs"] = cost + " (this depth alone)" * bool(alone)
         (narrow if first["not_comparable"] else at_full_width[row]).append(told)
     if narrow and not any(at_full_width.values()):
         return pd.DataFrame(narrow)
