@@ -95,12 +95,16 @@ def test_calibration_images_are_training_images(tiny_data):
     assert {image.tobytes() for image in images} == {image.numpy().tobytes() for image in tiny_data.train.images}
 
 
-def test_published_networks_in_8_bits_are_told(tmp_path):
-    assert compression.describe_published(tmp_path) == ""
+@pytest.mark.parametrize(("validation_pct", "verdict"), [(99.0, "holds"), (98.8, "does not hold")])
+def test_published_networks_in_8_bits_are_judged(tmp_path, validation_pct, verdict):
+    assert compression.judge_published(tmp_path) == ("not measured", "")
     folder = tmp_path / "quick" / "networks" / "mnist"
     folder.mkdir(parents=True)
-    about = {"row": "mnist", "depth": 2, "test_acc_pct": 99.47}
+    about = {"row": "mnist", "depth": 2, "test_acc_pct": 99.47, "val_acc_pct": 99.37}
     write_json(folder / "model.json", about)
-    assert compression.describe_published(tmp_path) == ""
-    write_json(folder / "model.json", about | {"int8": {"size_mb": 0.171, "plain_mb": 0.602, "test_acc_pct": 99.42}})
-    assert "mnist at depth 2 0.17 instead of 0.60 MB, -0.05 points" in compression.describe_published(tmp_path)
+    assert compression.judge_published(tmp_path)[0] == "not measured"
+    eight = {"size_mb": 0.171, "plain_mb": 0.602, "test_acc_pct": 99.42, "val_acc_pct": validation_pct}
+    write_json(folder / "model.json", about | {"int8": eight})
+    judged, why = compression.judge_published(tmp_path)
+    assert judged == verdict
+    assert "mnist at depth 2 0.17 instead of 0.60 MB, -0.05 points" in why

@@ -27,4 +27,4 @@ def test_memory_falls_by_as_much_as_the_file_or_does_not(used_mb, verdict):
     )
     judged, why = memory.judge_claim(table)
     assert judged == verdict
-    assert f"98.7 on disk (90 to {used_mb:.1f} MB)" in why
+    assert f"(90 to {used_mb:.1f} MB) and 98.7 on disk" in why

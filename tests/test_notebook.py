@@ -26,14 +26,14 @@ NAMES = "row seed fresh overrides"
         ([KNOWN], []),
         ([KNOWN, "# Parameters\nrow = 'svhn'\nseed = 1\noverrides = {'width': 8}"], []),
         ([KNOWN, "# Parameters\nsed = 5"], ["there is no parameter 'sed': did you mean 'seed'. choose from row, seed"]),
-        ([KNOWN, "# Parameters\nseed = float('nan')"], ["seed .* is not of type int"]),
-        ([KNOWN, "# Parameters\nseed = '5'\nrow = None"], ["row None is not of type", "seed '5' is not of type"]),
+        ([KNOWN, "# Parameters\nseed = float('nan')"], ["seed .* is not a whole number"]),
+        ([KNOWN, "# Parameters\nseed = '5'\nrow = None"], ["row None is not of type", "seed '5' is not a whole"]),
         # As a person edits the cell in a live kernel
         ([f"{KNOWN}\nsed = 3"], ["there is no parameter 'sed': did you mean 'seed'"]),
         ([KNOWN.replace("seed", "sed")], ["there is no parameter 'sed': did you mean 'seed'"]),
         ([f"%pwd\n{KNOWN}\ntarget_pcnt = 9\nSeed = 1"], ["'Seed': did you mean 'seed'", "'target_pcnt': choose"]),
-        ([f"{KNOWN}\nfresh = 'no'"], ["fresh 'no' is not of type bool"]),
-        ([f"{KNOWN}\nseed = [0, 1]"], [r"seed \[0, 1\] is not of type int"]),
+        ([f"{KNOWN}\nfresh = 'no'"], ["fresh 'no' is not True or False"]),
+        ([f"{KNOWN}\nseed = [0, 1]"], [r"seed \[0, 1\] is not a whole number"]),
         ([f"{KNOWN}\nrow = str(len('abc'))"], []),  # computed
         ([f"{KNOWN}\nsed = 3", KNOWN], []),  # mended
         ([KNOWN, "odn = 1\nseed + 1", f"{KNOWN}\nsed = 3", "seed = 5", "1 +"], ["there is no parameter 'sed'"]),

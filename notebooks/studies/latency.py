@@ -11,6 +11,7 @@ import torch
 
 from odnlib import metrics, models, recipes
 from odnlib.data import DATASETS
+from odnlib.experiment import keep_freed_memory
 from odnlib.files import describe_processor, write_csv
 from odnlib.paper import TABLE_1
 from studies import common
@@ -23,6 +24,7 @@ RESULTS_FILE = "latency.csv"
 
 def time_in_turns(tasks: dict[object, Callable[[], object]], rounds: int = ROUNDS) -> pd.DataFrame:
     """Return milliseconds, a column per task, a row per round, which runs every task once; one more first warms up."""
+    keep_freed_memory()  # as in training: what ran before in this process makes no difference
     measured: list[dict[object, float]] = [{} for _ in range(rounds + 1)]
     for taken, (name, task) in product(measured, tasks.items()):
         start = time.perf_counter()
