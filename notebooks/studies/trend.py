@@ -165,7 +165,7 @@ def judge_reuse(results: pd.DataFrame) -> tuple[str, str]:
         interval = f"90 % interval {low:+.2f} to {high:+.2f}, n = {len(gains)}"
         if verdicts[-1] == common.CLAIM_OPEN:  # by the normal distribution
             needed = (1.645 * pd.Series(gains).std() / (mean + common.ALLOWED_ACCURACY_LOSS_PTS)) ** 2
-            interval += f"; about {needed:.0f} would decide it" * (needed < 1000)
+            interval += f"; about {needed:.0f} would decide it" * bool(needed < 1000)
         told.append(f"{make_title(row)} at the depth of {make_title(sibling)}: {mean:+.2f} points ({interval})")
     order = (common.CLAIM_FAILS, common.CLAIM_OPEN, common.CLAIM_HOLDS)
     judged, first = next(verdict for verdict in order if verdict in verdicts), study.iloc[0]
