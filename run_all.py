@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from ast import literal_eval
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -169,7 +168,7 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
         defaults = {name: x["default"] for name, x in papermill.inspect_notebook(str(source)).items()}
         all_used = number == OWN_IMAGES_NUMBER  # of one's own images none is left out
         settings = {x: y for x, y in overrides.items() if not (all_used and x.endswith("_images"))}
-        given["overrides"] = literal_eval(defaults.get("overrides", "{}") if smoke else "{}") | settings
+        given["overrides"] = settings
         searches = [x for x in runs if x.row == ROW_OF_NOTEBOOK.get(number) and x.variant == "odn"]
         labels = {x.name.removeprefix(f"{x.row}-odn"): {"row": x.row, "seed": x.seed, "fresh": False} for x in searches}
         for label, of_run in (labels or {"": {}}).items():

@@ -116,7 +116,7 @@ def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words
     said = answer.describe_recommendation(
         offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60)
     )
-    assert said.startswith("On validation 71.0 to 97.0 % are recognised")
+    assert said.startswith(f"On validation {judged_pct:.1f} % are recognised (95 % interval 71.0 to 97.0; ")
     assert f"by guessing 50.0, by logistic regression {logistic_pct:.1f} %" in said
     assert words in said
 

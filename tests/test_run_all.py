@@ -124,7 +124,7 @@ def test_a_notebook_is_given_what_it_has_and_keeps_what_nobody_said():
     trend, own, families, reuse = (job.parameters for job in planned(*arguments, "9,10,11,13"))
     assert trend["rows"] == ["mnist", "svhn", "emnist"]
     assert (own["seed"], own["overrides"]) == (3, {})  # somebody's own images are all used
-    assert (families["row"], families["seeds"], families["overrides"]["target_pct"]) == ("mnist", [3], 12.0)
+    assert (families["row"], families["seeds"], families["overrides"]) == ("mnist", [3], {"train_images": 64})
     assert ("svhn", "mnist") in reuse["pairs"]
     assert not {"rule", "seeds", "row"} & set(planned("--only", "06")[0].parameters)
     studies = planned("--fresh", "--only", "6,8,9,11,12,13")

@@ -126,7 +126,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     met = take.judged_pct >= goal_pct
     twice = " That is the mean of two seeds, of which the better one is taken." * bool(take.seeds > 1)
     sentences = [
-        f"On validation {take.low:.1f} to {take.high:.1f} % are recognised (95 % interval about {take.judged_pct:.1f}, "
+        f"On validation {take.judged_pct:.1f} % are recognised (95 % interval {take.low:.1f} to {take.high:.1f}; "
         f"{len(validation)} images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by "
         f"logistic regression {logistic_pct:.1f} %.{twice}",
         f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "

@@ -30,7 +30,7 @@ def judge_by_study(results_dir: Path, profile: str, study: ModuleType, *question
     tables = [study.read_results(results_dir, name) for name in comparison.list_profiles_from(profile)]
     tables = [table for table in tables if len(table)]
     if not tables:
-        return "not measured", f"{NOTEBOOK_OF_STUDY[study]} has not been run in this profile"
+        return "not measured", f"{NOTEBOOK_OF_STUDY[study]} has not been run in this profile (reduced may have it)"
     results = pd.concat(tables, ignore_index=True)
     summary = study.summarise_over_seeds(results) if hasattr(study, "summarise_over_seeds") else results
     return study.judge_claim(summary, *question)
@@ -44,7 +44,7 @@ def judge_claims(results_dir: Path, profile: str, runs: pd.DataFrame, numbers: p
     reused = by_study(trend, "reuse")  # or, without searches that tried every depth, notebook 13's
     further, published = by_study(compression, "further"), compression.judge_published(results_dir)
     if published[0] != "not measured":
-        further = published if further[0] == "not measured" else (further[0], f"{further[1]}; {published[1]}")
+        further = published if further[0] == "not measured" else (published[0], f"{further[1]}; {published[1]}")
     verdicts = {
         "mnist_98_64": by_runs.judge_size_reduction(numbers, "mnist"),
         "svhn_96_44": by_runs.judge_size_reduction(numbers, "svhn"),

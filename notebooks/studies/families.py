@@ -107,11 +107,13 @@ def draw_results(results: pd.DataFrame) -> Figure:
             if shown.any():
                 axis.plot(percent[shown], place[shown], marker, color=color, label=title, ms=5)
         axis.set_xlabel(label)
+    goals = results["goal_pct"], results["architecture"].map(names.index)
+    axes[2].plot(*goals, "|", color=plots.COLOR_GOAL, ms=14, mew=1.5, label="its goal (on validation)")
     axes[0].set(xlim=(0, 105), yticks=range(len(names)), yticklabels=map(plots.architecture_title, names))
     axes[0].invert_yaxis()
     axes[1].set_xscale("log")
     plots.label_log_axis(axes[1].xaxis, 2, 5)
-    plots.legend_above(drawn, 2)
+    plots.legend_above(drawn, 3)
     return plots.write_caption(
         drawn, run, common.list_seeds(results), f"{len(names)} architectures", varied=("target_pct",)
     )

@@ -63,11 +63,12 @@ def grade_procedure(runs: pd.DataFrame) -> str:
     first = next(runs.itertuples())
     if first.rule == "released" and first.variant == "odn" and not first.carry_best:
         return f"compared, not judged, n = {len(runs)}"
-    judged = [list_missed_criteria(run) for run in runs.itertuples() if not is_exploratory(run)]
+    judged = {run.seed: list_missed_criteria(run) for run in runs.itertuples() if not is_exploratory(run)}
     if not judged:
         return f"exploratory, n = {len(runs)}"
-    judged += [[why] for why in select_for_run("lost", first)["why"]]
-    inside, wrong = judged.count([]), "; ".join(text for texts in judged for text in texts)
+    judged |= {lost.seed: [lost.why] for lost in select_for_run("lost", first).itertuples()}
+    inside = [*judged.values()].count([])
+    wrong = "; ".join(f"seed {seed}: {text}" for seed, texts in judged.items() for text in texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
     return f"{grade}, {inside} of {len(judged)} judged inside" + f" ({wrong})" * bool(wrong)
 

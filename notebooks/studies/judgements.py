@@ -52,11 +52,13 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
             names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
             paper, ours = (x[names].mean() for x in (by_paper, plain))
             gain, depth = paper - ours, by_paper["depth"].iloc[0]
+            errors = 1 - ours["test_acc_pct"] / 100
+            half = 196 * (2 * errors * (1 - errors) / plain["test_images"].iloc[0]) ** 0.5
             why = (
                 f"{row}, depth {depth}, the procedure less plain training: {gain['val_acc_pct']:+.2f} points on "
-                f"validation, {gain['test_acc_pct']:+.2f} on test (n = {len(by_paper)} and {len(plain)}; batch and "
-                f"rate differ), for {paper['train_tmacs']:.0f} TMAC, where plain training of all depths up to this one "
-                f"takes {ours['train_tmacs']:.0f}"
+                f"validation, {gain['test_acc_pct']:+.2f} on test, ± {half:.2f} by its images (n = {len(by_paper)} and "
+                f"{len(plain)}; batch and rate differ), for {paper['train_tmacs']:.0f} TMAC, where plain training of "
+                f"all depths up to this one takes {ours['train_tmacs']:.0f}"
             )
             judged.append((row, gain["test_acc_pct"] > 0.20, why))
     verdict, why = sum_up_datasets(judged, ("not measured", "no row has both at full width"))

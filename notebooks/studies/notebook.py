@@ -108,6 +108,11 @@ def check_parameters(cells: Sequence[str], names: str, **kinds: type) -> None:
         raise RecipeError("\n".join(sorted(lines)))
 
 
+def add_smoke_settings(profile: str, overrides: dict, **smoke: object) -> dict:
+    """Return `overrides`; in profile smoke, which only shows that all works, with the settings `smoke` below them."""
+    return (smoke if profile == "smoke" else {}) | overrides
+
+
 def resolve_folder(given: str, usual: str) -> Path:
     """Return the folder `given`, or if that is "" the `usual` one, as a path; relative ones begin at the repository."""
     return ROOT / Path(given or usual).expanduser()

@@ -53,18 +53,17 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
         axis.plot(*places, "D--", label="paper, Table I", **style)
         by_paper = SimpleNamespace(row=row, variant="odn", rule="released")
         criterion = grades.select_for_run("criteria", by_paper).query("quantity == 'test_acc_pct'")
-        band = {"color": plots.COLOR_PAPER, "lw": 0, "alpha": 0.25, "label": "criterion for the paper's procedure"}
+        band = {"color": plots.COLOR_PAPER, "lw": 0, "alpha": 0.25, "label": "criterion for the accuracy"}
         for x in criterion.itertuples():
             axis.fill_between([places[0][0] / 1.4, places[0][0] * 1.4], x.low, x.high, **band)
         for _, seeds in of_row.groupby(comparison.GROUP_COLUMNS, sort=False):
             grade, mean = grades.grade_runs(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
-            if grade.startswith("not corroborated"):  # for its depth, or for its accuracy
-                ring = {"color": find_look(grade)[2], "ms": 16, "fillstyle": "none", "mew": 1.5, "zorder": 4}
-                axis.plot(*mean, "o", label="depth not corroborated", **ring)
+            if hollow := grade.startswith("not corroborated"):  # for its depth, or for its accuracy
                 grade = grades.grade_accuracy(seeds)
             _, marker, color = find_look(grade)
-            label = shorten_grade(grade).replace("depth and ", "")
-            axis.plot(seeds["size_mb"], seeds["test_acc_pct"], marker, color=color, ms=7, label=label)
+            label = shorten_grade(grade).replace("depth and ", "") + ", its depth not" * hollow
+            look = {"color": color, "mfc": "white" if hollow else color, "mew": 1.5, "ms": 7}
+            axis.plot(seeds["size_mb"], seeds["test_acc_pct"], marker, label=label, **look)
             lost = grades.select_for_run("lost", next(seeds.itertuples()))["test_acc_pct"]
             if len(lost) and comparable.any():
                 hollow = {"color": color, "mfc": "white", "ms": 7, "label": "a judged run whose files are lost"}

@@ -170,14 +170,14 @@ def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
     """Draw `read_authors_log` on two axes, behind a search's curves if there are any; return whether there is a log."""
     if (log := read_authors_log(run)) is None:
         return False
-    for axis, column in zip(axes, ("val_acc_pct", "train_loss"), strict=True):
+    for axis, column, height in zip(axes, ("val_acc_pct", "train_loss"), (0.02, 0.75), strict=True):
         own = axis.get_xlim(), axis.get_ylim()
         label = "authors' log: validation accuracy, training loss"
         axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
         for depth, start in log.groupby("depth")["epoch"].min().add(1).iloc[1:].items():
             place = {"transform": axis.get_xaxis_transform(), "fontsize": 8, "color": COLOR_PAPER, "rotation": 90}
             place["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
-            axis.text(start, 0.02, f"log: depth {depth}", va="bottom", ha="right", **place)
+            axis.text(start, height, f"log: depth {depth}", va="bottom", ha="right", **place)
         axis.set(xlim=(own[0][0], max(own[0][1], log["epoch"].max() + 2)), ylim=own[1])
     return True
 

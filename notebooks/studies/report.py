@@ -64,8 +64,8 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         if len(whole):
             accuracy, alike = whole["test_acc_pct"].mean(), set(whole["rule"]) == {first["rule"]}
             told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
-            told["difference (points)"] = f"{accuracies.mean() - accuracy:+.2f}, n = {len(whole)}"
-            told["difference (points)"] += " (trained otherwise)" * (not alike)
+            difference = f"{seeds['test_acc_pct'].mean() - accuracy:+.2f}, n = {len(seeds)} and {len(whole)}"
+            told["difference (points)"] = difference + " (trained otherwise)" * (not alike)
         cost = seeds["train_tmacs"].mean()
         cost = f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}"
         told["training, 10¹² MACs"] = cost + " (this depth alone)" * bool(alone)
@@ -117,6 +117,10 @@ class Report:
         """
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
         remarks, sentences = self.folder.parent / REMARKS_FILE, []
+        if "trained" in self.headline:
+            told = self.headline.dropna(subset="trained")
+            found = [f"{x.dataset} {x.grade} by {x.trained.partition(' (')[0]}" for x in told.itertuples()]
+            sentences.append(f"In short: {'; '.join(found)}")
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         ours = self.claims["section"] == "ours"
         kinds |= {"numbers of Table I that need no training": self.best[~trained]}
