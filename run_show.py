@@ -37,7 +37,8 @@ def describe_progress(job, runs: Path) -> str:
         now, recipe = files.read_json(file), files.read_json(file.with_name("recipe.json"))
         if now.get("notebook") == job.executed.stem and not file.with_name("result.json").exists():
             best = f", {now['val_acc_pct']:.1f} % right" if now["val_acc_pct"] else ""
-            left = f", {now['seconds_left']:.0f} s left of this" if now["seconds_left"] else ""
+            sure = now["seconds_left"] and now["stage_epochs"] >= 1
+            left = f", {now['seconds_left'] / 60:.1f} min left of this training" if sure else ""
             own, told = recipe["row"].startswith("own_"), f"{recipe['row']} with {recipe['architecture']}"
             told = f"width {recipe['width']}, seed {recipe['seed']}" if own else told
             return f"{told}, {now['where']}{best}{left}"
@@ -57,6 +58,7 @@ class ProgressBlock(AbstractContextManager):
         look = {"file": sys.stdout, "dynamic_ncols": True, "disable": not self.drawn}
         self.lines = [tqdm(position=i, bar_format="{desc}", **look) for i in range(len(jobs))]
         form = "{n_fmt} of {total_fmt}{postfix} |{bar:40}|"
+        look["disable"] |= len(jobs) == 1  # it would not move
         self.bar = tqdm(total=len(jobs), position=len(jobs), bar_format=form, **look)
 
     def show(self) -> None:

@@ -159,8 +159,8 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     assert (full["n"], narrow["n"], narrow["trained"]) == ("1", "2", "the paper's procedure (released), reduced")
     assert full["test accuracy, % (paper)"] == "99.10 (99.31)"
     assert (full["whole network, % (paper)"], narrow["whole network, % (paper)"]) == ("99.50 (99.61)", "98.50")
-    assert full["difference (points)"] == "-0.40, n = 1 (trained otherwise)"
-    assert narrow["difference (points)"] == "-1.00, n = 1"
+    assert full["difference (points)"] == "-0.40, n = 1 and 1 (trained otherwise)"
+    assert narrow["difference (points)"] == "-1.00, n = 1 and 1"
     assert narrow["grade"] == "a trend, n = 2"
     assert full["training, 10¹² MACs"] == "1"
 

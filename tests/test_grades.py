@@ -28,8 +28,8 @@ def graded(results_dir):
 
 def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
     pretend_run(tmp_path / "log", seed=1, **PAPER)
-    lost = "test accuracy 99.09, not 99.11 to 99.51, of seed 2, whose files were lost"
-    assert graded(tmp_path / "log") == f"not reproduced, 1 of 2 judged inside ({lost})"
+    lost = "test accuracy 99.09, not 99.11 to 99.51, and its files were lost"
+    assert graded(tmp_path / "log") == f"not reproduced, 1 of 2 judged inside (seed 2: {lost})"
     spoilt = {
         "depth": {"depth": 3},
         "test_acc_pct": {"accuracy": 99.1},
@@ -41,8 +41,8 @@ def test_a_run_like_the_log_is_reproduced_and_each_quantity_can_fail(tmp_path):
     for quantity, change in spoilt.items():
         pretend_run(tmp_path / quantity, seed=1, **PAPER | change)
         grade = graded(tmp_path / quantity)
-        assert grade.startswith(f"not reproduced, 0 of 2 judged inside ({quantity} ")
-        assert grade.endswith(f"; {lost})")
+        assert grade.startswith(f"not reproduced, 0 of 2 judged inside (seed 1: {quantity} ")
+        assert grade.endswith(f"; seed 2: {lost})")
         assert grade.count(";") == 1  # nothing else
 
 
@@ -50,9 +50,9 @@ def test_what_a_run_lacks_lies_outside(tmp_path):
     one = {"epochs": LOG[LOG["depth"] < 2], "depths": DEPTHS.assign(val_acc_pct=[99.1, None, None]), "depth": 1}
     pretend_run(tmp_path / "shallow", seed=1, **PAPER | one)
     assert graded(tmp_path / "shallow") == (
-        "not reproduced, 0 of 2 judged inside (depth 1, not 2 to 2; val_acc_pct_depth1 99.1, not 98.18 to 98.78; "
-        "val_acc_pct_depth2 nan, not 99.1 to 99.6; epochs_depth2 nan, not 40 to 160; "
-        "test accuracy 99.09, not 99.11 to 99.51, of seed 2, whose files were lost)"
+        "not reproduced, 0 of 2 judged inside (seed 1: depth 1, not 2 to 2, "
+        "val_acc_pct_depth1 99.1, not 98.18 to 98.78, val_acc_pct_depth2 nan, not 99.1 to 99.6, "
+        "epochs_depth2 nan, not 40 to 160; seed 2: test accuracy 99.09, not 99.11 to 99.51, and its files were lost)"
     )
     cold = LOG[LOG["stage"] != "warmup"]  # the whole network has no warm-up, and CIFAR-10's search has none
     runs = common.read_finished_runs(
@@ -121,7 +121,7 @@ def test_what_the_procedure_buys(tmp_path):
     pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.41)
     verdict, why = judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))
     assert verdict.startswith("holds in the rows measured; emnist")
-    assert "+0.21 on test (n = 1 and 1;" in why
+    assert "+0.21 on test, ± 0.25 by its images (n = 1 and 1;" in why
     pretend_run(tmp_path, seed=2, **PAPER, accuracy=99.37)
     assert (
         judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))[0]

@@ -143,8 +143,10 @@ def climb_ladder(
         accuracies_pct = [measure(recipe)]
         low, high = interval_pct(accuracies_pct[0], images)
         if low < goal_pct < high:
+            print(f"too near {goal_pct:g} % to tell: a second seed is trained, and the mean decides")
             seeds.append(dataclasses.replace(recipe, seed=recipe.seed + 1))
             accuracies_pct.append(measure(seeds[1]))
+            print(f"mean {np.mean(accuracies_pct):.1f} %")
         tried.append(TriedNetwork(tuple(seeds), tuple(accuracies_pct)))
         if tried[-1].meets(goal_pct):
             break
