@@ -160,7 +160,7 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     assert full["test accuracy, % (paper)"] == "99.10 (99.31)"
     assert (full["whole network, % (paper)"], narrow["whole network, % (paper)"]) == ("99.50 (99.61)", "98.50")
     assert full["difference (points)"] == "-0.40, n = 1 and 1 (trained otherwise)"
-    assert narrow["difference (points)"] == "-1.00, n = 1 and 1"
+    assert narrow["difference (points)"] == "-1.00, n = 2 and 1"
     assert narrow["grade"] == "a trend, n = 2"
     assert full["training, 10¹² MACs"] == "1"
 

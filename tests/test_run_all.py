@@ -183,7 +183,13 @@ def test_side_by_side_some_fail_and_the_comparison_comes_last(monkeypatch, tmp_p
     monkeypatch.setattr(run_all, "divide_devices", lambda *_: [{"SLOT": "a"}, {"SLOT": "b"}])
     status = tmp_path / "smoke" / "runs" / "some-run" / "status.json"
     status.parent.mkdir(parents=True)
-    now = {"where": "depth 3, 2.5 of 9 epochs", "notebook": "12", "val_acc_pct": 41.2, "seconds_left": 70.4}
+    now = {
+        "where": "depth 3, 2.5 of 9 epochs",
+        "notebook": "12",
+        "val_acc_pct": 41.2,
+        "seconds_left": 70.4,
+        "stage_epochs": 2.5,
+    }
     status.write_text(json.dumps(now))
     status.with_name("recipe.json").write_text('{"row": "mnist", "architecture": "resnet18"}')
     os.utime(status, (time.time() + 600,) * 2)  # as if it were written all the time
