@@ -170,7 +170,7 @@ def draw_authors_curves(axes: Sequence[Axes], run: RunOrRecipe) -> bool:
     """Draw `read_authors_log` on two axes, behind a search's curves if there are any; return whether there is a log."""
     if (log := read_authors_log(run)) is None:
         return False
-    for axis, column, height in zip(axes, ("val_acc_pct", "train_loss"), (0.02, 0.75), strict=True):
+    for axis, column, height in zip(axes, ("val_acc_pct", "train_loss"), (0.02, 0.5), strict=True):
         own = axis.get_xlim(), axis.get_ylim()
         label = "authors' log: validation accuracy, training loss"
         axis.plot(log["epoch"], log[column], color=COLOR_PAPER, linewidth=0.8, alpha=0.6, zorder=0, label=label)
@@ -189,7 +189,7 @@ def stretch_near_100(axis: Axes, lowest_pct: float) -> None:
         return -np.log(np.maximum(100.3 - accuracy, 1e-3))
 
     axis.set_yscale("function", functions=(scale, lambda place: 100.3 - np.exp(-place)))
-    axis.set_ylim(lowest_pct, 100.1)
+    axis.set(ylim=(lowest_pct, 100.1), ylabel="accuracy (%)\n(stretched towards 100)")
     axis.set_yticks([x for x in (0, 50, 80, 90, 95, 98, 99, 100) if x >= lowest_pct])
 
 

@@ -129,7 +129,8 @@ def save_figures(odn_folder: Path, *full_folder: Path) -> None:
         plots.draw_structure(depths, odn, printed),
         folder / f"{odn.row}-{odn.architecture}-width_{odn.width}-structure.png",
     )
-    plots.save_figure(plots.draw_depth_choice(depths, odn, printed), folder / f"{odn.name}-choice.png")
+    if depths["val_acc_pct"].count() > 1:  # else there was no choice
+        plots.save_figure(plots.draw_depth_choice(depths, odn, printed), folder / f"{odn.name}-choice.png")
     for run in map(recipes.read_run, (odn_folder, *full_folder)):
         figure = plots.draw_history(pd.read_csv(run.folder / "epochs.csv"), run)
         if run.variant == "odn" and plots.draw_authors_curves(figure.axes, run):
