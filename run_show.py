@@ -38,7 +38,7 @@ def describe_progress(job, runs: Path) -> str:
         if now.get("notebook") == job.executed.stem and not file.with_name("result.json").exists():
             best = f", {now['val_acc_pct']:.1f} % right" if now["val_acc_pct"] else ""
             sure = now["seconds_left"] and now["stage_epochs"] >= 1
-            left = f", {now['seconds_left'] / 60:.1f} min left of this training" if sure else ""
+            left = f", {tqdm.format_interval(now['seconds_left'])} left of this training" if sure else ""
             own, told = recipe["row"].startswith("own_"), f"{recipe['row']} with {recipe['architecture']}"
             told = f"width {recipe['width']}, seed {recipe['seed']}" if own else told
             return f"{told}, {now['where']}{best}{left}"

@@ -195,7 +195,7 @@ def test_side_by_side_some_fail_and_the_comparison_comes_last(monkeypatch, tmp_p
     os.utime(status, (time.time() + 600,) * 2)  # as if it were written all the time
     assert launch("--results-dir", tmp_path, "--only", ",".join(numbers)) == 1
     shown = capsys.readouterr().out
-    told = "12 seed = 0: mnist with resnet18, depth 3, 2.5 of 9 epochs, 41.2 % right, 1.2 min left of this training"
+    told = "12 seed = 0: mnist with resnet18, depth 3, 2.5 of 9 epochs, 41.2 % right, 01:10 left of this training"
     for text in (
         told,
         "of 5, less than a minute left",
