@@ -61,8 +61,7 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
                 f"all depths up to this one takes {ours['train_tmacs']:.0f}"
             )
             judged.append((row, gain["test_acc_pct"] > 0.20, why))
-    verdict, why = sum_up_datasets(judged, ("not measured", "no row has both at full width"))
-    return verdict + f"; {', '.join(row for row, *_ in judged)} alone, few runs" * bool(judged), why
+    return sum_up_datasets(judged, ("not measured", "no row has both at full width"))
 
 
 def sum_up_datasets(judged: list[tuple], nothing: VerdictAndReason, asked: Iterable[str] = TABLE_1) -> VerdictAndReason:
@@ -71,7 +70,12 @@ def sum_up_datasets(judged: list[tuple], nothing: VerdictAndReason, asked: Itera
         return nothing
     rows, holds, why = zip(*judged, strict=True)
     verdict, some = common.judge_for_datasets(all(holds), rows, asked), [x for x, y, _ in judged if y]
-    return verdict + f"; holds for {', '.join(some)}" * bool(some and not all(holds)), "; ".join(why)
+    if not all(holds):
+        missing = [row for row in asked if row not in rows]
+        verdict += f"; holds for {', '.join(some)}" * bool(some) + f"; {', '.join(missing)} not measured" * bool(
+            missing
+        )
+    return verdict, "; ".join(why)
 
 
 def select_runs_at_full_width(runs: pd.DataFrame, rule: str, variant: str = "odn") -> pd.DataFrame:
