@@ -44,14 +44,15 @@ def list_profiles_from(profile: str) -> list[str]:
 
 def read_runs_from_profile(results_dir: Path, profile: str) -> pd.DataFrame:
     """Return the `common.read_finished_runs` of a profile and of those with more work, with params_m and
-    size_reduction_pct. `label` also names a training version after the first. Without runs: empty, `RUN_COLUMNS`.
+    size_reduction_pct. `label` also names a training version after the first, and no number of threads, which only
+    changes the rounding. Without runs: empty, `RUN_COLUMNS`.
     """
     tables = [common.read_finished_runs(results_dir, name) for name in list_profiles_from(profile)]
     runs = pd.concat(tables, ignore_index=True)
     if runs.empty:
         return pd.DataFrame(columns=RUN_COLUMNS, dtype=float)
     runs["size_reduction_pct"] = 100 * (1 - runs["size_mb"] / runs["full_size_mb"])
-    labels = [common.describe_overrides(run, set()) for run in runs.itertuples()]
+    labels = [common.describe_overrides(run, {"threads"}) for run in runs.itertuples()]
     return runs.assign(label=labels, params_m=runs["params"] / 1e6)
 
 
