@@ -34,7 +34,7 @@ from run_show import ProgressBlock, summarise_launch
 NOTEBOOKS = {path.name[:2]: path for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 ROW_OF_NOTEBOOK = dict(zip(("01", "02", "03", "04", "05"), TABLE_1, strict=True))
 ABLATION_NUMBER, COMPARISON_NUMBER, BENCHMARK_NUMBER, OWN_IMAGES_NUMBER = "06", "07", "08", "10"
-OWN_IMAGES_PARAMETERS = ("max_bytes", "image_size", "flip")  # that --set sets of its notebook
+OWN_IMAGES_PARAMETERS = {"max_bytes": int, "image_size": int, "flip": bool}  # that --set sets of its notebook
 OWN_IMAGES_SETTINGS = (*OWN_IMAGES_PARAMETERS, "depth_epochs", "batch_size", "rate", "bfloat16", "threads")
 
 
@@ -131,10 +131,12 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     arguments.profile = arguments.profile or ("quick" if arguments.images else "smoke")
     rows, seeds, numbers = arguments.rows, [*map(parse_value, arguments.seeds)], choose_notebooks(arguments)
     own = {name: x for name, x in arguments.overrides if arguments.images and name in OWN_IMAGES_PARAMETERS}
-    fields = {*OWN_IMAGES_PARAMETERS[: 3 * bool(arguments.images)], *recipes.SETTING_FIELDS}
+    fields = {*(OWN_IMAGES_PARAMETERS if arguments.images else ()), *recipes.SETTING_FIELDS}
     overrides = {name: x for name, x in arguments.overrides if name not in own and name in fields}
     useful = OWN_IMAGES_SETTINGS if arguments.images else recipes.SETTING_FIELDS
     problems = [recipes.unknown_parameter_message(x, useful) for x, _ in arguments.overrides if x not in fields]
+    wrong = [name for name, x in own.items() if type(x) is not OWN_IMAGES_PARAMETERS[name]]
+    problems += [f"{x} {own[x]!r} is not {'true or false' if x == 'flip' else 'a whole number'}" for x in wrong]
     for name, asked, known in (("rows", rows, TABLE_1), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []

@@ -111,7 +111,7 @@ def test_a_rung_that_met_the_goal_is_chosen_and_else_the_most_accurate():
     ],
 )
 def test_recommendation_begins_with_the_interval(judged_pct, logistic_pct, words):
-    line = {"width": 16, "depth": 3, "seeds": 1, "judged_pct": judged_pct, "low": 71.0, "high": 97.0, "size_mb": 0.336}
+    line = {"width": 16, "depth": 3, "seeds": 1, "judged_pct": judged_pct, "low": 71.0, "high": 97.0, "size_kb": 336}
     offered = pd.DataFrame([line | {"macs_m": 3.7, "latency_ms": 0.4, "chosen": True}])
     said = answer.describe_recommendation(
         offered, pd.DataFrame({"judged_pct": [50.0, logistic_pct]}), 90.0, split(60, 60)

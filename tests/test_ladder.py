@@ -145,7 +145,7 @@ def test_what_is_offered_and_how_long_it_will_take(tmp_path):
     offered = ladder.tabulate_tried_networks(tried, tried[1], tmp_path, data.validation, 30)
     assert offered["chosen"].tolist() == [False, True]
     assert offered["judged_pct"].tolist() == [rung.accuracy_pct for rung in tried]
-    assert (offered[["size_mb", "latency_ms", "low"]] > 0).all(axis=None)
+    assert (offered[["size_kb", "latency_ms", "low"]] > 0).all(axis=None)
     labels = (
         ladder.draw_tried_networks(offered, 90.0, {"guessing": 33.0, "logistic regression": 50.0})
         .axes[0]

@@ -165,9 +165,10 @@ def draw_results(results: pd.DataFrame) -> Figure:
         below.set_xlabel("epoch")
     plots.legend_above(drawn, 4)
     n = results["n"].max()
-    return plots.write_caption(
-        drawn, run, f"seed {run.seed}" + f", whose fall is the median of {n} pairs" * bool(n > 1)
-    )
+    told = f"seed {run.seed}" + f", whose fall is the median of {n} pairs" * bool(n > 1)
+    if run.folder.parent.name == "cut_short":
+        told += f"; cut within depth {searches[0]['depth'].max()}"
+    return plots.write_caption(drawn, run, told)
 
 
 def write_results(results_dir: Path | str, profile: str) -> None:

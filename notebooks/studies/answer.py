@@ -129,7 +129,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
         f"On validation {take.judged_pct:.1f} % are recognised (95 % interval {take.low:.1f} to {take.high:.1f}; "
         f"{len(validation)} images, which also chose it: a little too good); by guessing {guess_pct:.1f}, by "
         f"logistic regression {logistic_pct:.1f} %.{twice}",
-        f"Width {take.width}, depth {take.depth}: {1000 * take.size_mb:,.0f} kB, {take.macs_m:.1f} million "
+        f"Width {take.width}, depth {take.depth}: {take.size_kb:,.0f} kB, {take.macs_m:.1f} million "
         f"multiply-accumulates and {take.latency_ms:.1f} ms an image by PyTorch on this machine's CPU.",
         f"It is the smallest on this ladder that met your {goal_pct:g} % when all were trained alike."
         + " The ladder has no smaller one: a smaller network may do." * (len(offered) == 1)

@@ -114,6 +114,5 @@ def draw_results(results: pd.DataFrame) -> Figure:
     axes[1].set_xscale("log")
     plots.label_log_axis(axes[1].xaxis, 2, 5)
     plots.legend_above(drawn, 3)
-    return plots.write_caption(
-        drawn, run, common.list_seeds(results), f"{len(names)} architectures", varied=("target_pct",)
-    )
+    seeds = common.list_seeds(results) + ", not all with each" * (len(results) < len(names) * results["seed"].nunique())
+    return plots.write_caption(drawn, run, seeds, f"{len(names)} architectures", varied=("target_pct",))

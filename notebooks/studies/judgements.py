@@ -124,9 +124,11 @@ def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
             accuracy, goal = below["val_acc_pct"].max(), below["goal_pct"].iloc[0]
             p, images = accuracy / 100, DATASETS[row].validation_images
             half = 196 * (p * (1 - p) / images) ** 0.5
-            why = f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, the goal is {goal:g} % "
-            judged.append((row, accuracy < goal, why + f"(± {half:.2f}, {images:,} images)"))
-            unsure |= abs(accuracy - goal) < half
+            away, why = abs(accuracy - goal), f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, "
+            needed = f"; about {images * (half / away) ** 2:,.0f} would decide it" if 0 < away < half else ""
+            why += f"the goal is {goal:g} % (± {half:.2f}, {images:,} images{needed})"
+            judged.append((row, accuracy < goal, why))
+            unsure |= away < half
     verdict, why = sum_up_datasets(judged, NO_RUN)
     return verdict.replace(CLAIM_FAILS, CLAIM_OPEN) if unsure else verdict, why
 

@@ -116,7 +116,7 @@ def tabulate_plan(ladder: list[Recipe], data: Data) -> pd.DataFrame:
     minutes = estimate_minutes(ladder, data)
     sizes = [count_network_bytes((x.width, x.last_depth), data.train.dataset) / 1000 for x in ladder]
     networks = {"width": [x.width for x in ladder], "depth": [x.last_depth for x in ladder]}
-    return pd.DataFrame(networks | {"size (kB)": sizes, "minutes up to it": minutes})
+    return pd.DataFrame(networks | {"size_kb": sizes, "minutes up to it": minutes})
 
 
 def interval_pct(accuracy_pct: float, images: float) -> tuple[float, float]:
@@ -167,7 +167,7 @@ def tabulate_tried_networks(
     tried: list[TriedNetwork], best: TriedNetwork, results_dir: Path, validation: Split, images: float
 ) -> pd.DataFrame:
     """Return a table, one row per network tried: width, depth, seeds, judged_pct (their mean), its interval on
-    so many `images` (low, high), params, size_mb, macs_m, latency_ms of one image on the CPU (the least of
+    so many `images` (low, high), params, size_kb, macs_m, latency_ms of one image on the CPU (the least of
     some rounds: what else a machine does only adds to it), chosen (it is `best`).
     """
     folders = [experiment.folder_of_run(network.best_recipe, results_dir) for network in tried]
@@ -179,7 +179,7 @@ def tabulate_tried_networks(
         judged_pct = network.accuracy_pct
         row = {"width": run.width, "depth": run.depth, "seeds": len(network.recipes), "judged_pct": judged_pct}
         row |= dict(zip(("low", "high"), interval_pct(judged_pct, images), strict=True))
-        row |= {"params": run.params, "size_mb": run.size_mb}
+        row |= {"params": run.params, "size_kb": 1000 * run.size_mb}
         rows.append(row | {"macs_m": run.macs_m, "latency_ms": taken[i], "chosen": network == best})
     return pd.DataFrame(rows)
 
@@ -187,14 +187,14 @@ def tabulate_tried_networks(
 def draw_tried_networks(offered: pd.DataFrame, goal_pct: float, simple_pct: dict[str, float]) -> Figure:
     """Draw judged_pct against bytes of the networks `offered`, the goal, and `simple_pct`, accuracies by name, in %."""
     drawn, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    place = 1000 * offered["size_mb"], offered["judged_pct"]
+    place = offered["size_kb"], offered["judged_pct"]
     bars = [offered["judged_pct"] - offered["low"], offered["high"] - offered["judged_pct"]]
     axis.errorbar(*place, bars, fmt="o-", color=plots.COLOR_FOUND, capsize=3, label="networks")
-    for x in offered.itertuples():
+    for width, depth, *point in zip(offered["width"], offered["depth"], *place, strict=True):
         beside = {"xytext": (6, -12), "textcoords": "offset points", "fontsize": 9}
-        axis.annotate(f"{x.width} x {x.depth}", (1000 * x.size_mb, x.judged_pct), **beside)
+        axis.annotate(f"{width} x {depth}", point, **beside)
     take, ring = offered[offered["chosen"]], {"ms": 14, "fillstyle": "none", "mew": 2, "label": "chosen"}
-    axis.plot(1000 * take["size_mb"], take["judged_pct"], "o", color=plots.COLOR_CHOSEN, **ring)
+    axis.plot(take["size_kb"], take["judged_pct"], "o", color=plots.COLOR_CHOSEN, **ring)
     axis.axhline(goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"your {goal_pct:g} %")
     for (name, accuracy_pct), line in zip(simple_pct.items(), (":", "-."), strict=True):
         axis.axhline(accuracy_pct, color="0.5", linestyle=line, label=name)

@@ -34,6 +34,7 @@ pd.set_option("display.max_colwidth", None)  # no sentence in a table is cut off
 WORDS_OF_TYPE = {bool: "True or False", float: "a number", int: "a whole number"}
 TITLE_OF_COLUMN = {
     "params": "parameters", "params_m": "parameters (M)", "size_mb": "size (MB)", "macs_m": "MACs (M)",
+    "size_kb": "size (kB)",
     "val_acc_pct": "validation (%)", "test_acc_pct": "test (%)", "warmup_val_acc_pct": "after warm-up (%)",
     "best_val_acc_pct": "best validation (%)", "goal_pct": "goal (%)", "train_tmacs": "training MACs (10^12)",
     "of": "of blocks", "max_depth": "of blocks", "depth_share": "share of blocks", "size_share": "share of bytes",

@@ -224,9 +224,9 @@ def draw_depth_choice(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRo
         if run.width == 64 and run.architecture == printed.architecture:
             axis.axvline(getattr(printed.odn, column), color=COLOR_PAPER, linestyle=":", label="the paper's")
         for depth, *place in zip(tried["depth"], tried[column], tried["val_acc_pct"], strict=True):
-            axis.annotate(depth, place, (0, 10), textcoords="offset points", fontsize=8, ha="center")
+            axis.annotate(depth, place, (0, 8), textcoords="offset points", fontsize=8, ha="center")
         axis.axhline(run.goal_pct, color=COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
-        axis.set(xlabel=label, xmargin=0.1, ymargin=0.15)
+        axis.set(xlabel=label, xmargin=0.1, ymargin=0.2)  # room for the numbers above the points
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlim(left=-0.03 * tried[column].max())  # from 0, and room for the first depth
     axes[0].set_ylabel("validation accuracy (%)")

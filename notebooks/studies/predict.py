@@ -65,9 +65,12 @@ def main() -> None:
         parser.error(f"there is no {', '.join(missing)}")
     if not (files := [file for place in asked.photos for file in find_photographs(place)]):
         parser.error(f"no images in {', '.join(map(str, asked.photos))}")
-    session = onnxruntime.InferenceSession(asked.model, providers=["CPUExecutionProvider"])
-    (_, *shape), (_, count) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
-    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"]) or list(map(str, range(count)))
+    try:
+        session = onnxruntime.InferenceSession(asked.model, providers=["CPUExecutionProvider"])
+        (_, *shape), (_, count) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
+        classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"]) or list(map(str, range(count)))
+    except Exception as error:  # onnxruntime raises all kinds
+        parser.error(f"{asked.model} is no model that was exported with this file: {error}")
     warnings.simplefilter("ignore")  # Pillow's, of large images and odd headers
     with open(asked.out or sys.stdout.fileno(), "w", encoding="utf-8", errors="backslashreplace", newline="") as out:
         table = csv.writer(out)
@@ -84,6 +87,8 @@ def main() -> None:
                 best = probabilities.argmax()
                 table.writerow([file, classes[best], probabilities[best], "", *probabilities])
                 known, right = known + (file.parent.name in classes), right + (file.parent.name == classes[best])
+    if asked.out:
+        print(f"{len(files) - failed} images classified: {asked.out}", file=sys.stderr)
     if known:
         print(f"{right} of {known} images in folders called after a class are right", file=sys.stderr)
     if failed:

@@ -133,6 +133,8 @@ class Report:
             counts = {"run": len(runs), "seed": runs["seed"].nunique()}
             n, seeds = (f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items())
             rows = ", ".join(runs["row"].unique())
+            others = len([*self.folder.parent.glob(f"{profile}/[rc]u[nt]*/*/recipe.json")]) - len(runs)
+            n += f", and {others} more on own images or cut short" * bool(others)
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         if not self.runs["profile"].isin(["quick", "paper"]).any():
             sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
@@ -177,12 +179,17 @@ def write_report(results_dir: Path, profile: str) -> Report:
     }
     text = ["# Measured beside printed", *report.summarise()]
     text += [part for title, table in tables.items() for part in (f"## {title}", format_markdown_table(table))]
-    write_atomically(report.folder / "comparison.md", lambda path: path.write_text("\n\n".join(text) + "\n"))
+    page = insert_dataset_titles("\n\n".join(text) + "\n")
+    write_atomically(report.folder / "comparison.md", lambda path: path.write_text(page))
     return report
 
 
 def format_markdown_table(table: pd.DataFrame) -> str:
-    """Return a data frame as a Markdown table, floats with two decimals, missing values empty."""
-    text = table.astype(object).where(table.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
+    """Return a data frame as a Markdown table, floats with two decimals, missing values empty; "depth" and counts
+    without decimals.
+    """
+    whole = [name for name, values in table.select_dtypes("float").items() if (values % 1 == 0).all()]
+    text = table.astype(dict.fromkeys(whole, int))
+    text = text.astype(object).where(table.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
     lines = [list(text.columns), ["---"] * len(text.columns), *text.values.tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
