@@ -125,7 +125,7 @@ def judge_depth_below_found(runs: pd.DataFrame) -> VerdictAndReason:
             p, images = accuracy / 100, DATASETS[row].validation_images
             half = 196 * (p * (1 - p) / images) ** 0.5
             away, why = abs(accuracy - goal), f"{row}: depth {found - 1:g} {accuracy:.2f} % in twice the epochs, "
-            needed = f"; about {images * (half / away) ** 2:,.0f} would decide it" if 0 < away < half else ""
+            needed = f"; about {round(images * (half / away) ** 2, -3):,.0f} would decide it" if 0 < away < half else ""
             why += f"the goal is {goal:g} % (± {half:.2f}, {images:,} images{needed})"
             judged.append((row, accuracy < goal, why))
             unsure |= away < half
