@@ -136,7 +136,8 @@ def plan_jobs(arguments: argparse.Namespace) -> tuple[list[NotebookJob], list[re
     useful = OWN_IMAGES_SETTINGS if arguments.images else recipes.SETTING_FIELDS
     problems = [recipes.unknown_parameter_message(x, useful) for x, _ in arguments.overrides if x not in fields]
     wrong = [name for name, x in own.items() if type(x) is not OWN_IMAGES_PARAMETERS[name]]
-    problems += [f"{x} {own[x]!r} is not {'true or false' if x == 'flip' else 'a whole number'}" for x in wrong]
+    meant = {"max_bytes": "a number of bytes, such as 100000", "image_size": "a number of pixels, such as 64"}
+    problems += [f"{x} {own[x]!r} is not {meant.get(x, 'true or false')}: --set {x}=..." for x in wrong]
     for name, asked, known in (("rows", rows, TABLE_1), ("only", numbers, NOTEBOOKS), ("seeds", seeds, seeds)):
         problems += [f"{name}: there is no {x!r}; choose from {', '.join(known)}" for x in asked if x not in known]
         problems += [f"{name}: {asked} name one twice"] if len(set(asked)) < len(asked) else []

@@ -118,11 +118,11 @@ def test_what_the_procedure_buys(tmp_path):
         judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))[0]
         == "not measured"
     )
-    pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.41)
+    pretend_run(tmp_path, seed=1, **PAPER, accuracy=99.73)  # with the lost one, 99.09, 99.41 in the mean
     verdict, why = judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))
     assert verdict.startswith("holds in the rows measured; emnist")
-    assert "+0.21 on test, ± 0.25 by its images (n = 1 and 1;" in why
-    pretend_run(tmp_path, seed=2, **PAPER, accuracy=99.37)
+    assert "+0.21 on test, ± 0.25 by its images (n = 2, 1 lost, and 1;" in why
+    pretend_run(tmp_path, seed=3, **PAPER, accuracy=99.37)
     assert (
         judgements.judge_gain_over_plain_training(comparison.read_runs_from_profile(tmp_path, "quick"))[0]
         == "does not hold; emnist, fashion_mnist, svhn, cifar10 not measured"

@@ -13,7 +13,7 @@ from studies.common import STUDY_COLUMNS
 
 SETTINGS_WITH_AND_WITHOUT_WARMUP = {"with warm-up": {}, "without warm-up": {"warmup_epochs": 0}}
 FOLDER_COLUMNS = ["folder", "folder_without"]  # of the smallest seed, with and without warm-up
-PAIRED_STATISTICS = {"jump_pts": "fall at a new depth", "fluctuation_pts": "swing by epoch"}
+PAIRED_STATISTICS = {"jump_pts": "fall at a new depth", "fluctuation_pts": "change by epoch"}
 PILOT_SEED = 100  # this seed, with warm-up, gives searches that have no goal (100 %) theirs; it is in no pair
 GOAL_BELOW_PILOT_PTS = 0.5  # that goal lies so far below the pilot's best at a depth beyond the first
 
@@ -120,6 +120,7 @@ def judge_claim(results: pd.DataFrame, statistics: list[str]) -> tuple[str, str]
     )
     study = study.set_index("statistic", drop=False).loc[statistics]
     why = "; ".join(map(describe_statistic, study.itertuples()))
+    why = "one pair has no interval (profile reduced has several); " * bool(study["n"].max() < 2) + why
     return common.qualify_verdict(study["verdict"].iloc[0], why, study["not_comparable"].iloc[0])
 
 
@@ -163,6 +164,8 @@ def draw_results(results: pd.DataFrame) -> Figure:
             above.axhline(run.goal_pct, color=plots.COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
         above.set_title(arm, pad=48)
         below.set_xlabel("epoch")
+    for axis in axes[0, :2]:  # the same epochs in both arms
+        axis.set_xlim(-2, 1.02 * max(len(epochs) for epochs in searches))
     plots.legend_above(drawn, 4)
     n = results["n"].max()
     told = f"seed {run.seed}" + f", whose fall is the median of {n} pairs" * bool(n > 1)

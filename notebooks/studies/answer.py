@@ -123,7 +123,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
     `score_classifiers` of what takes no network.
     """
     take, (guess_pct, logistic_pct) = offered[offered["chosen"]].iloc[0], simple["judged_pct"]
-    met = take.judged_pct >= goal_pct
+    met, near = take.judged_pct >= goal_pct, (offered.loc[~offered["chosen"], "high"] >= goal_pct).any()
     twice = " That is the mean of two seeds, of which the better one is taken." * bool(take.seeds > 1)
     sentences = [
         f"On validation {take.judged_pct:.1f} % are recognised (95 % interval {take.low:.1f} to {take.high:.1f}; "
@@ -133,6 +133,7 @@ def describe_recommendation(offered: pd.DataFrame, simple: pd.DataFrame, goal_pc
         f"multiply-accumulates and {take.latency_ms:.1f} ms an image by PyTorch on this machine's CPU.",
         f"It is the smallest on this ladder that met your {goal_pct:g} % when all were trained alike."
         + " The ladder has no smaller one: a smaller network may do." * (len(offered) == 1)
+        + " A smaller one that was tried may do, too: its interval reaches it." * bool(near)
         if met
         else f"No network on this ladder met your {goal_pct:g} %; this is the most accurate. More or larger images, "
         "more bytes or epochs may reach it - or a lower target is right.",

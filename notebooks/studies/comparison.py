@@ -109,7 +109,7 @@ def judge_structure(row: str, variant: str, cell: str, paper: float, measured: f
     because, network = PAPER_SLIPS.get((row, variant, cell), ("", None))
     digits = [f"{value:.2f}" for value in (paper, measured)]
     if network and f"{measure_table_1_network(row, variant, **network)[cell]:.2f}" == digits[0]:
-        return "paper's slip", f"{because}: that network has {digits[0]}"
+        return "paper's slip", f"{digits[0]} printed is {because} (measured: {digits[1]})"
     if because and not network and sum(a != b for a, b in zip(*digits, strict=False)) == 1:
         return "paper's slip", f"{because}: {digits[0]} printed, {digits[1]} measured"
     near = f"within {100 * RELATIVE_SIZE_TOLERANCE:g} %: rounding, or bytes of the file's container"
@@ -136,15 +136,16 @@ def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
     """Return the records of comparison.csv for accuracy, depth and what follows from it, means over seeds of `runs`."""
     records = []
     for keys, seeds in runs.dropna(subset="test_acc_pct").groupby(GROUP_COLUMNS, sort=False):
-        (row, variant, *_), n, first, grade_of_row = keys, len(seeds), seeds.iloc[0], grades.grade_runs(seeds, runs)
+        (row, variant, *_), first, grade_of_row = keys, seeds.iloc[0], grades.grade_runs(seeds, runs)
+        tested = grades.list_test_accuracies(seeds)["test_acc_pct"]
         for cell in CELLS_DECIDED_BY_TRAINING[variant]:
-            values = seeds[cell.removeprefix("found_")]
-            measured, grade = {"measured": values.mean(), "std": values.std(), "n": n}, grade_of_row
+            values = tested if cell == "test_acc_pct" else seeds[cell.removeprefix("found_")]
+            measured, grade = {"measured": values.mean(), "std": values.std(), "n": len(values)}, grade_of_row
             record = make_cell_record(row, variant, cell, **measured)
             if first["not_comparable"]:
                 verdict, why = "not comparable", first["not_comparable"]
             elif cell == "test_acc_pct":
-                tolerance = accuracy_tolerance_pts(record["paper"], record["std"], n, first["test_images"])
+                tolerance = accuracy_tolerance_pts(record["paper"], record["std"], len(tested), first["test_images"])
                 verdict = judge_agreement(record["paper"], record["measured"], tolerance)
                 why = f"tolerance {tolerance:.2f} points, {grades.describe_n(seeds)}"
                 if grade.startswith("not corroborated"):  # for its depth, or for this

@@ -31,10 +31,23 @@ def is_exploratory(run: object, depth: int | None = None) -> bool:
     return ((seen["seed"] == run.seed) & (seen["depth"].isna() | (seen["depth"] == depth))).any()
 
 
+def list_test_accuracies(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the test accuracies, in %, of runs that differ only in their seed and of lost ones of their kind as a
+    table: seed, test_acc_pct, told ("" or in words that it is not judged, or lost).
+    """
+    first = next(runs.itertuples())
+    judged = not first.not_comparable and bool(first.carry_best or first.rule != "released")  # or exploratory
+    lost = select_for_run("lost", first)[: None if judged else 0].assign(told="lost")
+    kept = runs[~runs["seed"].isin(lost["seed"])]
+    told = ["not judged" * (judged and is_exploratory(x, x.depth)) for x in kept.itertuples()]
+    return pd.concat([kept.assign(told=told), lost])[["seed", "test_acc_pct", "told"]].sort_values("seed")
+
+
 def describe_n(runs: pd.DataFrame) -> str:
-    """Return the number of runs that differ in their seed as text, e.g. "n = 2, 1 of them exploratory"."""
-    exploratory = sum(is_exploratory(x, x.depth) and not x.not_comparable for x in runs.itertuples())
-    return f"n = {len(runs)}" + f", {exploratory} of them exploratory" * bool(exploratory and len(runs) > 1)
+    """Return the number of runs that differ in their seed as text, e.g. "n = 2, 1 not judged"."""
+    told = list_test_accuracies(runs)["told"]
+    counts = [f", {count} {words}" for words, count in told[told != ""].value_counts().items()]
+    return f"n = {len(told)}" + "".join(counts) * (len(told) > 1)
 
 
 def measure_criteria_quantities(run: object) -> dict[str, float]:

@@ -32,8 +32,9 @@ def judge_accuracy_gap(runs: pd.DataFrame) -> VerdictAndReason:
     why, gaps = f"largest gap printed {largest:.2f} points", []
     for row, seeds, whole in comparison.pair_searches_with_whole_networks(runs[runs["not_comparable"] == ""]):
         if len(whole):
-            gap = whole["test_acc_pct"].mean() - seeds["test_acc_pct"].mean()
-            by = f"{seeds['rule'].iloc[0]}, n = {len(seeds)}; whole by {whole['rule'].iloc[0]}, n = {len(whole)}"
+            gap = whole["test_acc_pct"].mean() - grades.list_test_accuracies(seeds)["test_acc_pct"].mean()
+            by = f"{seeds['rule'].iloc[0]}, {grades.describe_n(seeds)}"
+            by += f"; whole by {whole['rule'].iloc[0]}, n = {len(whole)}"
             gaps.append((row, gap <= 1.75, f"{row} {gap:.2f} ({by})"))
     if not gaps:
         trained = comparison.select_table_1_runs(runs)["not_comparable"].ne("").any()
@@ -51,13 +52,15 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
         if len(plain) and len(by_paper):
             names = ["val_acc_pct", "test_acc_pct", "train_tmacs"]
             paper, ours = (x[names].mean() for x in (by_paper, plain))
+            paper["test_acc_pct"] = grades.list_test_accuracies(by_paper)["test_acc_pct"].mean()
             gain, depth = paper - ours, by_paper["depth"].iloc[0]
             errors = 1 - ours["test_acc_pct"] / 100
             half = 196 * (2 * errors * (1 - errors) / plain["test_images"].iloc[0]) ** 0.5
             why = (
                 f"{row}, depth {depth}, the procedure less plain training: {gain['val_acc_pct']:+.2f} points on "
-                f"validation, {gain['test_acc_pct']:+.2f} on test, ± {half:.2f} by its images (n = {len(by_paper)} and "
-                f"{len(plain)}; batch and rate differ), for {paper['train_tmacs']:.0f} TMAC, where plain training of "
+                f"validation, {gain['test_acc_pct']:+.2f} on test, ± {half:.2f} by its images "
+                f"({grades.describe_n(by_paper)}, and {len(plain)}; batch, rate, its course, momentum and stopping "
+                f"differ), for {paper['train_tmacs']:.0f} TMAC, where plain training of "
                 f"all depths up to this one takes {ours['train_tmacs']:.0f}"
             )
             judged.append((row, gain["test_acc_pct"] > 0.20, why))
@@ -89,14 +92,15 @@ def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) ->
     points of the test accuracies printed (dataset -> %)? That is the criterion of `results/notes.md` for MNIST.
     """
     judged, tested = [], select_runs_at_full_width(runs, "released")
-    tested = tested.loc[[not grades.is_exploratory(run) for run in tested.itertuples()]]
     for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
-        lost = grades.select_for_run("lost", next(of_row.itertuples()))["test_acc_pct"]
-        measured = pd.concat([of_row["test_acc_pct"], lost])
+        accuracies = grades.list_test_accuracies(of_row).query("told != 'not judged'")
+        if accuracies.empty:
+            continue
+        measured, lost = accuracies["test_acc_pct"], accuracies.loc[accuracies["told"] == "lost", "seed"]
         inside = (measured - printed_pct[row]).abs().round(6) <= 0.2
         why = f"{row} {', '.join(f'{x:.2f} %' for x in measured)} (judged, n = {len(measured)}), "
         why += f"{printed_pct[row]:.2f} printed, {inside.sum()} of {len(measured)} within 0.2 points"
-        judged.append((row, inside.mean() > 0.5, why + "; the files of the last one were lost" * bool(len(lost))))
+        judged.append((row, inside.mean() > 0.5, why + "".join(f"; the files of seed {x} were lost" for x in lost)))
     return sum_up_datasets(judged, NOT_TRAINED, printed_pct)
 
 
@@ -170,9 +174,11 @@ def judge_byproducts(runs: pd.DataFrame) -> VerdictAndReason:
     searches = comparable if len(comparable) else searches
     trained = grades.average_depths_at_equal_training(comparable).query("times == 1")
     tables = [(x.row, pd.read_csv(x.folder / "depths.csv").dropna(subset="val_acc_pct")) for x in searches.itertuples()]
-    tables += [(row, of_row[of_row["depth"] <= TABLE_1[row].odn.depth]) for row, of_row in trained.groupby("row")]
+    tables = [(row, tried) for row, tried in tables if len(tried) > 2]  # of two the second is better, or not chosen
+    alone = [(row, of_row) for row, of_row in trained.groupby("row") if len(of_row) > 1]
+    tables += [(row, x) for row, x in alone if len(x) > 2 or (x["val_acc_pct"] >= x["goal_pct"]).all()]
     # On the front: more accurate than every smaller network.
-    fronts = [(row, len(x), (x["val_acc_pct"].cummax().diff().fillna(1) > 0).sum()) for row, x in tables if len(x) > 2]
+    fronts = [(row, len(x), (x["val_acc_pct"].cummax().diff().fillna(1) > 0).sum()) for row, x in tables]
     if not fronts:
         return "not measured", "no search has tried more than two depths, of which the first missed the goal"
     rows, tried, choices = zip(*fronts, strict=True)

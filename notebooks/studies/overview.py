@@ -1,6 +1,7 @@
 """How grades are told and look; every row of Table I in a figure: accuracy against bytes."""
 
 import re
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,11 @@ LOOK_OF_GRADE = {  # words in a grade (the first that it contains count): sign i
     "compared": ("○", "^", GREY), "a trend": ("~", "p", GREY), "an illustration": ("~", "p", GREY),
 }  # fmt: skip
 
+WORDS_OF_RULE = {
+    "released": "the paper's procedure", "printed": "the paper's text", "equal": "every depth alike",
+    "fast": "weights carried on",
+}  # fmt: skip
+
 
 def find_look(grade: str) -> tuple[str, str, str]:
     """Return the sign (for tables), marker (for figures) and colour that `LOOK_OF_GRADE` has for a grade's text."""
@@ -34,6 +40,24 @@ def shorten_grade(grade: str) -> str:
 def insert_dataset_titles(text: str) -> str:
     """Return a text with the titles of datasets in place of their names: "emnist" -> "EMNIST"."""
     return re.sub(rf"\b({'|'.join(TABLE_1)})\b", lambda row: TABLE_1[row[0]].title, text)
+
+
+def judge_each_run(seeds: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
+    """Yield (label, grade, test accuracies) for the runs of a group by the paper's procedure that are alike: inside
+    the criteria, outside, seen before there were any, lost.
+    """
+    accuracies, missed = (
+        grades.list_test_accuracies(seeds),
+        {x.seed: grades.list_missed_criteria(x) for x in seeds.itertuples()},
+    )
+    words = {"not judged": ("seen before the criteria", "exploratory"), "lost": ("outside them, files lost", "not ")}
+    kinds = [
+        words.get(x.told)
+        or (("outside the criteria", "not ") if missed[x.seed] else ("inside the criteria", "procedure reproduced"))
+        for x in accuracies.itertuples()
+    ]
+    for kind, of_kind in accuracies.groupby(pd.Series(kinds, accuracies.index), sort=False):
+        yield *kind, of_kind["test_acc_pct"]
 
 
 def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
@@ -60,19 +84,20 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
             grade, mean = grades.grade_runs(seeds, runs), seeds[["size_mb", "test_acc_pct"]].mean()
             if hollow := grade.startswith("not corroborated"):  # for its depth, or for its accuracy
                 grade = grades.grade_accuracy(seeds)
-            _, marker, color = find_look(grade)
             label = shorten_grade(grade).replace("depth and ", "") + ", its depth not" * hollow
-            look = {"color": color, "mfc": "white" if hollow else color, "mew": 1.5, "ms": 7}
-            axis.plot(seeds["size_mb"], seeds["test_acc_pct"], marker, label=label, **look)
-            lost = grades.select_for_run("lost", next(seeds.itertuples()))["test_acc_pct"]
-            if len(lost) and comparable.any():
-                hollow = {"color": color, "mfc": "white", "ms": 7, "label": "a judged run whose files are lost"}
-                axis.plot([mean["size_mb"]] * len(lost), lost, marker, **hollow)
+            points = [(label, grade, seeds["test_acc_pct"])]
+            if grade.startswith(("procedure reproduced", "not reproduced")):  # each run by itself
+                points = list(judge_each_run(seeds))
+            for label, grade, accuracies in points:
+                _, marker, color = find_look(grade)
+                look = {"color": color, "mfc": "white" if hollow or "lost" in label else color, "mew": 1.5, "ms": 7}
+                places = [mean["size_mb"]] * len(accuracies), accuracies
+                axis.plot(*places, marker, label=label, ls="none", **look)
             blocks = f"depth {seeds['depth'].mean():g}" if seeds["variant"].iloc[0] == "odn" else "whole"
             note = {"textcoords": "offset points", "fontsize": 8, "va": "center", "color": color}
             note["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
             right = mean["size_mb"] < 10  # of the points, where there is room
-            text = f"{blocks}, {seeds['rule'].iloc[0]}"
+            text = f"{blocks}\n{WORDS_OF_RULE[seeds['rule'].iloc[0]]}"
             axis.annotate(text, mean, (13 if right else -13, 0), ha="left" if right else "right", **note)
         name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
         title = f"{printed.title}, {name}\npaper: {paper[0].depth} of {paper[1].depth} blocks, {times:.0f} x smaller"

@@ -20,6 +20,7 @@ from odnlib.presets import EXAMPLE_NAME
 from studies import pictures
 from studies.predict import prepare_image
 
+LAYOUT = ". It should hold a folder for each class: photos/cats/1.jpg, photos/dogs/1.jpg, ..."
 SHARE_HELD_BACK = 0.15  # of the images for validation, and as many for the test, where the folder has no such parts
 TOTAL_COLUMN = "all / classes"  # no folder's name, and so no class's, has a slash
 MOST_LETTERS_OF_NAME = 40  # of a folder, that name its runs
@@ -71,7 +72,7 @@ def list_images(source: str) -> pd.DataFrame:
     """Return `pictures.list_files` of a folder of class folders; DataError if it is not one, or has too few images."""
     folder, source = Path(source).expanduser(), pictures.printable_path(source)
     if not folder.is_dir():
-        raise DataError(f"images {source!r}: there is no folder {pictures.printable_path(folder.absolute())}")
+        raise DataError(f"images {source!r}: there is no folder {pictures.printable_path(folder.absolute())}{LAYOUT}")
     files = pictures.list_files(folder)
     _classes(files, source)
     return files

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,19 +43,27 @@ def architecture_title(architecture: str) -> str:
 
 
 def describe_evidence(run: RunOrRecipe, seeds: str = "", architectures: str = "", varied: tuple[str, ...] = ()) -> str:
-    """Return as text what a table or figure of a run or recipe is evidence of: architecture, width, rule, settings,
-    seeds, images. `seeds` and `architectures` are texts for several; `varied` names settings to leave out.
+    """Return as text what a table or figure of a run or recipe is evidence of: dataset, architecture, width, rule,
+    settings, seeds, images. `seeds` and `architectures` are texts for several; `varied` names settings to leave out.
     """
     overridden = run.overridden if isinstance(run, Recipe) else run.changed
-    untold = {"architecture", "width", *varied}  # the first two have words of their own below
+    untold = {"architecture", "width", "threads", *varied}  # the first two have words of their own below
     settings = describe_settings({name: value for name, value in overridden.items() if name not in untold})
+    settings = re.sub("target pct 100.0, tolerance pct 0.0", "no goal", settings)
+    settings = re.sub(r"(\w+) pct ([\d.]+)", r"\1 \2 %", settings)
     own, narrow = run.row not in TABLE_1, run.width != 64
+    dataset = "" if own or "row" in varied else f"{TABLE_1[run.row].title}, "
     kind = STAND_IN_NOTICE if run.embedded else f"{'own' if own else 'real'} images, profile {run.profile}"
     if narrow and not run.embedded:
         kind += ", narrow network" + ": a trend, not a row of Table\u00a0I" * (not own)
-    rule = run.rule + " (an upper bound of the depth)" * (run.rule == "fast") + " with " * bool(settings) + settings
+    rule = (
+        run.rule
+        + " (an upper bound of the depth)" * (run.rule == "fast" and run.variant == "odn")
+        + " with " * bool(settings)
+        + settings
+    )
     network = f"{architectures or architecture_title(run.architecture)}, width {run.width}{' of 64' * narrow}"
-    return f"{network}, rule {rule}, {seeds or f'seed {run.seed}'} - {kind}"
+    return f"{dataset}{network}, rule {rule}, {seeds or f'seed {run.seed}'} - {kind}"
 
 
 def make_axes(rows: int, columns: int, height: float, **options: object) -> tuple[Figure, np.ndarray]:
@@ -101,7 +110,7 @@ def mark_training_stages(axis: Axes, epochs: pd.DataFrame, titled: bool = True) 
     searched, place = set(epochs.loc[epochs["stage"] == "depth", "depth"]), -math.inf
     for start in epochs[epochs["stage_epoch"] == 1].itertuples():
         axis.axvline(start.epoch - 0.5, color="0.4", linewidth=1, linestyle=":", zorder=1)
-        place = max(start.epoch, place + 0.1 * max(len(epochs), axis.get_xlim()[1]))
+        place = max(start.epoch, place + 0.13 * max(len(epochs), axis.get_xlim()[1]))
         unsearched = start.stage == "finetune" and start.depth not in searched  # the last: nothing is left to search
         title = f"depth {start.depth}, last" if unsearched else stage_title(start.stage, start.depth)
         if titled:
@@ -222,9 +231,10 @@ def draw_depth_choice(depths: pd.DataFrame, run: RunOrRecipe, printed: PrintedRo
         ring = {"color": COLOR_CHOSEN, "ms": 12, "fillstyle": "none", "label": "chosen"}
         axis.plot(chosen[column], chosen["val_acc_pct"], "o", **ring)
         if run.width == 64 and run.architecture == printed.architecture:
-            axis.axvline(getattr(printed.odn, column), color=COLOR_PAPER, linestyle=":", label="the paper's")
+            axis.axvline(getattr(printed.odn, column), color=COLOR_PAPER, linestyle=":", label="the paper's network")
         for depth, *place in zip(tried["depth"], tried[column], tried["val_acc_pct"], strict=True):
-            axis.annotate(depth, place, (0, 8), textcoords="offset points", fontsize=8, ha="center")
+            look = {"fontsize": 8, "ha": "center", "path_effects": [withStroke(linewidth=2.5, foreground="white")]}
+            axis.annotate(depth, place, (0, 8), textcoords="offset points", **look)
         axis.axhline(run.goal_pct, color=COLOR_GOAL, linestyle="--", label=f"goal {run.goal_pct:g} %")
         axis.set(xlabel=label, xmargin=0.1, ymargin=0.2)  # room for the numbers above the points
         axis.xaxis.set_major_locator(MaxNLocator(5))

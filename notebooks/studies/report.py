@@ -1,6 +1,7 @@
 """Notebook 07: all tables and figures of a profile, from its run folders."""
 
 import copy
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -13,15 +14,13 @@ from odnlib.data import DATASETS
 from odnlib.files import read_json, write_atomically, write_rounded_csv
 from odnlib.paper import TABLE_1
 from studies import ablation, benchmark, claims, common, comparison, depth_or_width, grades, rows
-from studies.overview import draw_paper_and_ours, insert_dataset_titles
+from studies.overview import WORDS_OF_RULE, draw_paper_and_ours, insert_dataset_titles
 from studies.plots import save_figure
 
 NUMBER_COLUMNS = ["row", "variant", "cell", "paper", "measured", "n", "grade", "verdict", "profile", "rule", "label"]
 NUMBER_COLUMNS += ["why"]
 HEADINGS_OF_DEPTHS = {"row": "dataset", "times": "times the usual epochs", "val_acc_pct": "validation accuracy (%)"}
 HEADINGS_OF_DEPTHS |= {"goal_pct": "goal (%)"}
-WORDS_OF_RULE = {"released": "the paper's procedure", "printed": "the paper's text", "equal": "every depth alike"}
-WORDS_OF_RULE |= {"fast": "weights carried on"}
 REMARKS_FILE = "remarks.md"  # beside the profiles: what is known of runs that are in no table, a line each
 MEANING_OF_PROFILE = {
     "smoke": "embedded stand-in images and narrow networks: an illustration, no reproduction",
@@ -45,27 +44,21 @@ def make_headline_table(runs: pd.DataFrame) -> pd.DataFrame:
         settings = common.describe_overrides(first, untold)
         rule = f"{WORDS_OF_RULE[first['rule']]} ({first['rule']})"
         settings = [rule, settings, first["profile"] * bool(first["not_comparable"])]
+        accuracies, grade = grades.list_test_accuracies(seeds), grades.grade_runs(seeds, runs)
+        grade = re.sub(r" \(.*|, n = .*", "", grade)  # reasons stand in Table I below
         told = {"dataset": printed.title + ("" if first["width"] == 64 else f", width {first['width']}")}
-        told["grade"] = grades.grade_runs(seeds, runs).partition(" (")[0]  # the reasons stand in Table I below
-        told["trained"] = ", ".join(filter(None, settings))
-        told["n"] = grades.describe_n(seeds).removeprefix("n = ")
         told["depth (paper)"] = f"{seeds['depth'].mean():.3g}{paper.format(printed.odn.depth)}"
-        accuracies, words = seeds["test_acc_pct"], ""
-        lost = grades.select_for_run("lost", next(seeds.itertuples()))["test_acc_pct"]
-        if len(lost) and not first["not_comparable"]:  # each is told, since their mean hides what is judged
-            seen = [" not judged" if grades.is_exploratory(x) else "" for x in seeds.itertuples()] + [" lost"] * len(
-                lost
-            )
-            accuracies = pd.concat([accuracies, lost])
-            words = ", ".join(f"{x:.2f}{word}" for x, word in zip(accuracies, seen, strict=True))
-            told["n"] = f"{len(accuracies)}, {len(accuracies) - seen.count(' not judged')} of them judged"
-        accuracy = words or f"{accuracies.mean():.2f}"
-        told["test accuracy, % (paper)"] = f"{accuracy}{paper.format(printed.odn.test_acc_pct)}"
+        accuracy = f"{accuracies['test_acc_pct'].mean():.2f}{paper.format(printed.odn.test_acc_pct)}"
+        if accuracies["told"].any():  # each is told, since their mean hides what is judged
+            by_run = accuracies[["test_acc_pct", "told"]].itertuples(index=False)
+            accuracy += ": " + ", ".join(f"{x:.2f} {words}".strip() for x, words in by_run)
+        told["test accuracy, % (paper)"], n = accuracy, len(accuracies)
         if len(whole):
-            accuracy, alike = whole["test_acc_pct"].mean(), set(whole["rule"]) == {first["rule"]}
-            told["whole network, % (paper)"] = f"{accuracy:.2f}{paper.format(printed.full.test_acc_pct)}"
-            difference = f"{seeds['test_acc_pct'].mean() - accuracy:+.2f}, n = {len(seeds)} and {len(whole)}"
-            told["difference (points)"] = difference + " (trained otherwise)" * (not alike)
+            full, alike = whole["test_acc_pct"].mean(), set(whole["rule"]) == {first["rule"]}
+            about_whole = f", n = {len(whole)}" + ", trained otherwise" * (not alike)
+            told["whole network, % (paper)"] = f"{full:.2f}{paper.format(printed.full.test_acc_pct)}{about_whole}"
+            told["difference (points)"] = f"{accuracies['test_acc_pct'].mean() - full:+.2f}"
+        told |= {"n": str(n), "grade": grade, "trained": ", ".join(filter(None, settings))}
         cost = seeds["train_tmacs"].mean()
         cost = f"{cost:,.0f}" if cost >= 10 else f"{cost:.2g}"
         told["training, 10¹² MACs"] = cost + " (this depth alone)" * bool(alone)
@@ -118,9 +111,10 @@ class Report:
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
         remarks, sentences = self.folder.parent / REMARKS_FILE, []
         if "trained" in self.headline:
-            told = self.headline.dropna(subset="trained")
-            found = [f"{x.dataset} {x.grade} by {x.trained.partition(' (')[0]}" for x in told.itertuples()]
-            sentences.append(f"In short: {'; '.join(found)}")
+            told = self.headline.dropna(subset="trained").drop_duplicates("dataset").set_index("dataset")
+            depths = told["depth (paper)"].str.replace("(", "blocks (the paper: ")
+            words = zip(told.index, depths, told["trained"].str.partition(" (")[0], told["grade"], strict=True)
+            sentences += [f"{dataset}: {depth} by {how}: {grade}" for dataset, depth, how, grade in words]
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         ours = self.claims["section"] == "ours"
         kinds |= {"numbers of Table I that need no training": self.best[~trained]}

@@ -160,7 +160,9 @@ def draw_results(results: pd.DataFrame) -> Figure:
                 axis.annotate(x["depth"], spot, **look)
             axis.set(ylabel=label, xticks=range(len(words)), xmargin=0.15, ymargin=0.2)
             axis.set_xticklabels([textwrap.fill(word, 17) for word in words], fontsize=8)
-        of_dataset[0].set_title(f"{TABLE_1[row].title} (sibling: {TABLE_1[sibling].title})", fontsize=9)
+        of_dataset[0].set_title(
+            f"{TABLE_1[row].title} (sibling: {TABLE_1[sibling].title})\nat each point its depth", fontsize=9
+        )
     run = recipes.read_run(results["folder"].iloc[0])
     seeds = f"{common.list_seeds(results)} (a point each, with its depth)"
-    return plots.write_caption(drawn, run, seeds, varied=tuple(VARIED_SETTINGS))
+    return plots.write_caption(drawn, run, seeds, varied=("row", *VARIED_SETTINGS))

@@ -191,7 +191,9 @@ def draw_results(results: pd.DataFrame) -> Figure:
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
             names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
             names[place] += (
-                f"\n{of_row['best_val_acc_pct'].mean():.1f} %\npaper: {printed[row]:g}" if row in printed else ""
+                f"\n{of_row['best_val_acc_pct'].mean():.1f} %\npaper: {printed[row]:g}/{TABLE_1[row].full.depth}"
+                if row in printed
+                else ""
             )
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
@@ -205,11 +207,11 @@ def draw_results(results: pd.DataFrame) -> Figure:
         most = searches["of"].max()
         right.set(ylabel=f"depth needed, of {most}", ylim=(0.5, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
         right.set_xticks(range(len(rows)), names, fontsize=8)
-        right.set_xlabel("best accuracy, and depth in Table I")
+        right.set_xlabel("best accuracy, and depth of all blocks in Table I")
         title = f"Depth within {within:g} points (dashed) of the best\na point per seed, in the paper's order"
         right.set_title(title, fontsize=9)
         right.set_yticks(range(1, most + 1, 1 + most // 9))
     plots.legend_above(drawn, len(rows))
     run = recipes.read_run(needed["folder"].iloc[0])
     architectures = ", ".join(map(plots.architecture_title, sorted(set(needed["architecture"]))))
-    return plots.write_caption(drawn, run, common.list_seeds(needed), architectures)
+    return plots.write_caption(drawn, run, common.list_seeds(needed), architectures, varied=("row",))
