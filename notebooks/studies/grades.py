@@ -39,7 +39,7 @@ def list_test_accuracies(runs: pd.DataFrame) -> pd.DataFrame:
     judged = not first.not_comparable and bool(first.carry_best or first.rule != "released")  # or exploratory
     lost = select_for_run("lost", first)[: None if judged else 0].assign(told="lost")
     kept = runs[~runs["seed"].isin(lost["seed"])]
-    told = ["not judged" * (judged and is_exploratory(x, x.depth)) for x in kept.itertuples()]
+    told = ["not judged" if judged and is_exploratory(x, x.depth) else "" for x in kept.itertuples()]
     return pd.concat([kept.assign(told=told), lost])[["seed", "test_acc_pct", "told"]].sort_values("seed")
 
 
