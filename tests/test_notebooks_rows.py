@@ -145,13 +145,18 @@ def test_latency_is_measured_once_and_judged(tmp_path):
 
 def test_figures_say_what_they_are_evidence_of(tmp_path):
     recipe = recipes.resolve("mnist", profile="reduced", train_images=1500, threads=1, architecture="resnet34")
-    said = "ResNet-34, width 16 of 64, rule released with train images 1500, threads 1, seed 0 - real images, "
+    said = "MNIST, ResNet-34, width 16 of 64, rule released with train images 1500, seed 0 - real images, "
     assert (
         plots.describe_evidence(recipe) == f"{said}profile reduced, narrow network: a trend, not a row of Table\u00a0I"
     )
-    assert ", rule released with threads 1, 3 seeds - " in plots.describe_evidence(
-        recipe, "3 seeds", varied=("train_images",)
-    )
+    told = plots.describe_evidence(recipe, "3 seeds", varied=("row", "train_images"))
+    assert told.startswith("ResNet-34, width 16 of 64, rule released, 3 seeds - ")
+    for settings, words in (
+        ({"tolerance_pct": 0.0, "target_pct": 100.0}, "no goal"),
+        ({"target_pct": 98.0}, "target 98.0 %"),
+    ):
+        recipe = recipes.resolve("mnist", profile="paper", **settings)
+        assert f"rule released with {words}, seed 0" in plots.describe_evidence(recipe)
     run = recipes.read_run(pretend_run(tmp_path, rule="fast", width=64))
     assert "rule fast (an upper bound of the depth), seed 0 - real images, profile paper" in plots.describe_evidence(
         run

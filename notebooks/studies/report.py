@@ -105,16 +105,17 @@ class Report:
         self.claims = claims.judge_claims(results_dir, profile, self.runs, self.comparison)
 
     def summarise(self) -> list[str]:
-        """Return sentences: how many numbers of Table I and claims have which verdict, how many runs there are, and
-        what `REMARKS_FILE` says.
+        """Return sentences: each dataset's depth and accuracy by its strongest evidence, in brackets the paper's; how
+        many numbers of Table I and claims have which verdict.
         """
         trained = pd.Series([x.cell in comparison.CELLS_DECIDED_BY_TRAINING[x.variant] for x in self.best.itertuples()])
-        remarks, sentences = self.folder.parent / REMARKS_FILE, []
+        sentences = []
         if "trained" in self.headline:
             told = self.headline.dropna(subset="trained").drop_duplicates("dataset").set_index("dataset")
             depths = told["depth (paper)"].str.replace("(", "blocks (the paper: ")
-            words = zip(told.index, depths, told["trained"].str.partition(" (")[0], told["grade"], strict=True)
-            sentences += [f"{dataset}: {depth} by {how}: {grade}" for dataset, depth, how, grade in words]
+            accuracies = told["test accuracy, % (paper)"].str.partition(":")[0].str.replace(" (", " % (")
+            columns = told.index, depths, accuracies, told["trained"].str.partition(" (")[0], told["grade"]
+            sentences += ["{}: {} and {} by {}: {}".format(*x) for x in zip(*columns, strict=True)]
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         ours = self.claims["section"] == "ours"
         kinds |= {"numbers of Table I that need no training": self.best[~trained]}
@@ -123,6 +124,13 @@ class Report:
             verdicts = judged["verdict"].str.replace("; .*", "", regex=True)
             counts = ", ".join(f"{verdict} {count}" for verdict, count in verdicts.value_counts().items())
             sentences.append(f"Of the {len(judged)} {what}: {counts}")
+        if not self.runs["profile"].isin(["quick", "paper"]).any():
+            sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
+        return [insert_dataset_titles(sentence) for sentence in sentences]
+
+    def describe_runs(self) -> list[str]:
+        """Return sentences: how many runs there are of each profile, and what `REMARKS_FILE` says."""
+        remarks, sentences = self.folder.parent / REMARKS_FILE, []
         for profile, runs in self.runs.groupby("profile"):
             counts = {"run": len(runs), "seed": runs["seed"].nunique()}
             n, seeds = (f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items())
@@ -130,8 +138,6 @@ class Report:
             others = len([*self.folder.parent.glob(f"{profile}/[rc]u[nt]*/*/recipe.json")]) - len(runs)
             n += f", and {others} more on own images or cut short" * bool(others)
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
-        if not self.runs["profile"].isin(["quick", "paper"]).any():
-            sentences += ["No run at full width on real images is here: accuracies and depths are not comparable yet"]
         sentences += remarks.read_text().splitlines() if remarks.exists() else []
         return [insert_dataset_titles(sentence) for sentence in sentences]
 
@@ -171,7 +177,7 @@ def write_report(results_dir: Path, profile: str) -> Report:
         "Table I, number by number": report.best[NUMBER_COLUMNS],
         "Claims of the text": report.claims[["section", "statement", "verdict", "answer", "why"]],
     }
-    text = ["# Measured beside printed", *report.summarise()]
+    text = ["# Measured beside printed", *report.summarise(), *report.describe_runs()]
     text += [part for title, table in tables.items() for part in (f"## {title}", format_markdown_table(table))]
     page = insert_dataset_titles("\n\n".join(text) + "\n")
     write_atomically(report.folder / "comparison.md", lambda path: path.write_text(page))
