@@ -180,7 +180,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     rows, kinds = list(printed.index), needed["architectures"].nunique()
     drawn, axes = plots.make_axes(kinds, 2, 3.4 * kinds, squeeze=False)
     for (left, right), (kind, searches) in zip(axes, needed.groupby("architectures", sort=False), strict=True):
-        names = list(map(make_title, rows))
+        names, blocks = list(map(make_title, rows)), {x.odn.depth: x.full.depth for x in TABLE_1.values()}
         for row, of_row in searches.groupby("row", sort=False):
             place, beside = rows.index(row), of_row["seed"].rank()
             kind_of_point = [*TABLE_1, *(x for x in rows if x not in TABLE_1)].index(row)  # alike in all figures
@@ -191,7 +191,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
             names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
             names[place] += (
-                f"\n{of_row['best_val_acc_pct'].mean():.1f} %\npaper: {printed[row]:g}/{TABLE_1[row].full.depth}"
+                f"\n{of_row['best_val_acc_pct'].mean():.1f} %\npaper: {printed[row]:g}/{blocks[printed[row]]}"
                 if row in printed
                 else ""
             )
