@@ -190,11 +190,9 @@ def draw_results(results: pd.DataFrame) -> Figure:
             left.plot(accuracy.mean() - accuracy.mean().max(), label=names[place], **look)
             right.plot(place + 0.15 * (beside - beside.mean()), of_row["depth"], linestyle="none", **look)
             names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
-            names[place] += (
-                f"\n{of_row['best_val_acc_pct'].mean():.1f} %\npaper: {printed[row]:g}/{blocks[printed[row]]}"
-                if row in printed
-                else ""
-            )
+            names[place] += f"\n{of_row['best_val_acc_pct'].mean():.1f} %"
+            if printed[row] in blocks:
+                names[place] += f"\npaper: {printed[row]:g}/{blocks[printed[row]]}"
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
             title = kind.capitalize()
