@@ -93,11 +93,11 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
                 look = {"color": color, "mfc": "white" if hollow or "lost" in label else color, "mew": 1.5, "ms": 7}
                 places = [mean["size_mb"]] * len(accuracies), accuracies
                 axis.plot(*places, marker, label=label, ls="none", **look)
-            blocks = f"depth {seeds['depth'].mean():g}" if seeds["variant"].iloc[0] == "odn" else "whole"
+            text = f"depth {seeds['depth'].mean():g}\n{WORDS_OF_RULE[seeds['rule'].iloc[0]]}"
+            text = text if seeds["variant"].iloc[0] == "odn" else "whole"
             note = {"textcoords": "offset points", "fontsize": 8, "va": "center", "color": color}
             note["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
             right = mean["size_mb"] < 10  # of the points, where there is room
-            text = f"{blocks}\n{WORDS_OF_RULE[seeds['rule'].iloc[0]]}"
             axis.annotate(text, mean, (13 if right else -13, 0), ha="left" if right else "right", **note)
         name, times = plots.architecture_title(printed.architecture), printed.full.size_mb / printed.odn.size_mb
         title = f"{printed.title}, {name}\npaper: {paper[0].depth} of {paper[1].depth} blocks, {times:.0f} x smaller"
