@@ -92,9 +92,8 @@ def test_results_stay_small_and_hold_no_weights():
     if listed.returncode:
         missing("the history of git")
     committed = [ROOT / name for name in listed.stdout.splitlines()]
-    kinds = {".csv", ".json", ".md", ".png", ".html", ".py", ".tar", ".onnx", ".ipynb"}
+    kinds = {".csv", ".json", ".md", ".png", ".html", ".py", ".onnx", ".ipynb"}
     assert {path.suffix for path in committed} <= kinds
-    assert {path.parent.name for path in committed if path.suffix == ".tar"} <= {"under_way"}  # runs to go on with
     assert {path.parent.name for path in committed if path.suffix == ".ipynb"} <= {"web"}  # not the launcher's own
     networks = [path.stat().st_size for path in committed if path.suffix == ".onnx"]
     assert {path.parents[1].name for path in committed if path.suffix == ".onnx"} == {"networks"}

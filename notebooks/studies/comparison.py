@@ -152,13 +152,15 @@ def compare_trained_cells(runs: pd.DataFrame) -> list[dict]:
                     grade = grades.grade_accuracy(seeds)
                 elif grade.startswith("not reproduced"):
                     verdict, why = "not reproduced", grade.partition(", ")[2]
+                elif grade.startswith("procedure reproduced"):
+                    why = f"{grade.partition(', ')[2]}; {why}"
             elif grade.startswith("not corroborated"):
                 verdict, why = "not corroborated", grade.partition(" (")[2][:-1]
             else:
                 depths = getattr(TABLE_1[row], variant).depth, seeds["depth"].mean()
                 verdict, why = judge_agreement(*depths, 0.5, more_is_better=False), "verdict of the depth found"
                 if grade.startswith("not reproduced") and verdict == "equal":  # for another quantity
-                    grade = f"depth corroborated, {grades.describe_n(seeds)}"
+                    grade = f"depth corroborated, n = {len(seeds)}"
             record |= dict(zip(GROUP_COLUMNS, keys, strict=True))
             records.append(record | {"grade": grade, "verdict": verdict, "why": why})
     return records

@@ -68,7 +68,8 @@ def read_results(results_dir: Path | str, profile: str = "*") -> pd.DataFrame:
     for run in common.read_finished_runs(results_dir, profile, "odn").itertuples():
         if (kind := classify_run(run)) and run.embedded == (profile == "smoke"):
             tried = pd.read_csv(run.folder / "depths.csv").query("epochs > 0").drop(columns="warmup_val_acc_pct")
-            tried = tried[[not grades.is_exploratory(run, depth) for depth in tried["depth"]]]
+            if kind == FULL_WIDTH_KIND:
+                tried = tried[[not grades.is_exploratory(run, depth) for depth in tried["depth"]]]
             tried["test_acc_pct"] = tried["chosen"].map({True: run.test_acc_pct})
             about = {x: getattr(run, x) for x in ("row", "architecture", "width", "seed", "settings")}
             results.append(tried.assign(kind=kind, **about))

@@ -81,7 +81,7 @@ def grade_procedure(runs: pd.DataFrame) -> str:
         return f"exploratory, n = {len(runs)}"
     judged |= {lost.seed: [lost.why] for lost in select_for_run("lost", first).itertuples()}
     inside = [*judged.values()].count([])
-    wrong = "; ".join(f"seed {seed}: {', '.join(texts)}" for seed, texts in judged.items() if texts)
+    wrong = "; ".join(f"seed {seed}: {', '.join(texts)}" for seed, texts in sorted(judged.items()) if texts)
     grade = "procedure reproduced" if inside > len(judged) / 2 else "not reproduced"
     return f"{grade}, {inside} of {len(judged)} judged inside" + f" ({wrong})" * bool(wrong)
 

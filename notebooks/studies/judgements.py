@@ -58,7 +58,7 @@ def judge_gain_over_plain_training(runs: pd.DataFrame) -> VerdictAndReason:
             half = 196 * (2 * errors * (1 - errors) / plain["test_images"].iloc[0]) ** 0.5
             why = (
                 f"{row}, depth {depth}, the procedure less plain training: {gain['val_acc_pct']:+.2f} points on "
-                f"validation, {gain['test_acc_pct']:+.2f} on test, ± {half:.2f} by its images "
+                f"validation (n = {len(by_paper)}), {gain['test_acc_pct']:+.2f} on test, ± {half:.2f} by its images "
                 f"({grades.describe_n(by_paper)}, and {len(plain)}; batch, rate, its course, momentum and stopping "
                 f"differ), for {paper['train_tmacs']:.0f} TMAC, where plain training of "
                 f"all depths up to this one takes {ours['train_tmacs']:.0f}"
@@ -92,6 +92,7 @@ def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) ->
     points of the test accuracies printed (dataset -> %)? That is the criterion of `results/notes.md` for MNIST.
     """
     judged, tested = [], select_runs_at_full_width(runs, "released")
+    tested = tested[tested["carry_best"].astype(bool)]
     for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
         accuracies = grades.list_test_accuracies(of_row).query("told != 'not judged'")
         if accuracies.empty:
@@ -180,7 +181,7 @@ def judge_byproducts(runs: pd.DataFrame) -> VerdictAndReason:
     # On the front: more accurate than every smaller network.
     fronts = [(row, len(x), (x["val_acc_pct"].cummax().diff().fillna(1) > 0).sum()) for row, x in tables]
     if not fronts:
-        return "not measured", "no search has tried more than two depths, of which the first missed the goal"
+        return "not measured", "no search has tried more than two depths"
     rows, tried, choices = zip(*fronts, strict=True)
     told = [f"{row} {better} of {all_depths}" for row, all_depths, better in fronts]
     why = f"depths more accurate on validation than all smaller ones: {', '.join(told)}"

@@ -88,9 +88,10 @@ def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
             points = [(label, grade, seeds["test_acc_pct"])]
             if grade.startswith(("procedure reproduced", "not reproduced")):  # each run by itself
                 points = list(judge_each_run(seeds))
-            for label, grade, accuracies in points:
-                _, marker, color = find_look(grade)
-                look = {"color": color, "mfc": "white" if hollow or "lost" in label else color, "mew": 1.5, "ms": 7}
+            _, _, color = find_look(grade)
+            for label, grade_of_point, accuracies in points:
+                _, marker, own = find_look(grade_of_point)
+                look = {"color": own, "mfc": "white" if hollow or "lost" in label else own, "mew": 1.5, "ms": 7}
                 places = [mean["size_mb"]] * len(accuracies), accuracies
                 axis.plot(*places, marker, label=label, ls="none", **look)
             text = f"depth {seeds['depth'].mean():g}\n{WORDS_OF_RULE[seeds['rule'].iloc[0]]}"

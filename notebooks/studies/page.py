@@ -57,6 +57,8 @@ def render_table_1(best: pd.DataFrame) -> HTML:
         form = ".3g" if x.cell == "depth" else ".2f"
         measured, spread = ("" if pd.isna(value) else f"{value:{form}}" for value in (x.measured, x.std))
         more = x.why if x.verdict in ("not corroborated", "not reproduced") else ""
+        if x.grade.startswith("procedure reproduced"):
+            more = shorten_grade(x.grade.partition(", ")[2])  # of how many
         n = f"<br>{f'± {spread}, ' * bool(x.std > 0 and not more)}n = {x.n}" * (x.n > 0)
         n += "".join(f"<br>{line}" for line in textwrap.wrap(more, 17))
         texts.append(f"<b>{sign} {measured}</b><br>{x.paper:{form}} printed{n}")

@@ -112,6 +112,7 @@ class Report:
         sentences = []
         if "trained" in self.headline:
             told = self.headline.dropna(subset="trained").drop_duplicates("dataset").set_index("dataset")
+            told = told[told["depth (paper)"].str.contains("(", regex=False)]  # those comparable with the paper
             depths = told["depth (paper)"].str.replace("(", "blocks (the paper: ")
             accuracies = told["test accuracy, % (paper)"].str.partition(":")[0].str.replace(" (", " % (")
             columns = told.index, depths, accuracies, told["trained"].str.partition(" (")[0], told["grade"]
@@ -135,7 +136,8 @@ class Report:
             counts = {"run": len(runs), "seed": runs["seed"].nunique()}
             n, seeds = (f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items())
             rows = ", ".join(runs["row"].unique())
-            others = len([*self.folder.parent.glob(f"{profile}/[rc]u[nt]*/*/recipe.json")]) - len(runs)
+            kept = f"{profile}/runs/*/result.json", f"{profile}/cut_short/*/recipe.json"
+            others = len([file for names in kept for file in self.folder.parent.glob(names)]) - len(runs)
             n += f", and {others} more on own images or cut short" * bool(others)
             sentences.append(f"{profile}: {n} ({rows}; {seeds}) - {MEANING_OF_PROFILE[profile]}")
         sentences += remarks.read_text().splitlines() if remarks.exists() else []
@@ -185,10 +187,11 @@ def write_report(results_dir: Path, profile: str) -> Report:
 
 
 def format_markdown_table(table: pd.DataFrame) -> str:
-    """Return a data frame as a Markdown table, floats with two decimals, missing values empty; "depth" and counts
-    without decimals.
+    """Return a data frame as a Markdown table, floats with two decimals, missing values empty; columns of whole
+    numbers, but for percentages, without decimals.
     """
-    whole = [name for name, values in table.select_dtypes("float").items() if (values % 1 == 0).all()]
+    numbers = table.select_dtypes("float").items()
+    whole = [x for x, values in numbers if (values % 1 == 0).all() and "%" not in x and not x.endswith("_pct")]
     text = table.astype(dict.fromkeys(whole, int))
     text = text.astype(object).where(table.notna(), "").map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
     lines = [list(text.columns), ["---"] * len(text.columns), *text.values.tolist()]
