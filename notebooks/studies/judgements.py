@@ -92,7 +92,7 @@ def judge_printed_accuracy(runs: pd.DataFrame, printed_pct: dict[str, float]) ->
     points of the test accuracies printed (dataset -> %)? That is the criterion of `results/notes.md` for MNIST.
     """
     judged, tested = [], select_runs_at_full_width(runs, "released")
-    tested = tested[tested["carry_best"].astype(bool)]
+    tested = tested.query("carry_best") if len(tested) else tested
     for row, of_row in tested[tested["row"].isin(printed_pct)].groupby("row"):
         accuracies = grades.list_test_accuracies(of_row).query("told != 'not judged'")
         if accuracies.empty:

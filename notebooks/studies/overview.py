@@ -26,6 +26,11 @@ WORDS_OF_RULE = {
     "fast": "weights carried on",
 }  # fmt: skip
 
+LOOK_OF_RUN = {  # by the paper's procedure: what `grades.list_test_accuracies` tells of it, label and grade
+    "": ("inside the criteria", "procedure reproduced"), "missed": ("outside the criteria", "not "),
+    "not judged": ("seen before the criteria", "exploratory"), "lost": ("outside them, files lost", "not "),
+}  # fmt: skip
+
 
 def find_look(grade: str) -> tuple[str, str, str]:
     """Return the sign (for tables), marker (for figures) and colour that `LOOK_OF_GRADE` has for a grade's text."""
@@ -46,18 +51,11 @@ def judge_each_run(seeds: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
     """Yield (label, grade, test accuracies) for the runs of a group by the paper's procedure that are alike: inside
     the criteria, outside, seen before there were any, lost.
     """
-    accuracies, missed = (
-        grades.list_test_accuracies(seeds),
-        {x.seed: grades.list_missed_criteria(x) for x in seeds.itertuples()},
-    )
-    words = {"not judged": ("seen before the criteria", "exploratory"), "lost": ("outside them, files lost", "not ")}
-    kinds = [
-        words.get(x.told)
-        or (("outside the criteria", "not ") if missed[x.seed] else ("inside the criteria", "procedure reproduced"))
-        for x in accuracies.itertuples()
-    ]
-    for kind, of_kind in accuracies.groupby(pd.Series(kinds, accuracies.index), sort=False):
-        yield *kind, of_kind["test_acc_pct"]
+    accuracies = grades.list_test_accuracies(seeds)
+    missed = accuracies["seed"].isin([x.seed for x in seeds.itertuples() if grades.list_missed_criteria(x)])
+    told = accuracies["told"].mask(missed & (accuracies["told"] == ""), "missed")
+    for kind, of_kind in accuracies.groupby(told):
+        yield *LOOK_OF_RUN[kind], of_kind["test_acc_pct"]
 
 
 def draw_paper_and_ours(runs: pd.DataFrame) -> Figure:
