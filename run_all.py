@@ -66,7 +66,9 @@ class NotebookJob:
                 for line in process.stdout:
                     self.printed.append(line.rstrip())
             errors.seek(0)
-            self.problem = re.sub(r"\x1b\[[0-9;]*m", "", errors.read()).strip() or f"exit code {process.returncode}"
+            told = re.sub(r"\x1b\[[0-9;]*m", "", errors.read())
+            told = re.sub(r"^\[IPKernelApp\].*\n?", "", told, flags=re.MULTILINE)  # a kernel's last word as it is ended
+            self.problem = told.strip() or f"exit code {process.returncode}"
         free.append(slot)
         self.code, self.seconds = process.returncode, time.time() - self.began
         self.state = {0: "done", EXIT_REFUSED: "refused"}.get(self.code, "failed")
