@@ -160,7 +160,7 @@ def test_report_stands_alone_and_is_a_function_of_the_run_folders(executed_compa
     assert "import pandas" not in page
     assert not re.search(r"(src=|href=|from |import\()[\"']?https?:", page)
     assert first["comparison.csv"].splitlines()[0] == ",".join(comparison.COMPARISON_COLUMNS)
-    for row, printed in TABLE_1.items():
+    for printed in TABLE_1.values():
         assert f"| {printed.title} | odn | size_mb | {printed.odn.size_mb:.2f} |" in first["comparison.md"]
     assert any("not comparable yet" in line for line in rewritten.summarise())
 
