@@ -178,7 +178,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
     needed = results[results["tolerance_pct"] == within]
     printed = needed.groupby("row")["paper_depth"].first().sort_values()
     rows, kinds = list(printed.index), needed["architectures"].nunique()
-    drawn, axes = plots.make_axes(kinds, 2, 3.4 * kinds, squeeze=False)
+    drawn, axes = plots.make_axes(kinds, 2, 3.9 * kinds, squeeze=False)
     for (left, right), (kind, searches) in zip(axes, needed.groupby("architectures", sort=False), strict=True):
         names, blocks = list(map(make_title, rows)), {x.odn.depth: x.full.depth for x in TABLE_1.values()}
         for row, of_row in searches.groupby("row", sort=False):
@@ -192,7 +192,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
             names[place] = names[place].replace("n-", "n-\n").replace(" (own images)", "\n(own)")
             names[place] += f"\n{of_row['best_val_acc_pct'].mean():.1f} %"
             if printed[row] in blocks:
-                names[place] += f"\npaper: {printed[row]:g}/{blocks[printed[row]]}"
+                names[place] += f"\npaper:\n{printed[row]:g} of {blocks[printed[row]]}"
         title = f"One architecture: {plots.architecture_title(kind)}"
         if kind == PAPER_ARCHITECTURES:
             title = kind.capitalize()
@@ -205,7 +205,7 @@ def draw_results(results: pd.DataFrame) -> Figure:
         most = searches["of"].max()
         right.set(ylabel=f"depth needed, of {most}", ylim=(0.5, most + 0.5), xlim=(-0.5, len(rows) - 0.5))
         right.set_xticks(range(len(rows)), names, fontsize=8)
-        right.set_xlabel("best accuracy, and depth of all blocks in Table I")
+        right.set_xlabel("best accuracy, and depth in Table I")
         title = f"Depth within {within:g} points (dashed) of the best\na point per seed, in the paper's order"
         right.set_title(title, fontsize=9)
         right.set_yticks(range(1, most + 1, 1 + most // 9))
