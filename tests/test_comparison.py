@@ -167,6 +167,11 @@ def test_headline_has_every_search_that_met_its_goal_beside_the_whole_network(tm
     assert full["training, 10¹² MACs"] == "1"
 
 
+def test_a_report_of_narrow_networks_alone_begins_with_its_counts(tmp_path):
+    pretend_run(tmp_path, profile="smoke", accuracy=98.0)
+    assert report.Report(tmp_path, "smoke").summarise()[0].startswith("Of the 15 numbers")
+
+
 @pytest.mark.parametrize(
     ("grade", "sign"),
     [

@@ -114,8 +114,8 @@ class Report:
             told = self.headline.dropna(subset="trained").drop_duplicates("dataset").set_index("dataset")
             told = told[told["depth (paper)"].str.contains("(", regex=False)]  # those comparable with the paper
             depths = told["depth (paper)"].str.replace("(", "blocks (the paper: ")
-            accuracies = told["test accuracy, % (paper)"].str.partition(":")[0].str.replace(" (", " % (")
-            columns = told.index, depths, accuracies, told["trained"].str.partition(" (")[0], told["grade"]
+            accuracies = told["test accuracy, % (paper)"].str.split(":").str[0].str.replace(" (", " % (")
+            columns = told.index, depths, accuracies, told["trained"].str.split(" (", regex=False).str[0], told["grade"]
             sentences += ["{}: {} and {} by {}: {}".format(*x) for x in zip(*columns, strict=True)]
         kinds = {"numbers of Table I that training decides": self.best[trained]}
         ours = self.claims["section"] == "ours"
